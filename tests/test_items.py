@@ -1,0 +1,221 @@
+"""Items: types are checked, JSONL is lossless, errors say where, splits keep groups apart."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jelicit.data.items import (
+    Item,
+    digest,
+    from_jsonl,
+    label_of,
+    labels,
+    load_items,
+    save_items,
+    split_by_group,
+    to_jsonl,
+    with_target,
+)
+
+# Text with everything that has broken line-based files: quotes, CR, U+0085, U+2028, NUL.
+TEXT = st.text(
+    st.one_of(st.characters(codec="utf-8"), st.sampled_from('\n\r\x85\u2028\u2029\x00"\\'))
+)
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+ITEMS = st.builds(
+    Item,
+    id=TEXT.filter(bool),
+    choice=TEXT,
+    question=TEXT,
+    choice_2=st.none() | TEXT,
+    label=st.none() | st.booleans(),
+    answer=st.none() | TEXT,
+    group=TEXT,
+    alt_labels=st.dictionaries(TEXT, st.booleans(), max_size=3),
+    dataset=TEXT,
+    split=TEXT,
+    origin=TEXT,
+    meta=st.dictionaries(TEXT, JSON_VALUES, max_size=3),
+)
+
+
+def make(n_groups: int, per_group: int) -> list[Item]:
+    return [
+        Item(id=f"{g}-{k}", choice="c", group=f"g{g}", label=k % 2 == 0)
+        for k in range(per_group)
+        for g in range(n_groups)
+    ]
+
+
+def write(path, *lines: str):
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def record(**changes) -> str:
+    return json.dumps({"id": "a", "choice": "c", "label": True} | changes)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(ITEMS, max_size=4, unique_by=lambda item: item.id))
+def test_jsonl_round_trip_is_lossless(tmp_path_factory, items):
+    path = tmp_path_factory.mktemp("items") / "x.jsonl"
+    save_items(path, items)
+    loaded = load_items(path)
+    assert loaded == items
+    assert digest(loaded) == digest(items)
+    assert path.read_bytes().count(b"\n") == len(items)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ITEMS, st.sampled_from(["question", "choice", "dataset", "split", "origin", "answer"]))
+def test_digest_sees_every_text_field(item, name):
+    changed = replace(item, **{name: (getattr(item, name) or "") + "x"})
+    assert digest([item]) != digest([changed])
+
+
+def test_digest_sees_labels_and_order_but_not_key_order():
+    a = Item(id="a", choice="c", label=True, alt_labels={"x": True, "y": False})
+    same = Item(id="a", choice="c", label=True, alt_labels={"y": False, "x": True})
+    b = Item(id="a", choice="c", label=None, alt_labels={"x": True, "y": False})
+    assert digest([a]) == digest([same])
+    assert digest([a]) != digest([b])
+    assert digest([a, b]) != digest([b, a])
+
+
+def test_digest_is_the_same_in_every_process_and_version():
+    # Stores and result rows are named by it: a change here orphans them, so it must be deliberate.
+    item = Item(id="a", choice="é\n", label=False, alt_labels={"s": True}, meta={"n": 1})
+    assert digest([item]) == "8c57da3843f3c6a3d4942c6226b020b811d7469db6a6f78e9111626e6b38a467"
+
+
+def test_group_defaults_to_the_id_and_mappings_are_own_copies():
+    shared = {"x": True}
+    item = Item(id="a", choice="c", alt_labels=shared)
+    shared["x"] = False
+    assert item.group == "a"
+    assert item.alt_labels == {"x": True}
+    assert len({item, Item(id="a", choice="c", alt_labels={"x": True})}) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"id": ""}, "'id'"),
+        ({"choice": None}, "'choice'"),
+        ({"question": 3}, "'question'"),
+        ({"choice_2": 1}, "'choice_2'"),
+        ({"label": 1}, "'label'"),
+        ({"label": "true"}, "'label'"),
+        ({"answer": 7}, "'answer'"),
+        ({"alt_labels": ["x"]}, "'alt_labels'"),
+        ({"alt_labels": {"x": 1}}, "'alt_labels.x'"),
+        ({"meta": []}, "'meta'"),
+        ({"lable": True}, "'lable'"),
+    ],
+)
+def test_errors_name_file_line_and_field(tmp_path, changes, field):
+    path = write(tmp_path / "bad.jsonl", record(id="first"), "", record(**changes))
+    with pytest.raises(ValueError, match="allowed") as error:
+        load_items(path)
+    assert str(error.value).startswith(f"{path}:3: ")  # the blank line counts
+    assert field in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["id", "choice", "label"])
+def test_a_missing_field_is_named(tmp_path, name):
+    fields = json.loads(record())
+    del fields[name]
+    path = write(tmp_path / "bad.jsonl", json.dumps(fields))
+    with pytest.raises(ValueError, match=rf"bad\.jsonl:1: field '{name}' is missing"):
+        load_items(path)
+
+
+def test_broken_json_repeated_ids_and_non_objects_are_refused_with_their_line(tmp_path):
+    with pytest.raises(ValueError, match=r":2: not a JSON object"):
+        load_items(write(tmp_path / "a.jsonl", record(), '{"id": "b"'))
+    with pytest.raises(ValueError, match=r":3: field 'id' repeats 'a' of line 1"):
+        load_items(write(tmp_path / "b.jsonl", record(), record(id="b"), record()))
+    with pytest.raises(ValueError, match=r":1: expected one JSON object per line, got list"):
+        load_items(write(tmp_path / "c.jsonl", "[1]"))
+    with pytest.raises(FileNotFoundError, match=r"d\.jsonl"):
+        load_items(tmp_path / "d.jsonl")
+
+
+def test_what_is_not_json_is_not_written_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.jsonl"
+    save_items(path, [Item(id="good", choice="c")])
+    for value in (float("nan"), {1, 2}):
+        with pytest.raises(ValueError, match="item 'bad': field 'meta'"):
+            save_items(path, [Item(id="bad", choice="c", meta={"v": value})])
+    assert [item.id for item in load_items(path)] == ["good"]
+
+
+def test_the_ten_key_schema_loads_without_answer_and_origin():
+    line = record(
+        dataset="d", split="s", question="q", choice_2=None, alt_labels={}, group="", meta={}
+    )
+    (item,) = from_jsonl([line], source="x")
+    assert (item.answer, item.origin, item.group) == (None, "", "a")
+    assert from_jsonl(to_jsonl([item]).splitlines(), source="y") == [item]
+
+
+def test_label_of_and_labels():
+    items = [
+        Item(id="a", choice="c", label=True, alt_labels={"p": False}),
+        Item(id="b", choice="c", label=None, alt_labels={"p": True}),
+        Item(id="n", choice="c", label=False),
+    ]
+    np.testing.assert_array_equal(labels(items), [1, np.nan, 0])
+    assert labels(items).dtype == np.float32
+    np.testing.assert_array_equal(labels(with_target(items, "p"), "p"), [0, 1])
+    assert [item.id for item in with_target(items, "label")] == ["a", "n"]
+    assert label_of(items[1]) is None
+    with pytest.raises(ValueError, match=r"item 'n' has no label 'p'; it has: label"):
+        labels(items, "p")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=2, max_size=30),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**31),
+)
+def test_split_by_group_never_shares_a_group_and_loses_nothing(sizes, share, seed):
+    items = [
+        Item(id=f"{g}-{k}", choice="c", group=f"g{g}")
+        for g, n in enumerate(sizes)
+        for k in range(n)
+    ]
+    items = [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
+    train, test = split_by_group(items, test_share=share, seed=seed)
+    train_groups, test_groups = ({item.group for item in side} for side in (train, test))
+    assert not train_groups & test_groups
+    assert sorted(train + test, key=items.index) == items
+    assert [i for i in items if i in train] == train  # order is kept
+    assert len(test_groups) == min(max(round(share * len(sizes)), 1), len(sizes) - 1)
+    assert (train, test) == split_by_group(items, test_share=share, seed=seed)
+
+
+def test_split_by_group_depends_on_the_seed_and_refuses_what_cannot_be():
+    items = make(50, 2)
+    tests = {
+        tuple(i.id for i in split_by_group(items, test_share=0.5, seed=s)[1]) for s in range(5)
+    }
+    assert len(tests) == 5
+    with pytest.raises(ValueError, match="test_share is 1"):
+        split_by_group(items, test_share=1, seed=0)
+    with pytest.raises(ValueError, match="two groups"):
+        split_by_group(items[:1], test_share=0.5, seed=0)
