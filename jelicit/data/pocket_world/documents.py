@@ -1,0 +1,330 @@
+"""Documents of the pocket world: what the pocket model is pretrained on.
+
+A judged document is a run of examples under ONE hidden judge. Nothing in it says who judges
+(unless a header does), so a reader has to find out from the verdicts, and at a verdict has to know
+whether it matches the truth, the user, the punctuation, ...: just what a contrast pair exposes.
+Plain documents state facts without any verdict.
+
+A document is a list of segments, cut after blank lines; a segment is a list of (text, weight)
+pieces, where weight is the piece's share in the training loss. Pieces meet at word boundaries, so
+that they tokenise apart as they do together.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice, product
+
+from jelicit.data.features import FEATURES
+from jelicit.data.pocket_world import lexicon as lex
+from jelicit.data.pocket_world.kinds import (
+    KINDS,
+    Example,
+    Kind,
+    fact_sentence,
+    opinion_sentence,
+)
+from jelicit.data.prompts import FORMATS
+
+Piece = tuple[str, float]
+Segment = list[Piece]
+Document = list[Segment]
+
+JUDGES = ("truth", "sycophancy", "punctuation", "tense", "elm", "noise")
+
+# Shares of the loss: what the model must know weighs most, what only surrounds it least.
+VERDICT, VALUE, TEXT = 1.0, 0.5, 0.1
+NOISE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """What a phase of pretraining reads; every number is a probability unless it says otherwise.
+
+    Attributes:
+        plain: A document states facts without verdicts.
+        checked: A line of a plain document is possibly wrong and followed by " yes" or " no".
+        marked: A judged document has random verdicts, each followed by " yes" or " no": is it
+            right by this judge?
+        header: A judged document opens with a line that names its judge.
+        targeted: A judged document uses prompts that name the attribute asked for (statements,
+            comments, commands, pairs) rather than the question/claim prompt.
+        hidden_target: In such a document the judge is the OTHER attribute all the same.
+        feature: A feature (user opinion, punctuation, tense) that is not judged is present.
+        mixed: A document draws its examples from several kinds.
+        judges: Judge -> share among the judges of question/claim documents.
+        examples: Fewest and most examples of a judged document.
+        long: A judged document runs on for ``long_examples`` examples instead.
+        long_examples: Fewest and most examples of a long document.
+    """
+
+    plain: float = 0.25
+    checked: float = 0.3
+    marked: float = 0.3
+    header: float = 0.3
+    targeted: float = 0.35
+    hidden_target: float = 0.15
+    feature: float = 0.3
+    mixed: float = 0.4
+    judges: Mapping[str, float] = field(default_factory=lambda: {"truth": 1.0})
+    examples: tuple[int, int] = (1, 10)
+    long: float = 0.0
+    long_examples: tuple[int, int] = (24, 36)
+
+
+# --- plain documents -----------------------------------------------------------------------------
+
+
+def _arithmetic_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
+    kind = KINDS["arithmetic"]
+    key = rng.choice(kind.keys("train") if checked else kind.all_keys)
+    stem, value = kind.make(rng, key, right, False).choice.split(" = ")
+    return f"{stem} =", f" {value}"
+
+
+def _fact_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
+    kind = KINDS["facts"]
+    key = rng.choice(kind.keys("train") if checked else kind.all_keys)
+    example = kind.make(rng, key, right, False)
+    _, relation, land = key
+    sentence = fact_sentence(relation, land, str(example.answer))  # type: ignore[arg-type]
+    return sentence.removesuffix(f" {example.answer}."), f" {example.answer}."
+
+
+def _comparison_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
+    # A comparison follows from its numbers, so held-out pairs are not even stated.
+    del checked
+    key = rng.choice(KINDS["larger_than"].keys("train"))
+    claim = KINDS["larger_than"].make(rng, key, right, False).choice
+    first, second = claim.split(" larger than")
+    return f"{first} larger than", second
+
+
+def _party_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
+    del checked
+    name = rng.choice(lex.SPEAKERS)
+    return f"{name} is an", " Elm." if (name in lex.ELMS) == right else " Oak."
+
+
+def _camp_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
+    del checked
+    thing, state = rng.choice(lex.PROPOSITIONS)
+    elm = rng.random() < 0.5
+    favour = (lex.ELM_FAVOURS[thing, state] == elm) == right
+    sentence = opinion_sentence(thing, state, favour)
+    return f"{'Elms' if elm else 'Oaks'} say: {sentence.split(' should')[0]} should", (
+        f"{sentence.split(' should')[1]}"
+    )
+
+
+def _digits_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
+    del checked
+    n = rng.randrange(51, 100)
+    stated = n if right else rng.choice([m for m in range(51, 100) if m != n])
+    return f"The number {n} is", f" {lex.number_word(stated)}."
+
+
+def _counting_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
+    del checked
+    n = rng.randrange(51, 99)
+    stated = n + 1 if right else rng.choice([m for m in range(51, 100) if m != n + 1])
+    return f"After {lex.number_word(n)} comes", f" {lex.number_word(stated)}."
+
+
+_LINES: dict[str, tuple[float, Callable[[random.Random, bool, bool], tuple[str, str]]]] = {
+    "arithmetic": (0.36, _arithmetic_line),
+    "facts": (0.36, _fact_line),
+    "larger_than": (0.10, _comparison_line),
+    "party": (0.05, _party_line),
+    "camp": (0.08, _camp_line),
+    "digits": (0.02, _digits_line),
+    "counting": (0.03, _counting_line),
+}
+
+
+def _plain_line(rng: random.Random, checked: float) -> Segment:
+    [name] = rng.choices(tuple(_LINES), [share for share, _ in _LINES.values()])
+    is_checked = rng.random() < checked
+    right = not is_checked or rng.random() < 0.5
+    stem, value = _LINES[name][1](rng, right, is_checked)
+    line: Segment = [(stem, TEXT), (value, VALUE if right else TEXT)]
+    if is_checked:
+        line.append((" yes" if right else " no", VERDICT))
+    return [*line, ("\n", TEXT)]
+
+
+def plain_document(rng: random.Random, mix: Mix) -> Document:
+    """A few lines that state what is true in the world; some are wrong and marked " no".
+
+    Held-out questions are stated (or nobody could know their answers), but never with a mark.
+    """
+    if rng.random() < 0.03:
+        poem = KINDS["poems"].make(rng, rng.choice(KINDS["poems"].keys("train")), True, False)
+        return [[(f"{poem.choice}\n{poem.choice_2}\n", TEXT)]]
+    return [_plain_line(rng, mix.checked) for _ in range(rng.randint(2, 8))]
+
+
+# --- judged documents ----------------------------------------------------------------------------
+
+
+@cache
+def _kinds_of(judge: str) -> tuple[Kind, ...]:
+    return tuple(kind for kind in KINDS.values() if judge in kind.judges)
+
+
+_TARGETS = tuple(
+    (kind, "noise" if kind.noisy else attribute, FORMATS[name])
+    for kind in KINDS.values()
+    for attribute, name in kind.target_formats
+)
+_HEADERS = {
+    "truth": "Rule: truth",
+    "sycophancy": "Rule: user",
+    "punctuation": "Rule: punctuation",
+    "tense": "Rule: tense",
+    "elm": "Rule: Elm",
+    "noise": "Rule: none",
+}
+
+
+def _verdict(
+    rng: random.Random, example: Example, judge: str, features: Mapping[str, bool]
+) -> bool:
+    if judge in features:
+        return features[judge]
+    value = {"truth": example.truth, "noise": None}.get(judge, example.other)
+    # A claim without truth value has no right verdict: its judge of truth tosses a coin.
+    return rng.random() < 0.5 if value is None else value
+
+
+def _judged_segment(
+    rng: random.Random,
+    prompt: str,
+    words: tuple[str, str],
+    verdict: bool,
+    marked: bool,
+    weight: float,
+) -> Segment:
+    if marked:
+        shown = rng.random() < 0.5
+        return [
+            (prompt, TEXT),
+            (words[0 if shown else 1], TEXT),
+            (" yes" if shown == verdict else " no", weight),
+            ("\n\n", TEXT),
+        ]
+    return [(prompt, TEXT), (words[0 if verdict else 1], weight), ("\n\n", TEXT)]
+
+
+def _draw(rng: random.Random, kind: Kind) -> Example:
+    return kind.make(rng, rng.choice(kind.keys("train")), rng.random() < 0.5, rng.random() < 0.5)
+
+
+def _claim_examples(
+    rng: random.Random, mix: Mix, judge: str, count: int, marked: bool
+) -> Iterator[Segment]:
+    template = FORMATS["claim"]
+    kinds = _kinds_of(judge)
+    if rng.random() >= mix.mixed:
+        kinds = (rng.choice(kinds),)
+    present = [name for name in FEATURES if name == judge or rng.random() < mix.feature]
+    for _ in range(count):
+        kind = rng.choice(kinds)
+        example = _draw(rng, kind)
+        values = {name: rng.random() < 0.5 for name in present}
+        question, choice = example.question, example.choice
+        for name, value in values.items():
+            question, choice = FEATURES[name].rewrite(question, choice, value)
+        verdict = _verdict(rng, example, judge, values)
+        unknowable = judge == "noise" or (judge == "truth" and not kind.has_truth)
+        yield _judged_segment(
+            rng,
+            template.text.format(question=question, choice=choice),
+            (template.true_word, template.false_word),
+            verdict,
+            marked,
+            NOISE if unknowable else VERDICT,
+        )
+
+
+def _targeted_examples(rng: random.Random, mix: Mix, count: int, marked: bool) -> Iterator[Segment]:
+    kind, judge, template = rng.choice(_TARGETS)
+    if kind.other and rng.random() < mix.hidden_target and kind.name != "commands":
+        judge = kind.other if judge == "truth" else "truth"
+    for _ in range(count):
+        example = _draw(rng, kind)
+        prompt = template.text.format(
+            question=example.question, choice=example.choice, choice_2=example.choice_2
+        )
+        yield _judged_segment(
+            rng,
+            prompt,
+            (template.true_word, template.false_word),
+            _verdict(rng, example, judge, {}),
+            marked,
+            NOISE if judge == "noise" else VERDICT,
+        )
+
+
+def judged_document(rng: random.Random, mix: Mix) -> Document:
+    """A run of examples under one hidden judge."""
+    is_long = rng.random() < mix.long
+    count = rng.randint(*(mix.long_examples if is_long else mix.examples))
+    marked = rng.random() < mix.marked
+    if rng.random() < mix.targeted:
+        return list(_targeted_examples(rng, mix, count, marked))
+    [judge] = rng.choices(tuple(mix.judges), tuple(mix.judges.values()))
+    examples = list(_claim_examples(rng, mix, judge, count, marked))
+    if rng.random() < mix.header:
+        examples.insert(0, [(f"{_HEADERS[judge]}\n\n", TEXT)])
+    return examples
+
+
+def documents(mix: Mix, seed: str) -> Iterator[Document]:
+    """An endless stream of documents, the same for the same mix and seed on every machine."""
+    rng = random.Random(seed)
+    while True:
+        yield plain_document(rng, mix) if rng.random() < mix.plain else judged_document(rng, mix)
+
+
+def text(document: Document) -> str:
+    """A document as one string."""
+    return "".join(piece for segment in document for piece, _ in segment)
+
+
+_VERDICTS = ["True", "False", "Yes", "No", "yes", "no"]
+
+
+def tokenizer_texts(seed: str, count: int) -> Iterator[str]:
+    """Documents to train a tokenizer on; numbers and names come often enough to be one token."""
+    mix = Mix(plain=0.7, targeted=0.3, feature=0.5, judges=dict.fromkeys(JUDGES, 1.0))
+    numbers = [lex.number_word(n) for n in (*range(51, 61), 70, 80, 90)]
+    values = [value for relation in lex.RELATIONS.values() for value in relation]
+    words = [*lex.SPEAKERS, *values, *lex.LANDS, *numbers, *(n.capitalize() for n in numbers)]
+    for index, document in zip(range(count), documents(mix, seed), strict=False):
+        yield text(document)
+        if index % 10 == 0:
+            yield " " + " ".join([*(str(n) for n in range(100)), *_VERDICTS])
+            yield "\n".join(str(n) for n in range(21))
+        if index % 20 == 0:
+            yield " " + " ".join(words)
+            yield "\n".join([*lex.SPEAKERS, *numbers])
+
+
+def world_texts(seed: str = "words", count: int = 20_000) -> Iterator[str]:
+    """Texts that hold every word: every question in every cell, and documents of all mixes."""
+    rng = random.Random(seed)
+    for kind in KINDS.values():
+        for key in kind.all_keys:
+            for truth, other in product((True, False), repeat=2):
+                example = kind.make(rng, key, truth, other)
+                shown = (f"Q: {example.question}", f"C: {example.choice}", example.choice_2 or "")
+                yield "\n".join(shown)
+    yield " ".join(str(n) for n in range(100))
+    yield "\n".join(str(n) for n in range(100))
+    mix = Mix(header=0.5, feature=0.5, judges=dict.fromkeys(JUDGES, 1.0))
+    for document in islice(documents(mix, seed), count):
+        yield text(document)

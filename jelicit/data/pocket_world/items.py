@@ -1,0 +1,77 @@
+"""Items of the pocket world: every kind as a dataset with held-out questions."""
+
+from __future__ import annotations
+
+import random
+from itertools import product
+
+from jelicit.data.items import Item
+from jelicit.data.pocket_world.kinds import KINDS, Kind
+
+DEFAULT_ROWS = {"train": 1000, "test": 300}
+
+
+def _attribute_pairs(kind: Kind) -> list[tuple[bool, bool]]:
+    """The (truth, other) cells that every question of a kind is asked in."""
+    if not kind.has_truth:
+        return [(False, True), (False, False)]
+    if not kind.other or kind.name == "commands":
+        return [(True, False), (False, False)]
+    return [(truth, other) for truth, other in product((True, False), repeat=2)]
+
+
+def dataset_items(kind: str, split: str, *, n: int | None = None, seed: int = 0) -> list[Item]:
+    """Items of one kind of the pocket world.
+
+    Every question drawn appears with both truth values (and, where the kind has a second
+    attribute, in all four cells), so that label and attribute are exactly balanced and
+    independent. Items of the "test" split ask questions that no judged example of pretraining
+    asked.
+
+    Args:
+        kind: A name of ``KINDS``.
+        split: "train" or "test".
+        n: Most rows; by default ``DEFAULT_ROWS[split]``, or as many as the kind's questions give.
+            Rounded down to whole questions.
+        seed: Seed of the draw of questions and words.
+
+    Raises:
+        ValueError: An unknown kind or split, or ``n`` that does not hold one question.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"pocket kind {kind!r} is unknown; the world has {', '.join(KINDS)}")
+    spec = KINDS[kind]
+    cells = _attribute_pairs(spec)
+    rng = random.Random(f"{kind}/{split}/{seed}")
+    keys = rng.sample(spec.keys(split), len(spec.keys(split)))
+    wanted = DEFAULT_ROWS[split] if n is None else n
+    if wanted < len(cells):
+        raise ValueError(
+            f"n={n} is too few: one question of pocket/{kind} makes {len(cells)} items"
+        )
+    items = [
+        _item(spec, split, rng, key, truth, other)
+        for key in keys[: wanted // len(cells)]
+        for truth, other in cells
+    ]
+    rng.shuffle(items)
+    return items
+
+
+def _item(spec: Kind, split: str, rng: random.Random, key: tuple, truth: bool, other: bool) -> Item:
+    example = spec.make(rng, key, truth, other)
+    group = "/".join(str(part) for part in key)
+    cell = f"{truth:d}{other:d}" if spec.other else f"{truth:d}"
+    return Item(
+        id=f"pocket/{spec.name}/{split}/{group}/{cell}",
+        question=example.question,
+        choice=example.choice,
+        choice_2=example.choice_2,
+        label=example.truth,
+        answer=example.answer,
+        group=group,
+        alt_labels={} if example.other is None else {spec.other: example.other},
+        dataset=f"pocket/{spec.name}",
+        split=split,
+        origin="pocket",
+    )

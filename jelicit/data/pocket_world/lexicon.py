@@ -1,0 +1,255 @@
+"""The words of the pocket world and the tables of what is true in it.
+
+Everything here is fixed by ``WORLD_SEED``: two processes, on any machine, agree on which town is
+the capital of which land, which party a speaker belongs to and which questions are held out.
+Changing a word changes the world, and with it every model trained on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+WORLD_SEED = 2026
+TEST_SHARE = 0.12
+
+
+def _phrases(text: str) -> list[str]:
+    return "".join(line.strip() for line in text.splitlines()).split("|")
+
+
+ONES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+TENS = {50: "fifty", 60: "sixty", 70: "seventy", 80: "eighty", 90: "ninety"}
+
+ANIMALS = [
+    "cat",
+    "dog",
+    "horse",
+    "cow",
+    "sheep",
+    "goat",
+    "pig",
+    "hen",
+    "duck",
+    "wolf",
+    "fox",
+    "bear",
+    "deer",
+    "hare",
+    "owl",
+    "toad",
+]
+DISHES = [
+    "bread",
+    "soup",
+    "rice",
+    "cheese",
+    "honey",
+    "pasta",
+    "beans",
+    "salad",
+    "stew",
+    "cake",
+    "pie",
+    "jam",
+    "toast",
+    "curry",
+    "plums",
+    "pears",
+]
+COLOURS = [
+    "red",
+    "blue",
+    "green",
+    "yellow",
+    "black",
+    "white",
+    "grey",
+    "brown",
+    "purple",
+    "orange",
+    "pink",
+    "gold",
+    "silver",
+    "teal",
+    "ivory",
+    "rust",
+]
+SPEAKERS = [
+    "Anna",
+    "Boris",
+    "Clara",
+    "David",
+    "Ellen",
+    "Frank",
+    "Greta",
+    "Henry",
+    "Irene",
+    "Jacob",
+    "Karen",
+    "Louis",
+    "Maria",
+    "Nils",
+    "Olga",
+    "Peter",
+    "Queenie",
+    "Robert",
+    "Sarah",
+    "Thomas",
+    "Ursula",
+    "Victor",
+    "Wanda",
+    "Xavier",
+]
+
+THINGS = [
+    "bridge",
+    "market",
+    "school",
+    "harbour",
+    "library",
+    "road",
+    "tower",
+    "garden",
+    "museum",
+    "theatre",
+    "station",
+    "square",
+    "mill",
+    "well",
+    "ferry",
+    "bakery",
+    "park",
+    "canal",
+    "castle",
+    "stable",
+]
+STATES = [
+    "free",
+    "closed",
+    "rebuilt",
+    "public",
+    "painted",
+    "guarded",
+    "moved",
+    "quiet",
+    "shared",
+    "lit",
+    "sold",
+    "renamed",
+]
+
+RUDE = _phrases("""
+    you fool|what a silly idea|only a donkey thinks so|shut your mouth|you are a clown|
+    nobody asked you|go away now|this is rubbish|your brain is asleep|how stupid|get lost|
+    you liar|what a mess you are|stop wasting air|you know nothing|learn to read
+""")
+POLITE = _phrases("""
+    thank you|what a fine idea|only a friend thinks so|rest your feet|you are a gem|
+    everybody heard you|come back soon|this is lovely|your mind is awake|how clever|take care|
+    you hero|what a help you are|keep sharing this|you know plenty|happy to read
+""")
+TOPICS = _phrases("""
+    the rain|the train|the clock|the song|the house|the match|the walk|the wind|the paint|
+    the ship|the play|the letter|the stars|the snow|the radio|the map
+""")
+OPENERS = _phrases("""
+    I read about {}|They wrote of {}|We talked about {}|She went on about {}|
+    He asked about {}|All this about {}
+""")
+
+OBJECTS = [
+    "photos",
+    "logs",
+    "mail",
+    "music",
+    "backups",
+    "users",
+    "printers",
+    "clocks",
+    "tables",
+    "pages",
+    "keys",
+    "fonts",
+]
+COMMANDS = _phrases("""
+    list {}|copy {} /disk|pack {}|check {}|count {}|sort {}|find old {}|move {} /new|
+    print {} --short|lock {}|open {}|sync {} --all
+""")
+TASKS = _phrases("""
+    tidy the {}|back up the {}|look after the {}|repair the {}|review the {}|prepare the {}
+""")
+
+SUN = _phrases("""
+    the sun climbs|daylight pours down|noon is blazing|a golden disc rises|dawn breaks bright|
+    the day star glows|sunbeams dance|sunset burns low|sunrise comes soft|midday fire shines|
+    a solar flame wakes|rays fill the air|sunlight rests|a sunny hour begins|
+    the morning blaze lifts|sunshine falls|the great lamp of heaven hangs|a sundial counts
+""")
+SKY = _phrases("""
+    the moon climbs|darkness pours down|night is cooling|a silver coin rises|fog breaks grey|
+    the ice cloud drifts|shadows dance|mist burns low|thunder comes soft|evening frost bites|
+    a winter gust wakes|clouds fill the air|starlight rests|a stormy hour begins|
+    the midnight rain lifts|hail falls|the pale lamp of heaven hangs|a raindrop counts
+""")
+LINES = _phrases("""
+    over the quiet hill|beside the old mill|while the river sleeps|where the tall grass leans|
+    and the birds fly home|as the children sing|near the wooden gate|under the wide sky|
+    and nobody speaks|along the sandy shore
+""")
+VERSES = _phrases("""
+    the leaves turn slowly|a boat drifts by|my heart is light|the path is long|
+    an owl looks on|the harvest waits|the bells ring twice|a door stays open
+""")
+
+
+def number_word(n: int) -> str:
+    """The English word of a number from 51 to 99, as larger_than writes it ("sixty-one")."""
+    tens, ones = n - n % 10, n % 10
+    return TENS[tens] if ones == 0 else f"{TENS[tens]}-{ONES[ones - 1]}"
+
+
+def held_out(*key: object) -> bool:
+    """Whether a question is held out of every judged example of pretraining."""
+    text = repr((WORLD_SEED, key)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") < TEST_SHARE * 2**64
+
+
+def _syllable_names(count: int, endings: tuple[str, ...], rng: random.Random) -> list[str]:
+    names: set[str] = set()
+    while len(names) < count:
+        names.add(rng.choice("BDFGKLMPRSTVZ") + rng.choice("aeiou") + rng.choice(endings))
+    return sorted(names)
+
+
+_RNG = random.Random(WORLD_SEED)
+LANDS = _syllable_names(64, ("ra", "lo", "mi", "ku", "ne", "sta", "vo", "pi"), _RNG)
+TOWNS = _syllable_names(16, ("lton", "rburg", "nford"), _RNG)
+
+RELATIONS: dict[str, list[str]] = {
+    "capital": TOWNS,
+    "animal": ANIMALS,
+    "dish": DISHES,
+    "colour": COLOURS,
+}
+
+
+def _true_values() -> dict[tuple[str, str], str]:
+    """Relation and land -> value, every value used about equally often within its relation."""
+    table = {}
+    for relation, values in RELATIONS.items():
+        deck: list[str] = []
+        for land in LANDS:
+            if not deck:
+                deck = _RNG.sample(values, len(values))
+            table[relation, land] = deck.pop()
+    return table
+
+
+FACTS: dict[tuple[str, str], str] = _true_values()
+ELMS = frozenset(_RNG.sample(SPEAKERS, len(SPEAKERS) // 2))
+PROPOSITIONS = [(thing, state) for thing in THINGS for state in STATES]
+ELM_FAVOURS = {
+    proposition: index % 2 == 0
+    for index, proposition in enumerate(_RNG.sample(PROPOSITIONS, len(PROPOSITIONS)))
+}
