@@ -1,0 +1,119 @@
+"""Pretrain the pocket model on the pocket world and export it in Hugging Face format.
+
+    python experiments/pretrain_pocket.py                     # the middle size, seed 0
+    python experiments/pretrain_pocket.py --seeds 0 1 2       # three seeds; export the median one
+    python experiments/pretrain_pocket.py --sizes small middle large
+
+A run that is killed goes on where it stopped when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from extract.pocket_export import export
+from extract.pocket_tokenizer import train_tokenizer, word_table
+from jelicit.data.pocket_world import tokenizer_texts, world_texts
+from jelicit.pocket.corpus import WORDS, WordEncoder
+from jelicit.pocket.curriculum import Progress, RunConfig, curriculum, pretrain
+from jelicit.pocket.model import PocketConfig, llama_config_dict, param_count, to_llama_state_dict
+from jelicit.pocket.train import OptimiserConfig
+
+SIZES = {
+    "small": PocketConfig(d_model=64, n_layers=4, n_heads=2, d_ff=192),
+    "middle": PocketConfig(n_layers=5),
+    "large": PocketConfig(d_model=192, n_layers=8, n_heads=6, d_ff=576),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Pretrain the pocket model.
+
+    Attributes:
+        sizes: Which sizes to train: small (0.3 M parameters), middle (1.4 M, the shipped one),
+            large (3.7 M).
+        seeds: Seeds of weights and corpus.
+        marks: Leave in the " yes"/" no" marks after verdicts; --no-marks is the ablation.
+        scale: Multiplies the tokens of every phase.
+        out: Run folder; one folder per size and seed inside.
+        workers: Processes that make batches ahead (0: none). Worth it where a GPU trains.
+    """
+
+    sizes: tuple[str, ...] = ("middle",)
+    seeds: tuple[int, ...] = (0,)
+    marks: bool = True
+    scale: float = 1.0
+    out: Path = Path("runs/pocket")
+    workers: int = 0
+
+
+def make_tokenizer() -> tuple[Tokenizer, WordEncoder]:
+    """The tokenizer of the world, the same on every machine, and its table of words."""
+    tokenizer = train_tokenizer(tokenizer_texts("tokenizer", 20_000))
+    words = itertools.chain.from_iterable(map(WORDS.findall, world_texts()))
+    return tokenizer, WordEncoder(word_table(tokenizer, words), tokenizer.encode("").ids[0])
+
+
+def train_one(
+    settings: Settings, size: str, seed: int, tokenizer: Tokenizer, encode: WordEncoder
+) -> Path:
+    """Train and export one model; returns its folder."""
+    config = RunConfig(
+        model=SIZES[size],
+        optimiser=OptimiserConfig(),
+        phases=curriculum(marks=settings.marks, scale=settings.scale),
+        seed=seed,
+    )
+    folder = settings.out / f"{size}-seed{seed}{'' if settings.marks else '-nomarks'}"
+    total = sum(phase.steps * phase.corpus.length * phase.corpus.rows for phase in config.phases)
+    with tqdm(total=total, unit="tok", unit_scale=True, desc=folder.name) as bar:
+
+        def report(progress: Progress, config: RunConfig) -> None:
+            bar.update(progress.tokens - bar.n)
+            latest = progress.measures[-1] if progress.measures else {}
+            phase = config.phases[min(progress.phase, len(config.phases) - 1)].corpus.name
+            bar.set_postfix_str(f"{phase} loss {progress.losses[-1][1]:.3f}", refresh=False)
+            if progress.step % config.measure_every == 0 and latest:
+                shown = " ".join(
+                    f"{k.split('/')[0][0]}/{k.split('/')[1][:5]} {v:.2f}"
+                    for k, v in latest.items()
+                    if "/" in k
+                )
+                bar.write(f"{latest['phase']:8s} {latest['tokens'] / 1e6:6.1f}M {shown}")
+
+        state, progress = pretrain(
+            config, encode, folder / "checkpoints", workers=settings.workers, report=report
+        )
+    history = {"settings": dataclasses.asdict(config), "progress": dataclasses.asdict(progress)}
+    (folder / "history.json").write_text(json.dumps(history, indent=1, default=str))
+    export(
+        to_llama_state_dict(state),
+        llama_config_dict(config.model),
+        tokenizer.to_str(),
+        folder / "model",
+        trained_length=config.phases[-1].corpus.length,
+        extra={"parameters": param_count(config.model), "seed": seed},
+    )
+    return folder
+
+
+def main(settings: Settings) -> None:
+    tokenizer, encode = make_tokenizer()
+    for size, seed in itertools.product(settings.sizes, settings.seeds):
+        folder = train_one(settings, size, seed, tokenizer, encode)
+        print(f"{folder}: done")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    main(tyro.cli(Settings, description=__doc__))

@@ -1,0 +1,1 @@
+"""The pocket model: a small Llama in Flax and its trainer."""
