@@ -1,0 +1,135 @@
+"""Token ids of prompts and verdicts: the same ids for every scorer.
+
+The rule. A prompt is a tuple of segments, cut only after blank lines. Each segment is tokenised on
+its own, without special tokens, and the ids are joined; one BOS token comes in front where the
+tokenizer has one and would add it. So prompts that share segments share ids, and a prompt's ids do
+not depend on what follows.
+
+A verdict's ids are what it adds to the last segment: that segment is tokenised with and without the
+verdict, and if the ids without it are the beginning of the ids with it, the rest are the verdict's.
+SentencePiece tokenizers (Llama 2, Gemma) need this, since they put a space of their own before a
+text that stands alone. Where the verdict merges into the text before it (a prompt that ends in a
+space), the verdict is tokenised alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+
+class Encoded(NamedTuple):
+    """One prompt and its verdicts as token ids."""
+
+    prompt: tuple[int, ...]
+    """BOS (if any) and the segments; ends just before the verdict."""
+    verdicts: tuple[tuple[int, ...], ...]
+    """Ids of each verdict word, none empty."""
+
+
+def encode(
+    tokenizer: Any, prompts: Sequence[tuple[str, ...]], words: Sequence[str]
+) -> list[Encoded]:
+    """Token ids of prompts and of the verdict words after each of them, by the rule above.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        prompts: Each a tuple of text segments, the last ending just before the verdict.
+        words: Verdict words with their own leading space, for example (" True", " False").
+
+    Raises:
+        ValueError: If a prompt has no token, or a verdict adds none.
+    """
+    last = {prompt[-1] for prompt in prompts}
+    texts = {text for prompt in prompts for text in prompt} | set(words)
+    ids = _tokenise(tokenizer, texts | {text + word for text in last for word in words})
+    verdicts = {text: tuple(_verdict(ids, text, word) for word in words) for text in last}
+    start = bos(tokenizer)
+    encoded = []
+    for prompt in prompts:
+        tokens = tuple(token for text in prompt for token in ids[text])
+        if not start + tokens:
+            raise ValueError(f"the prompt {''.join(prompt)!r} has no token")
+        encoded.append(Encoded(start + tokens, verdicts[prompt[-1]]))
+    return encoded
+
+
+def bos(tokenizer: Any) -> tuple[int, ...]:
+    """The BOS token as a tuple of one, or () where there is none or it would not be added."""
+    first = tokenizer("", add_special_tokens=True)["input_ids"][:1]
+    return tuple(first) if first and first[0] == tokenizer.bos_token_id else ()
+
+
+def _tokenise(tokenizer: Any, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    # Sorted: tokenizers may not depend on the order, but a set's order is not ours to give.
+    ordered = sorted(texts)
+    if not ordered:
+        return {}
+    made = tokenizer(
+        ordered,
+        add_special_tokens=False,
+        padding=False,
+        truncation=False,
+        return_attention_mask=False,
+        verbose=False,  # its remark on long texts; lengths are checked against the model later
+    )["input_ids"]
+    return {text: tuple(ids) for text, ids in zip(ordered, made, strict=True)}
+
+
+def _verdict(ids: dict[str, tuple[int, ...]], text: str, word: str) -> tuple[int, ...]:
+    without, whole = ids[text], ids[text + word]
+    added = whole[len(without) :]
+    if without and whole[: len(without)] == without and added:
+        return added
+    if not ids[word]:
+        raise ValueError(f"the verdict {word!r} has no token; choose another word")
+    return ids[word]
+
+
+def byte_share(tokenizer: Any, sequences: Iterable[Sequence[int]]) -> float:
+    """Share of the text's letters that had to be spelled in tokens of a single byte.
+
+    Counted in bytes of UTF-8 over ASCII letters and all bytes of other characters; digits,
+    punctuation and space are left out, since one byte is their natural token. About 0 where the
+    tokenizer knows the words, 1 where it knows none: then the model reads a text that its
+    pretraining hardly had. (A word of one letter without a space before it counts too.)
+
+    Args:
+        tokenizer: A Hugging Face tokenizer, byte-level or SentencePiece-like with byte fallback.
+        sequences: Token ids of the texts.
+    """
+    counts: dict[int, int] = {}
+    for sequence in sequences:
+        for token in sequence:
+            counts[token] = counts.get(token, 0) + 1
+    special = set(tokenizer.all_special_ids)
+    byte_level = "Ġ" in tokenizer.get_vocab()
+    letters = spelled = 0
+    for token, count in counts.items():
+        if token in special:
+            continue
+        content = _bytes(tokenizer.convert_ids_to_tokens(token), byte_level=byte_level)
+        n = sum(byte >= 0x80 or chr(byte).isalpha() for byte in content)
+        letters += n * count
+        spelled += n * count * (len(content) == 1)
+    return spelled / letters if letters else 0.0
+
+
+def _bytes(text: str, *, byte_level: bool) -> bytes:
+    """The bytes that a token of the vocabulary stands for."""
+    if byte_level and all(char in _BYTE_OF for char in text):
+        return bytes(_BYTE_OF[char] for char in text)
+    if text.startswith("<0x") and len(text) == 6:
+        return bytes([int(text[3:5], 16)])
+    return text.replace("▁", " ").encode()
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Byte of each character that byte-level BPE (GPT-2) writes for it."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    table = {chr(byte): byte for byte in shown}
+    return table | {chr(256 + n): byte for n, byte in enumerate(hidden)}
+
+
+_BYTE_OF = _byte_alphabet()

@@ -1,0 +1,388 @@
+"""The activation store: what is written is what is read, and everything else is refused."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+import jelicit.activations as activations
+from jelicit.activations import DTYPES, ActivationStore, StoreSpec, StoreWriter, differences
+from jelicit.data.items import Item, digest
+
+N, D, LAYERS = 7, 5, (0, 2, 3)
+SHARDS = ((0, 3), (3, 6), (6, 7))
+
+
+def make_items(n=N):
+    return [
+        Item(id=f"i{row}", choice=f"claim {row} é\u2028", label=row % 2 == 0) for row in range(n)
+    ]
+
+
+def make_spec(items, **changes):
+    values = {
+        "model": "tiny",
+        "revision": "",
+        "model_digest": "abc",
+        "dtype": "bfloat16",
+        "prompt_format": {"name": "claim", "true_word": " True"},
+        "layers": LAYERS,
+        "n_items": len(items),
+        "item_digest": digest(items),
+        "d_model": D,
+        "shards": SHARDS,
+        "batch_plan": (((2, 0), (1,)), ((3, 4, 5),), ((6,),)),
+        "n_blocks": 3,
+        "settings": {"token_budget": 64},
+        "versions": {"torch": "2"},
+        "machine": {"device": "cpu", "threads": 1},
+    }
+    return StoreSpec(**(values | changes))
+
+
+def numbers(dtype="bfloat16", seed=0):
+    """Per layer (pos, neg) for all rows, and log-probabilities."""
+    rng = np.random.default_rng(seed)
+    states = {
+        layer: tuple(rng.normal(size=(N, D)).astype(DTYPES[dtype]) for _ in range(2))
+        for layer in LAYERS
+    }
+    return states, rng.normal(size=(N, 2)).astype(np.float32)
+
+
+def write(writer, shard, dtype="bfloat16"):
+    states, log_probs = numbers(dtype)
+    start, stop = SHARDS[shard]
+    cut = {layer: (pos[start:stop], neg[start:stop]) for layer, (pos, neg) in states.items()}
+    writer.write(shard, cut, log_probs[start:stop])
+
+
+def fill(folder, dtype="bfloat16"):
+    items = make_items()
+    writer = StoreWriter.open(folder, make_spec(items, dtype=dtype), items)
+    for shard in writer.missing():
+        write(writer, shard, dtype)
+    return writer.finish()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_every_number_comes_back_exactly_and_lies_on_disk_in_the_models_dtype(tmp_path, dtype):
+    fill(tmp_path / "s", dtype)
+    store = ActivationStore.open(tmp_path / "s")
+    states, log_probs = numbers(dtype)
+    for layer in LAYERS:
+        pairs = store.pairs(layer)
+        for got, made in zip(pairs, states[layer], strict=True):
+            np.testing.assert_array_equal(got, made.astype(np.float32))
+            assert got.dtype == np.float32
+    np.testing.assert_array_equal(store.log_probs, log_probs)
+    assert store.items == make_items()
+    assert store.spec == make_spec(make_items(), dtype=dtype)
+    assert store.complete
+    store.verify()
+    on_disk = load_file(tmp_path / "s" / "shard-00001.safetensors")
+    assert on_disk["layer.2.neg"].dtype == DTYPES[dtype]
+    np.testing.assert_array_equal(on_disk["layer.2.neg"], states[2][1][3:6])
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.integers(0, N - 1), max_size=12))
+def test_rows_come_in_the_order_asked_also_across_shards(tmp_path_factory, rows):
+    folder = tmp_path_factory.getbasetemp() / "rows"
+    store = ActivationStore.open(folder) if folder.exists() else fill(folder)
+    states, _ = numbers()
+    got = store.pairs(2, rows=rows)
+    np.testing.assert_array_equal(got.pos, states[2][0][rows].astype(np.float32))
+    np.testing.assert_array_equal(got.neg, states[2][1][rows].astype(np.float32))
+
+
+def test_a_mask_picks_rows_and_minus_one_is_the_models_last_layer(tmp_path):
+    store = fill(tmp_path)
+    mask = np.arange(N) % 3 == 0
+    np.testing.assert_array_equal(store.pairs(3, mask).neg, store.pairs(-1).neg[mask])
+
+
+@pytest.mark.parametrize("rows", [[-1], [N], [0.5], np.ones(N + 1, bool), [[0, 1]]])
+def test_rows_that_are_none_are_refused(tmp_path, rows):
+    with pytest.raises(ValueError, match="rows"):
+        fill(tmp_path).pairs(2, rows=rows)
+
+
+def test_reading_a_layer_leaves_the_other_layers_bytes_alone(tmp_path, monkeypatch):
+    """Only its two tensors are asked for, and damage elsewhere does not show."""
+    store = fill(tmp_path)
+    before = store.pairs(2)
+    states, _ = numbers()
+    path = tmp_path / "shard-00000.safetensors"
+    content = path.read_bytes()
+    for layer in (0, 3):
+        for tensor in states[layer]:
+            piece = tensor[0:3].tobytes()
+            assert content.count(piece) == 1
+            content = content.replace(piece, bytes(len(piece)))
+    path.write_bytes(content)
+    asked, real = [], activations.safe_open
+
+    class Spy:
+        def __init__(self, *args, **options):
+            self.file = real(*args, **options)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return False
+
+        def metadata(self):
+            return self.file.metadata()
+
+        def get_tensor(self, key):
+            asked.append(key)
+            return self.file.get_tensor(key)
+
+    monkeypatch.setattr(activations, "safe_open", Spy)
+    after = store.pairs(2)
+    assert set(asked) == {"layer.2.pos", "layer.2.neg"}
+    np.testing.assert_array_equal(after.pos, before.pos)
+    np.testing.assert_array_equal(after.neg, before.neg)
+    with pytest.raises(ValueError, match=r"checksum of shard-00000\.safetensors"):
+        store.verify()
+
+
+def test_an_interrupted_store_goes_on_and_ends_with_the_same_bytes(tmp_path):
+    fill(tmp_path / "whole")
+    items = make_items()
+    writer = StoreWriter.open(tmp_path / "cut", make_spec(items), items)
+    assert writer.missing() == [0, 1, 2]
+    write(writer, 1)
+    (tmp_path / "cut" / ".shard-00002.safetensors.1.tmp").write_bytes(b"half a shard")
+    again = StoreWriter.open(tmp_path / "cut", make_spec(items), items)
+    assert again.missing() == [0, 2]
+    for shard in again.missing():
+        write(again, shard)
+    again.finish()
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_a_shard_gets_its_name_only_when_it_is_whole_on_the_disk(tmp_path, monkeypatch):
+    items = make_items()
+    writer = StoreWriter.open(tmp_path, make_spec(items), items)
+
+    def full(path):
+        raise OSError(f"no space left for {path}")
+
+    monkeypatch.setattr(activations, "_sync", full)
+    with pytest.raises(OSError, match=r"no space left for .*\.shard-00000.*\.tmp"):
+        write(writer, 0)
+    assert not list(tmp_path.glob("shard-*"))
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_folder_holds_these_files_and_no_others(tmp_path):
+    fill(tmp_path / "a" / "s")
+    shards = [f"shard-0000{number}.safetensors" for number in range(3)]
+    assert sorted(files(tmp_path / "a" / "s")) == sorted(["manifest.json", "items.jsonl", *shards])
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["s"]
+
+
+def test_a_manifest_cannot_point_outside_its_folder(tmp_path):
+    """File names are made from shard numbers; a name smuggled in is refused or not used."""
+    fill(tmp_path / "s")
+    (tmp_path / "s" / "shard-00000.safetensors").rename(tmp_path / "outside.safetensors")
+    path = tmp_path / "s" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["shards"][0]["file"] = "../outside.safetensors"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"shard-00000\.safetensors is missing"):
+        ActivationStore.open(tmp_path / "s").pairs(0)
+    manifest["spec"]["shards"] = [["../x", 3], [3, 6], [6, 7]]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="do not cover the rows"):
+        ActivationStore.open(tmp_path / "s")
+
+
+def test_an_incomplete_store_says_which_shards_miss_and_how_to_go_on(tmp_path):
+    items = make_items()
+    writer = StoreWriter.open(tmp_path, make_spec(items), items)
+    write(writer, 1)
+    store = ActivationStore.open(tmp_path)
+    assert not store.complete
+    assert store.missing() == [0, 2]
+    for read in (lambda: store.pairs(0), lambda: store.log_probs, store.verify):
+        with pytest.raises(ValueError, match="incomplete") as error:
+            read()
+        assert "shard-00000.safetensors is missing; shard-00002" in str(error.value)
+        assert "same settings: it goes on" in str(error.value)
+    with pytest.raises(ValueError, match=r"shards \[0, 2\] are missing"):
+        writer.finish()
+    for shard in (0, 2):
+        write(writer, shard)
+    with pytest.raises(ValueError, match="was not finished"):
+        ActivationStore.open(tmp_path).pairs(0)
+
+
+def test_a_truncated_shard_is_named_with_its_size_and_is_written_again(tmp_path):
+    fill(tmp_path)
+    path = tmp_path / "shard-00001.safetensors"
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) - 9)
+    expected = f"shard-00001.safetensors has {len(whole) - 9} of {len(whole)} bytes"
+    with pytest.raises(ValueError, match=expected):
+        ActivationStore.open(tmp_path).pairs(0)
+    items = make_items()
+    writer = StoreWriter.open(tmp_path, make_spec(items), items)
+    assert writer.missing() == [1]
+    write(writer, 1)
+    writer.finish().verify()
+    assert path.read_bytes() == whole
+
+
+def test_shards_that_changed_places_or_hold_no_tensors_are_refused(tmp_path):
+    fill(tmp_path)
+    one, two = tmp_path / "shard-00000.safetensors", tmp_path / "shard-00001.safetensors"
+    content = one.read_bytes()
+    shutil.copy(two, one)
+    with pytest.raises(ValueError, match="says shard 1"):
+        ActivationStore.open(tmp_path).pairs(0)
+    one.write_bytes(bytes(len(content)))
+    with pytest.raises(ValueError, match=r"shard-00000\.safetensors is damaged"):
+        ActivationStore.open(tmp_path).pairs(0)
+
+
+def test_changed_items_are_refused(tmp_path):
+    fill(tmp_path)
+    path = tmp_path / "items.jsonl"
+    path.write_text(path.read_text().replace("claim 3", "claim 4"))
+    with pytest.raises(ValueError, match=r"items\.jsonl was changed"):
+        _ = ActivationStore.open(tmp_path).items
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "other"}, r"\n  model: stored 'tiny', asked 'other'\n"),
+        ({"model_digest": "xyz"}, "model_digest: stored 'abc', asked 'xyz'"),
+        ({"dtype": "float32"}, "dtype: stored 'bfloat16', asked 'float32'"),
+        ({"layers": (0, 1)}, r"layers: stored \[0, 2, 3\], asked \[0, 1\]"),
+        ({"settings": {"token_budget": 65}}, "settings.token_budget: stored 64, asked 65"),
+        ({"settings": {}}, "settings.token_budget: stored 64, asked 'nothing'"),
+        (
+            {"prompt_format": {"name": "claim", "true_word": " Yes"}},
+            "prompt_format.true_word: stored ' True', asked ' Yes'",
+        ),
+        (
+            {"batch_plan": (((0, 2), (1,)), ((3, 4, 5),), ((6,),))},
+            r"batch_plan: stored \[\[\[2, 0\].*, asked \[\[\[0, 2\]",
+        ),
+    ],
+)
+def test_a_store_of_other_settings_is_refused_naming_both_values(tmp_path, change, message):
+    fill(tmp_path)
+    items = make_items()
+    with pytest.raises(ValueError, match=message) as error:
+        StoreWriter.open(tmp_path, make_spec(items, **change), items)
+    assert str(error.value).count(": stored") == 1
+
+
+def test_other_items_are_refused(tmp_path):
+    fill(tmp_path)
+    items = make_items()[::-1]
+    with pytest.raises(ValueError, match="item_digest: stored"):
+        StoreWriter.open(tmp_path, make_spec(items), items)
+    with pytest.raises(ValueError, match="are not the 7 items of the spec"):
+        StoreWriter.open(tmp_path, make_spec(make_items()), items)
+
+
+@pytest.mark.parametrize("name", ["versions", "machine"])
+def test_machine_and_versions_count_only_while_shards_miss(tmp_path, name):
+    items = make_items()
+    writer = StoreWriter.open(tmp_path, make_spec(items), items)
+    changed = make_spec(items, **{name: {"torch": "3", "threads": 2}})
+    with pytest.raises(ValueError, match=rf"{name}.threads: stored .*, asked 2"):
+        StoreWriter.open(tmp_path, changed, items)
+    for shard in writer.missing():
+        write(writer, shard)
+    writer.finish()
+    assert StoreWriter.open(tmp_path, changed, items).missing() == []
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("words")
+    items = make_items()
+    with pytest.raises(ValueError, match=r"other files \(thesis\.tex\)"):
+        StoreWriter.open(tmp_path, make_spec(items), items)
+    assert list(files(tmp_path)) == ["thesis.tex"]
+    with pytest.raises(FileNotFoundError, match=r"no manifest\.json"):
+        ActivationStore.open(tmp_path)
+
+
+def test_a_manifest_of_another_version_or_not_json_is_refused(tmp_path):
+    fill(tmp_path)
+    path = tmp_path / "manifest.json"
+    content = path.read_text()
+    for changed in (content.replace('"version": 1', '"version": 2'), content[:-20], "[]"):
+        assert changed != content
+        path.write_text(changed)
+        with pytest.raises(ValueError, match=r"manifest\.json cannot be read"):
+            ActivationStore.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": "int8"}, "dtype is 'int8'; allowed: float32"),
+        ({"layers": ()}, "layers"),
+        ({"layers": (3, 2)}, "layers"),
+        ({"shards": ((0, 3), (4, 6), (6, 7))}, "do not cover"),
+        ({"shards": ((0, 3), (3, 6), (6, 8))}, "do not cover"),
+        ({"batch_plan": (((2, 0),), ((3, 4, 5),), ((6,),))}, "batch_plan of shard 0"),
+        ({"batch_plan": (((2, 0, 3), (1,)), ((4, 5),), ((6,),))}, "batch_plan of shard 0"),
+    ],
+)
+def test_a_spec_that_contradicts_itself_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        make_spec(make_items(), **change)
+
+
+def test_a_shard_that_does_not_fit_the_spec_is_refused(tmp_path):
+    items = make_items()
+    writer = StoreWriter.open(tmp_path, make_spec(items), items)
+    states, log_probs = numbers()
+    cut = {layer: (pos[:3], neg[:3]) for layer, (pos, neg) in states.items()}
+    with pytest.raises(ValueError, match=r"layers \[0, 2\], not \(0, 2, 3\)"):
+        writer.write(0, {layer: cut[layer] for layer in (0, 2)}, log_probs[:3])
+    with pytest.raises(ValueError, match=r"log_probs is float32 \(2, 2\), not float32 \(3, 2\)"):
+        writer.write(0, cut, log_probs[:2])
+    wide = cut | {2: (cut[2][0].astype(np.float32), cut[2][1])}
+    with pytest.raises(ValueError, match=r"layer\.2\.pos is float32 .* not bfloat16"):
+        writer.write(0, wide, log_probs[:3])
+    assert writer.missing() == [0, 1, 2]
+
+
+def test_a_spec_equals_its_own_json(tmp_path):
+    spec = make_spec(make_items(), settings={"a": (1, 2)})
+    assert StoreSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert differences(spec, dataclasses.replace(spec)) == []
+    with pytest.raises(ValueError, match="unknown fields"):
+        StoreSpec.from_json(spec.to_json() | {"extra": 1})
+    short = {key: value for key, value in spec.to_json().items() if key != "layers"}
+    with pytest.raises(ValueError, match="layers"):
+        StoreSpec.from_json(short)
+
+
+def test_bfloat16_here_is_the_brain_float():
+    """Eight exponent bits: 1e38 survives, 1 + 2**-8 rounds to 1."""
+    made = np.array([1e38, 1 + 2**-8], dtype=DTYPES["bfloat16"])
+    assert made.dtype == ml_dtypes.bfloat16
+    assert np.isfinite(made.astype(np.float32)).all()
+    assert made[1] == 1

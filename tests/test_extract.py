@@ -1,0 +1,508 @@
+"""Hidden states and log-probabilities against a plain loop without batching or cache."""
+
+import dataclasses
+import random
+import signal
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from tiny_models import (
+    CONFIGS,
+    CONTEXT,
+    ROOT,
+    make_items,
+    random_weights,
+    sentencepiece_like,
+    tiny,
+    tokenizer,
+)
+from tokenizers.normalizers import Lowercase
+from transformers import LlamaConfig, T5Config, T5ForConditionalGeneration
+
+from extract import hidden_states, models, passes
+from extract.hidden_states import extract, plan, resolve_layers
+from extract.models import choose_threads, load, wrap
+from extract.verdicts import Encoded, bos, byte_share, encode
+from jelicit.activations import ActivationStore
+from jelicit.data.prompts import FORMATS, PromptFormat
+
+CLAIM = FORMATS["claim"]
+LONG_WORDS = PromptFormat(
+    name="long", text=CLAIM.text, true_word=" surely so", false_word=" not at all, never"
+)
+SYSTEM = PromptFormat(name="system", text=CLAIM.text, system="Judge the claims.")
+LAYERS = (0, 1, 3)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@torch.inference_mode()
+def plain(lm, prompt, verdict):
+    """One sequence, nothing padded, every state and logit kept: (states per layer, log P)."""
+    outputs = lm.model(torch.tensor([[*prompt, *verdict]]), output_hidden_states=True)
+    log_p = outputs.logits[0].float().log_softmax(-1)
+    total = sum(log_p[len(prompt) - 1 + k, token].item() for k, token in enumerate(verdict))
+    return {layer: outputs.hidden_states[layer][0, -1].float() for layer in LAYERS}, total
+
+
+def random_batch(n):
+    """Prompts of 1 to 40 tokens with verdicts of 1 to 3, mixed inside one batch."""
+    rng = random.Random(0)
+    verdicts = [((5,), (9,)), ((5, 6, 7), (9,)), ((5, 6), (9, 10))]
+    return [
+        Encoded(tuple(rng.randrange(2, 300) for _ in range(length)), rng.choice(verdicts))
+        for length in [20, 1, 40, 3, 9, 8, 27, 7][:n]
+    ]
+
+
+def assert_same(found, lm, batch):
+    for row, item in enumerate(batch):
+        for side, verdict in enumerate(item.verdicts):
+            states, log_prob = plain(lm, item.prompt, verdict)
+            for layer in LAYERS:
+                got = found.states[layer][side][row].float()
+                np.testing.assert_allclose(got, states[layer], atol=1e-4, rtol=0)
+            assert found.log_probs[row, side].item() == pytest.approx(log_prob, abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 8])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_every_pass_gives_the_numbers_of_a_plain_loop(kind, n):
+    lm, batch = tiny(kind), random_batch(n)
+    assert_same(passes.separate(lm, batch, LAYERS), lm, batch)
+    assert_same(passes.separate(lm, batch, LAYERS, padding="right"), lm, batch)
+    assert passes.can_share(lm.model) == (kind != "mamba")
+    if kind != "mamba":
+        assert_same(passes.shared(lm, batch, LAYERS), lm, batch)
+
+
+def test_layer_indices_mean_embeddings_block_outputs_and_the_normed_end():
+    lm, seen = tiny("llama"), {}
+    item = random_batch(1)[0]
+    inner = lm.model.model
+    for number, block in enumerate(inner.layers, start=1):
+        block.register_forward_hook(lambda _m, _i, out, number=number: seen.update({number: out}))
+    lm.model(torch.tensor([item.prompt + item.verdicts[0]]))
+    ends = {
+        0: inner.embed_tokens(torch.tensor(item.verdicts[0][-1])),
+        1: seen[1][0, -1],
+        2: seen[2][0, -1],
+        3: inner.norm(seen[3])[0, -1],
+    }
+    found = passes.shared(lm, [item], (0, 1, 2, 3)).states
+    for layer, expected in ends.items():
+        np.testing.assert_allclose(found[layer][0][0], expected.detach(), atol=1e-4)
+
+
+# --- whole stores --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_bos", [True, False])
+@pytest.mark.parametrize("format", [CLAIM, LONG_WORDS, SYSTEM, FORMATS["claim_icm"]])
+def test_a_store_holds_the_plain_loops_numbers_in_item_order(tmp_path, format, with_bos):
+    lm, items = tiny(bos=with_bos), make_items()
+    store = extract(
+        lm, items, format, tmp_path, layers=LAYERS, token_budget=300, shard_size=4, progress=False
+    )
+    assert max(len(batch) for shard in store.spec.batch_plan for batch in shard) > 1
+    assert store.items == items
+    for row, item in enumerate(items):
+        text = format.text.format(question=item.question, choice=item.choice)
+        ids = [0] if with_bos else []
+        for segment in [*([format.system + "\n\n"] if format.system else []), text]:
+            ids += lm.tokenizer(segment, add_special_tokens=False)["input_ids"]
+        for side, word in enumerate((format.true_word, format.false_word)):
+            verdict = lm.tokenizer(word, add_special_tokens=False)["input_ids"]
+            states, log_prob = plain(lm, ids, verdict)
+            for layer in LAYERS:
+                got = store.pairs(layer)[side][row]
+                np.testing.assert_allclose(got, states[layer], atol=1e-4, rtol=0)
+            assert store.log_probs[row, side] == pytest.approx(log_prob, abs=1e-4)
+
+
+def test_both_methods_and_any_batch_size_give_the_same_numbers(tmp_path):
+    lm, items = tiny("gemma2"), make_items()
+    stores = [
+        extract(
+            lm, items, CLAIM, tmp_path / f"{method}{budget}", token_budget=budget, method=method
+        )
+        for method in ("shared", "separate")
+        for budget in (1, 10_000)
+    ]
+    for store in stores[1:]:
+        np.testing.assert_allclose(store.log_probs, stores[0].log_probs, atol=1e-4)
+        for layer in store.layers:
+            for got, expected in zip(store.pairs(layer), stores[0].pairs(layer), strict=True):
+                np.testing.assert_allclose(got, expected, atol=1e-4)
+    assert [store.spec.settings["method"] for store in stores] == ["shared"] * 2 + ["separate"] * 2
+
+
+@pytest.mark.parametrize("method", ["shared", "separate"])
+def test_bfloat16_models_are_stored_as_bfloat16_with_float32_log_probs(tmp_path, method):
+    lm, items = tiny(dtype=torch.bfloat16), make_items(5)
+    store = extract(lm, items, CLAIM, tmp_path, layers=LAYERS, token_budget=1, method=method)
+    tensors = load_file(tmp_path / "shard-00000.safetensors")
+    assert tensors["layer.1.pos"].dtype.name == "bfloat16"
+    rows = hidden_states.encode_items(lm, items, CLAIM)
+    direct = [getattr(passes, method)(lm, [row], LAYERS) for row in rows]
+    for layer in LAYERS:
+        for side, got in enumerate(store.pairs(layer)):
+            expected = torch.cat([found.states[layer][side] for found in direct])
+            assert expected.dtype == torch.bfloat16
+            np.testing.assert_array_equal(got, expected.float())
+    with torch.inference_mode():
+        ids = torch.tensor([rows[0].prompt])
+        logits = lm.model(ids).logits[0, -1].double()
+    exact = (logits - logits.logsumexp(0))[[v[0] for v in rows[0].verdicts]]
+    # A bfloat16 log-softmax would be off by up to 2**-8 of its value, about 0.02 here.
+    np.testing.assert_allclose(store.log_probs[0], exact, atol=0.02)
+    assert store.log_probs.dtype == np.float32
+    assert not np.array_equal(
+        store.log_probs, torch.tensor(store.log_probs).bfloat16().float().numpy()
+    )
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+KILLED = """
+import os, signal, sys, torch
+import jelicit.activations as activations
+sys.path.insert(0, "tests")
+from tiny_models import make_items
+from extract.hidden_states import extract
+from extract.models import load
+from jelicit.data.prompts import FORMATS
+
+folder, out = sys.argv[1:]
+publish, count = activations._publish, 0
+def dying(temporary, path):
+    global count
+    if path.suffix == ".safetensors":
+        count += 1
+        if count == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+    publish(temporary, path)
+activations._publish = dying
+extract(load(folder, threads=1), make_items(), FORMATS["claim"], out, shard_size=2, progress=False)
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
+    """Killed when the third shard had been written but not yet named."""
+    lm, cut, whole = tiny(), tmp_path / "cut", tmp_path / "whole"
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "model"), str(cut)]
+    died = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert ActivationStore.open(cut).missing() == [2, 3, 4]
+    assert list(cut.glob(".shard-00002.*.tmp"))
+    begun = {name: content for name, content in files(cut).items() if name.startswith("shard-")}
+    lm = load(tmp_path / "model", threads=1)
+    for folder in (cut, whole):
+        extract(lm, make_items(), CLAIM, folder, shard_size=2, progress=False)
+    assert files(cut) == files(whole)
+    assert begun["shard-00001.safetensors"] == files(cut)["shard-00001.safetensors"]
+
+
+def test_two_workers_write_one_store(tmp_path):
+    lm, items = tiny(), make_items()
+    one = extract(lm, items, CLAIM, tmp_path / "one", shard_size=2)
+    first = extract(lm, items, CLAIM, tmp_path / "two", shard_size=2, worker=(1, 2))
+    assert first.missing() == [0, 2, 4]
+    second = extract(lm, items, CLAIM, tmp_path / "two", shard_size=2, worker=(0, 2))
+    assert one.complete
+    assert second.complete
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_a_complete_store_is_not_computed_again(tmp_path, monkeypatch):
+    lm, items = tiny(), make_items()
+    extract(lm, items, CLAIM, tmp_path)
+    monkeypatch.setattr(lm.model, "forward", None)
+    assert extract(lm, items, CLAIM, tmp_path).complete
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    lm, items = tiny(), make_items()
+    extract(lm, items, CLAIM, tmp_path, layers=(1,))
+    with pytest.raises(ValueError, match=r"layers: stored \[1\], asked \[1, 2\]"):
+        extract(lm, items, CLAIM, tmp_path, layers=(1, 2))
+    with pytest.raises(ValueError, match=r"true_word: stored ' True', asked ' surely so'"):
+        extract(lm, items, LONG_WORDS, tmp_path, layers=(1,))
+    with pytest.raises(ValueError, match=r"settings.token_budget: stored 8192, asked 100"):
+        extract(lm, items, CLAIM, tmp_path, layers=(1,), token_budget=100)
+    other = wrap(random_weights(CONFIGS["llama"](), seed=1), lm.tokenizer, name=lm.name)
+    with pytest.raises(ValueError, match=r"model_digest: stored"):
+        extract(other, items, CLAIM, tmp_path, layers=(1,))
+
+
+# --- refusals and warnings -----------------------------------------------------------------------
+
+
+def test_a_prompt_beyond_the_context_is_an_error_naming_item_length_and_limit(tmp_path):
+    lm, items = tiny(), make_items()
+    long = dataclasses.replace(items[4], choice="so " * 200)
+    items[4] = long
+    row = encode(
+        lm.tokenizer, [(CLAIM.text.format(question=long.question, choice=long.choice),)], [" True"]
+    )
+    length = len(row[0].prompt) + 1
+    with pytest.raises(ValueError, match=rf"'item/4'.* {length} tokens.* at most {CONTEXT}"):
+        extract(lm, items, CLAIM, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_context_is_filled_to_the_last_token(tmp_path):
+    """A prompt and verdict of exactly the limit work, one token more does not."""
+    lm = tiny()
+    (row,) = encode(lm.tokenizer, [("so " * 10,)], [" True", " False"])
+    assert len(row.verdicts[0]) == len(row.verdicts[1]) == 1
+    pad = CONTEXT - len(row.prompt) - 1
+    item = dataclasses.replace(make_items(1)[0], choice="x")
+    base = encode(lm.tokenizer, [(CLAIM.text.format(question="q", choice=""),)], [" True"])[0]
+    fits = CONTEXT - len(base.prompt) - 1
+    assert pad > 0
+    for size, works in ((fits, True), (fits + 1, False)):
+        text = dataclasses.replace(item, question="q", choice="7" * size)
+        if works:
+            assert extract(lm, [text], CLAIM, tmp_path / "s").complete
+        else:
+            with pytest.raises(ValueError, match="tokens"):
+                extract(lm, [text], CLAIM, tmp_path / "t")
+
+
+def test_verdicts_of_the_same_tokens_are_an_error_naming_the_item(tmp_path):
+    lm = tiny()
+    lm.tokenizer.backend_tokenizer.normalizer = Lowercase()
+    same = dataclasses.replace(CLAIM, name="same", true_word=" So", false_word=" so")
+    with pytest.raises(ValueError, match=r"'item/0'.*' So' and ' so' have the same token"):
+        extract(lm, make_items(), same, tmp_path)
+
+
+def test_prompts_beyond_the_trained_length_are_counted_and_warned_of_once(tmp_path):
+    lm, items = tiny(), make_items()
+    lengths = [len(row.prompt) + 1 for row in hidden_states.encode_items(lm, items, CLAIM)]
+    limit = sorted(lengths)[5]
+    expected = sum(length > limit for length in lengths)
+    assert 0 < expected < len(items)
+    short = dataclasses.replace(lm, trained_length=limit)
+    with pytest.warns(UserWarning, match=f"{expected} of 9 prompts.* {limit} tokens") as seen:
+        store = extract(short, items, CLAIM, tmp_path / "a")
+    assert len(seen) == 1
+    assert store.spec.texts["beyond_trained_length"] == expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extract(dataclasses.replace(lm, trained_length=max(lengths)), items, CLAIM, tmp_path / "b")
+
+
+def test_states_that_are_not_finite_are_an_error_naming_item_and_layer(tmp_path):
+    lm = tiny()
+    with torch.no_grad():
+        lm.model.model.layers[1].mlp.down_proj.weight.fill_(float("inf"))
+    with pytest.raises(ValueError, match=r"'item/\d': layer 2 of tiny-llama not finite in float32"):
+        extract(lm, make_items(), CLAIM, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": (4,)}, r"layers \[4\]: the model has 3 blocks"),
+        ({"layers": ()}, "is empty"),
+        ({"token_budget": 0}, "token_budget 0"),
+        ({"shard_size": 0}, "shard_size is 0"),
+        ({"worker": (2, 2)}, r"worker is \(2, 2\)"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        extract(tiny(), make_items(), CLAIM, tmp_path, **options)
+
+
+def test_no_items_and_no_shared_cache_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no items"):
+        extract(tiny(), [], CLAIM, tmp_path)
+    with pytest.raises(ValueError, match="cannot share"):
+        extract(tiny("mamba"), make_items(), CLAIM, tmp_path, method="shared")
+    assert (
+        extract(tiny("mamba"), make_items(2), CLAIM, tmp_path).spec.settings["method"] == "separate"
+    )
+
+
+def test_layers_count_from_both_ends():
+    assert resolve_layers("all", n_blocks=3) == (0, 1, 2, 3)
+    assert resolve_layers((-1, 1, 3), n_blocks=3) == (1, 3)
+    assert resolve_layers((-4,), n_blocks=3) == (0,)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40),
+    shard_size=st.integers(1, 15),
+    budget=st.integers(1, 400),
+)
+def test_a_plan_covers_every_row_once_within_the_budget(lengths, shard_size, budget):
+    shards, batches = plan(lengths, shard_size=shard_size, token_budget=budget)
+    assert [row for start, stop in shards for row in range(start, stop)] == list(
+        range(len(lengths))
+    )
+    for (start, stop), shard in zip(shards, batches, strict=True):
+        assert sorted(row for batch in shard for row in batch) == list(range(start, stop))
+        assert stop - start <= shard_size
+        for batch in shard:
+            assert len(batch) == 1 or 2 * len(batch) * max(lengths[r] for r in batch) <= budget
+        ordered = [lengths[row] for batch in shard for row in batch]
+        assert ordered == sorted(ordered, reverse=True)
+
+
+# --- tokens --------------------------------------------------------------------------------------
+
+
+def test_segments_are_tokenised_apart_and_bos_comes_once():
+    tok = tokenizer(bos=True)
+    (row,) = encode(tok, [("the sum.\n\n", "\nis so", " is")], [" True", " so so"])
+    parts = [
+        tok(text, add_special_tokens=False)["input_ids"] for text in ("the sum.\n\n", "\nis so")
+    ]
+    whole = tok("the sum.\n\n\nis so is", add_special_tokens=False)["input_ids"]
+    assert list(row.prompt) == [0, *parts[0], *parts[1], *tok.encode(" is")[1:]]
+    assert tok.decode(list(row.prompt[1:])) == tok.decode(whole)
+    assert tok.decode(list(row.verdicts[1])) == " so so"
+    assert bos(tokenizer(bos=False)) == ()
+
+
+def test_a_tokenizer_with_a_space_of_its_own_adds_none_to_the_verdict():
+    tok = sentencepiece_like()
+    text = "I think this claim is"
+    alone = tok.convert_ids_to_tokens(tok(" True", add_special_tokens=False)["input_ids"])
+    (row,) = encode(tok, [(text,)], [" True", " False"])
+    assert alone[0] == "▁"  # the spurious space of the verdict alone
+    assert tok.convert_ids_to_tokens(list(row.verdicts[0])) == ["▁True"]
+    assert list(row.prompt + row.verdicts[1]) == tok(text + " False")["input_ids"]
+
+
+def test_a_verdict_that_merges_into_the_text_is_tokenised_alone():
+    """After "is " the tokens of "is True" are not those of "is " and more."""
+    tok = tokenizer(bos=False)
+    text, whole = (tok(t)["input_ids"] for t in ("claim is ", "claim is True"))
+    assert whole[: len(text)] != text
+    (row,) = encode(tok, [("claim is ",)], ["True", "False is so"])
+    assert list(row.verdicts[0]) == tok("True")["input_ids"]
+    assert list(row.verdicts[1]) == tok("False is so")["input_ids"]
+
+
+def test_byte_share_is_the_share_of_letters_in_tokens_of_one_byte():
+    known = tokenizer(bos=True)
+    no_merges = tokenizer(bos=True, vocabulary=258)
+    text = "I think, 1 + 1: this claim is True\n"
+    assert byte_share(no_merges, [no_merges(text)["input_ids"]]) == 1
+    # "I" is a word of one letter: 1 of 21 letters.
+    assert byte_share(known, [known(text)["input_ids"]]) == pytest.approx(1 / 21)
+    two_letters = known("is", add_special_tokens=False)["input_ids"]
+    assert len(two_letters) == 1
+    assert byte_share(known, [two_letters]) == 0
+    # "é" is two bytes and "zq" two letters that never met: 4 spelled of 4 + 4 in "True".
+    ids = known("zq é True")["input_ids"]
+    assert byte_share(known, [ids]) == pytest.approx(4 / 8)
+    pieces = sentencepiece_like([*TRAINED_ACCENTS])
+    tokens = pieces("claim is ü")["input_ids"]
+    assert "<0xC3>" in pieces.convert_ids_to_tokens(tokens)
+    assert byte_share(pieces, [tokens]) == pytest.approx(2 / 9)
+    assert byte_share(pieces, [pieces("claim é")["input_ids"]]) == 0
+
+
+TRAINED_ACCENTS = ["claim is", "claim is", "claim é", "claim é"]
+
+
+# --- loading -------------------------------------------------------------------------------------
+
+
+def save(folder, *, seed=0, **config):
+    settings = CONFIGS["llama"]().to_dict() | config
+    random_weights(LlamaConfig(**settings), seed=seed).save_pretrained(folder)
+    tokenizer(bos=True).save_pretrained(folder)
+
+
+def test_a_folder_is_loaded_and_pinned_by_its_contents(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        save(tmp_path / name, seed=seed, trained_length=352)
+    a, b, c = (load(tmp_path / name, threads=1) for name in "abc")
+    assert a.digest == b.digest != c.digest
+    assert (a.name, a.trained_length, a.dtype, a.context) == ("a", 352, "float32", CONTEXT)
+    assert a.tokenizer("a True")["input_ids"] == tokenizer(bos=True)("a True")["input_ids"]
+    assert load(tmp_path / "a", dtype="bfloat16").dtype == "bfloat16"
+    batch = random_batch(2)
+    expected = passes.separate(
+        wrap(random_weights(CONFIGS["llama"]()), a.tokenizer, name="m"), batch, (3,)
+    )
+    np.testing.assert_array_equal(
+        passes.separate(a, batch, (3,)).states[3][0], expected.states[3][0]
+    )
+
+
+def test_the_digest_of_a_model_in_memory_follows_weights_and_tokenizer():
+    def made(seed=0, bos=True):
+        return wrap(
+            random_weights(CONFIGS["gpt2"](), seed=seed), tokenizer(bos=bos), name="m"
+        ).digest
+
+    assert made() == made() != made(seed=1)
+
+
+def test_pocket_means_the_shipped_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "POCKET", tmp_path)
+    with pytest.raises(FileNotFoundError, match="pocket model is not in"):
+        load("pocket")
+    save(tmp_path)
+    assert load("pocket").name == "pocket"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no model in the folder .*nowhere"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises((FileNotFoundError, ValueError), match=tmp_path.name):
+        load(tmp_path)
+
+
+def test_an_encoder_decoder_model_is_refused():
+    config = T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    with pytest.raises(ValueError, match="encoder-decoder"):
+        wrap(T5ForConditionalGeneration(config), tokenizer(bos=True), name="t5")
+
+
+def test_small_models_run_in_one_thread_unless_told_otherwise():
+    assert choose_threads(1_000_000) == 1
+    made = random_weights(CONFIGS["llama"]())
+    torch.set_num_threads(2)
+    lm = wrap(made, tokenizer(bos=True), name="m")
+    assert (lm.threads, torch.get_num_threads()) == (1, 1)
+    assert "1 thread(s) (small model; --threads overrides)" in lm.describe()
+    assert wrap(made, lm.tokenizer, name="m", threads=2).threads == torch.get_num_threads() == 2
+
+
+def test_the_store_says_what_made_it(tmp_path):
+    lm, items = tiny(), make_items()
+    extract(lm, items, CLAIM, tmp_path)
+    spec = ActivationStore.open(tmp_path).spec
+    lengths = [len(row.prompt) for row in hidden_states.encode_items(lm, items, CLAIM)]
+    assert spec.texts["prompt_tokens"]["total"] == sum(lengths)
+    assert spec.texts["prompt_tokens"]["most"] == max(lengths)
+    assert spec.versions["torch"] == torch.__version__
+    assert spec.machine == {"device": "cpu", "threads": 1}
+    assert spec.prompt_format["true_word"] == " True"
+    assert (spec.model, spec.model_digest, spec.n_blocks) == ("tiny-llama", lm.digest, 3)
