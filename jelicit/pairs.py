@@ -1,0 +1,69 @@
+"""Contrast pairs: the two hidden states of every item, and nothing else.
+
+No label lives here, so whatever is fitted on `Pairs` alone cannot have seen one.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+
+
+class Pairs(NamedTuple):
+    """Hidden states of one layer at the last token of x+ and of x- (paper A; Burns et al. 2022).
+
+    Row i of both arrays belongs to item i. The arrays may be NumPy's or JAX's.
+    """
+
+    pos: Float[Array, "n d"] | Float[np.ndarray, "n d"]
+    """phi+: the prompt with the true word appended."""
+    neg: Float[Array, "n d"] | Float[np.ndarray, "n d"]
+    """phi-: the prompt with the false word appended."""
+
+    def take(self, rows) -> "Pairs":
+        """The pairs of some rows, in the order given (row numbers, a slice or a boolean mask)."""
+        return Pairs(self.pos[rows], self.neg[rows])
+
+
+def check_shapes(pairs: Pairs, *, name: str = "pairs") -> tuple[int, int]:
+    """Return (n, d) of well-formed pairs.
+
+    Raises:
+        ValueError: a sign is no matrix, the two signs differ in shape, or there is no row.
+    """
+    pos, neg = np.shape(pairs.pos), np.shape(pairs.neg)
+    if len(pos) != 2 or pos != neg:
+        raise ValueError(
+            f"{name}: pos has shape {pos} and neg {neg}; both must be [items, d_model], the same."
+        )
+    if 0 in pos:
+        raise ValueError(f"{name}: shape {pos} holds no hidden state; at least one item is needed.")
+    return pos
+
+
+def check_finite(
+    pairs: Pairs, item_ids: Sequence[str] | None = None, layer: int | None = None
+) -> None:
+    """Refuse pairs that hold NaN or infinity.
+
+    Args:
+        pairs: hidden states [n, d].
+        item_ids: names of the rows, for the message; the row number is always named.
+        layer: for the message.
+
+    Raises:
+        ValueError: naming the first bad row, its item, the layer, the sign, and how many rows.
+    """
+    for sign, values in (("pos", pairs.pos), ("neg", pairs.neg)):
+        bad = np.flatnonzero(~np.isfinite(np.asarray(values)).all(axis=1))
+        if bad.size == 0:
+            continue
+        row = int(bad[0])
+        item = "" if item_ids is None else f" (item {item_ids[row]!r})"
+        where = "" if layer is None else f" of layer {layer}"
+        raise ValueError(
+            f"Hidden state {sign!r}{where}, row {row}{item}, is not finite "
+            f"({bad.size} of {len(values)} rows are not). Extract it again, in float32 or "
+            "bfloat16 if float16 overflowed, or leave the item out."
+        )

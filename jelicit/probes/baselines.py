@@ -1,0 +1,13 @@
+"""The random baseline: a direction that has seen no data."""
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jelicit.probes.linear import LinearProbe
+from jelicit.probes.training import unit_vector
+
+
+def random_probe(key: Array, d: int, dtype=jnp.float32) -> LinearProbe:
+    """W uniform on the unit sphere in normalised coordinates, b = 0 (paper A)."""
+    zero = jnp.zeros((), dtype)
+    return LinearProbe(weight=unit_vector(key, d, dtype), bias=zero, offset=zero)

@@ -1,0 +1,56 @@
+"""CCS, contrast-consistent search (Burns et al. 2022): no labels."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jelicit.pairs import Pairs
+from jelicit.probes.linear import Affine, LinearProbe, logits
+from jelicit.probes.losses import ccs_loss
+from jelicit.probes.normalise import Normaliser
+from jelicit.probes.training import (
+    CCS_DESCENT,
+    Descent,
+    TrainingInfo,
+    best_of,
+    descend,
+    start,
+    to_probe,
+)
+
+
+def fit_ccs(
+    key: Array,
+    pairs: Pairs,
+    normaliser: Normaliser,
+    *,
+    weights: Float[Array, " n"] | None = None,
+    descent: Descent = CCS_DESCENT,
+    restarts: int = 1,
+) -> tuple[LinearProbe, TrainingInfo]:
+    """Minimise mean[(p+ + p- - 1)^2 + min(p+, p-)^2] over the weighted rows.
+
+    Args:
+        key: seeds the start.
+        pairs: hard pairs [n, d].
+        normaliser: applied to them; see `logits` about pairs with a large common mean.
+        weights: row weights [n]; 0 and 1 choose a subset.
+        descent: 1000 steps at learning rate 0.01 by default.
+        restarts: how many starts; the lowest final loss wins.
+
+    Returns:
+        The probe, of unknown sign, and how training went.
+
+    Raises:
+        ValueError: restarts < 1.
+    """
+    n, d = pairs.pos.shape
+    dtype = pairs.pos.dtype
+    weights = jnp.ones(n, dtype) if weights is None else weights
+
+    def objective(params: Affine):
+        return ccs_loss(*logits(params, normaliser, pairs), weights)
+
+    params, info = best_of(
+        lambda key: descend(objective, start(key, d, dtype), descent), key, restarts=restarts
+    )
+    return to_probe(params), info

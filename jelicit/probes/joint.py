@@ -1,0 +1,69 @@
+"""UE+E2H (paper A): CCS on the hard set and labels on the easy set, one probe."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jelicit.pairs import Pairs
+from jelicit.probes.linear import Affine, LinearProbe, logits
+from jelicit.probes.losses import bce_loss, ccs_loss
+from jelicit.probes.normalise import Normaliser
+from jelicit.probes.training import (
+    CCS_DESCENT,
+    Descent,
+    Rate,
+    TrainingInfo,
+    best_of,
+    descend,
+    start,
+    to_probe,
+)
+
+
+def fit_joint(
+    key: Array,
+    hard: Pairs,
+    hard_normaliser: Normaliser,
+    easy: Pairs,
+    easy_normaliser: Normaliser,
+    easy_targets: Float[Array, " m"],
+    *,
+    weights: Float[Array, " n"] | None = None,
+    easy_weights: Float[Array, " m"] | None = None,
+    easy_share: Rate = 0.5,
+    descent: Descent = CCS_DESCENT,
+    restarts: int = 1,
+) -> tuple[LinearProbe, TrainingInfo]:
+    """Minimise a * BCE(easy) + (1 - a) * CCS(hard), each term a mean over its own rows.
+
+    The two sets keep their sizes and their pairing: paper A's released code shuffles phi+ and phi-
+    apart and wraps the shorter set, which is not copied here.
+
+    Args:
+        key: seeds the start.
+        hard: unlabelled pairs [n, d].
+        hard_normaliser: applied to them.
+        easy: labelled pairs [m, d].
+        easy_normaliser: applied to them; the easy set's own statistics.
+        easy_targets: in [0, 1].
+        weights: row weights of the hard set; 0 and 1 choose a subset.
+        easy_weights: row weights of the easy set.
+        easy_share: a.
+        descent: 1000 steps at learning rate 0.01 by default.
+        restarts: how many starts; the lowest final loss wins.
+
+    Raises:
+        ValueError: restarts < 1.
+    """
+    d, dtype = hard.pos.shape[1], hard.pos.dtype
+    weights = jnp.ones(len(hard.pos), dtype) if weights is None else weights
+    easy_weights = jnp.ones(len(easy.pos), dtype) if easy_weights is None else easy_weights
+
+    def objective(params: Affine):
+        labelled = bce_loss(*logits(params, easy_normaliser, easy), easy_targets, easy_weights)
+        consistent = ccs_loss(*logits(params, hard_normaliser, hard), weights)
+        return easy_share * labelled + (1 - easy_share) * consistent
+
+    params, info = best_of(
+        lambda key: descend(objective, start(key, d, dtype), descent), key, restarts=restarts
+    )
+    return to_probe(params), info

@@ -1,0 +1,91 @@
+"""The linear probe that every method returns, and its one way to score.
+
+s(phi') = w . phi' + b, and an item's truth score is s(phi+') - s(phi-') - offset. The offset keeps
+PCA's centring. A weighted sum of such scores is again one, so an ensemble is a probe too.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Float
+
+from jelicit.pairs import Pairs
+from jelicit.probes.normalise import Normaliser, matmul, normalise
+from jelicit.probes.pytree import frozen_pytree
+
+
+@frozen_pytree()
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe:
+    """A probe in normalised coordinates. Leading axes, if any, are stacked probes."""
+
+    weight: Float[Array, "*batch d"]
+    bias: Float[Array, "*batch"]
+    offset: Float[Array, "*batch"]
+
+
+class Affine(NamedTuple):
+    """What training changes: s(phi') = weight . phi' + bias."""
+
+    weight: Float[Array, " d"]
+    bias: Float[Array, ""]
+
+
+def logits(
+    params: Affine, normaliser: Normaliser, pairs: Pairs
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """s(phi+') and s(phi-') of pairs [n, d], with the normaliser folded into the probe.
+
+    w . (phi - mean) / scale + b = (phi . w - mean . w) / scale + b, so probes with different
+    normalisers share one matmul with the hidden states. Pairs with a large common mean should be
+    centred beforehand (`fit_normaliser` on the pool, `normalise`), or the difference cancels.
+    """
+
+    def one_sign(phi, mean, scale):
+        projected = matmul(phi, params.weight) - (mean * params.weight).sum()
+        return projected / scale + params.bias
+
+    return (
+        one_sign(pairs.pos, normaliser.mean_pos, normaliser.scale_pos),
+        one_sign(pairs.neg, normaliser.mean_neg, normaliser.scale_neg),
+    )
+
+
+def score(probe: LinearProbe, normaliser: Normaliser, pairs: Pairs) -> Float[Array, " n"]:
+    """Truth scores [n] of pairs [n, d]: w . phi+' - w . phi-' - offset. Positive reads as true.
+
+    The sign is only meaningful once the probe has been oriented.
+    """
+    phi = normalise(normaliser, pairs)
+    return matmul(phi.pos, probe.weight) - matmul(phi.neg, probe.weight) - probe.offset
+
+
+def score_folded(probe: LinearProbe, normaliser: Normaliser, pairs: Pairs) -> Float[Array, " n"]:
+    """`score` through `logits`: the same up to rounding, and without a normalised copy."""
+    pos, neg = logits(Affine(probe.weight, probe.bias), normaliser, pairs)
+    return pos - neg - probe.offset
+
+
+def combine(probes: LinearProbe, weights: Float[Array, " m"]) -> LinearProbe:
+    """The probe whose score is sum_m weights_m * score_m, from m stacked probes.
+
+    The mean of the probes has weights 1 / m.
+    """
+    return jax.tree.map(lambda leaf: matmul(weights, leaf), probes)
+
+
+class RawDirections(NamedTuple):
+    """A probe in the coordinates of the hidden states, one direction per sign."""
+
+    pos: Float[Array, " d"]
+    neg: Float[Array, " d"]
+    constant: Float[Array, ""]
+
+
+def unfold(probe: LinearProbe, normaliser: Normaliser) -> RawDirections:
+    """Truth score = pos . phi+ - neg . phi- + constant, on hidden states as the model made them."""
+    pos = probe.weight / normaliser.scale_pos
+    neg = probe.weight / normaliser.scale_neg
+    constant = matmul(normaliser.mean_neg, neg) - matmul(normaliser.mean_pos, pos) - probe.offset
+    return RawDirections(pos, neg, constant)

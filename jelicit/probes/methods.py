@@ -1,0 +1,306 @@
+"""Every method as a function of one run, its settings, and what its fit depends on.
+
+A family is a set of methods that share work. The sweep vmaps a family's `fit` over runs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jelicit.metrics import auroc
+from jelicit.pairs import Pairs
+from jelicit.probes.baselines import random_probe
+from jelicit.probes.ccs import fit_ccs
+from jelicit.probes.ensembles import (
+    consensus_weights,
+    e2h_weights,
+    member_scores,
+    present_members,
+    scale_by_variance,
+    weighted_ensemble,
+)
+from jelicit.probes.joint import fit_joint
+from jelicit.probes.linear import LinearProbe
+from jelicit.probes.normalise import Divisor, Normaliser, identity_normaliser
+from jelicit.probes.pca import fit_components
+from jelicit.probes.pytree import frozen_pytree
+from jelicit.probes.supervised import fit_supervised
+from jelicit.probes.training import Descent, Rate, TrainingInfo
+
+METHODS = (
+    "random",
+    "ccs",
+    "pca",
+    "e2h",
+    "supervised",
+    "ue_e2h",
+    "random_ensemble_consensus",
+    "random_ensemble_e2h",
+    "pca_ensemble_consensus",
+    "pca_ensemble_e2h",
+)
+NEEDS_EASY = frozenset({"e2h", "ue_e2h", "random_ensemble_e2h", "pca_ensemble_e2h"})
+
+
+@frozen_pytree(
+    static=(
+        "methods",
+        "ccs_steps",
+        "bce_steps",
+        "patience",
+        "restarts",
+        "ensemble_size",
+        "scale_by_variance",
+        "pca_steps",
+        "divisor",
+        "memory_budget",
+    )
+)
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """Settings of a sweep; the defaults are paper A's. Rates are traced, all else is static."""
+
+    methods: tuple[str, ...] = METHODS
+    ccs_learning_rate: Rate = 0.01
+    """Also of UE+E2H."""
+    ccs_steps: int = 1000
+    """Also of UE+E2H."""
+    restarts: int = 1
+    """Starts of CCS and UE+E2H; the lowest final loss wins."""
+    bce_learning_rate: Rate = 0.03
+    """Of E2H and supervised."""
+    bce_steps: int = 1000
+    """At most."""
+    patience: int = 100
+    """Steps without a new lowest validation loss after which E2H and supervised stop."""
+    validation_share: Rate = 0.2
+    """Of the items, held out by E2H and supervised."""
+    weight_decay: Rate = 0.01
+    max_gradient_norm: Rate = 1.0
+    easy_share: Rate = 0.5
+    """a in a * BCE(easy) + (1 - a) * CCS(hard)."""
+    ensemble_size: int = 128
+    """Members of an ensemble; a PCA ensemble has at most min(N, d)."""
+    temperature: Rate = 0.1
+    """T of the softmax over (AUROC on the easy set - 0.5) / T."""
+    scale_by_variance: bool = False
+    """Divide ensemble members by the standard deviation of their train scores."""
+    pca_steps: int = 100
+    """Cap on the iterations of PCA."""
+    divisor: Divisor = "paper"
+    """See `fit_normaliser`."""
+    memory_budget: int = 2**31
+    """Bytes that the runs fitted together may take beside the hidden states; sets the chunks."""
+
+
+class Shared(NamedTuple):
+    """What all runs of a layer share."""
+
+    hard: Pairs
+    """[n, d], centred and scaled by the statistics of the whole pool."""
+    hard_targets: Float[Array, " n"] | None
+    easy: Pairs | None
+    """[e, d], normalised by its own statistics for good: labels are learned there on those."""
+    easy_labels: Float[Array, " e"] | None
+
+
+class Run(NamedTuple):
+    """What is a run's own."""
+
+    key: Array
+    rows: Float[Array, " n"]
+    normaliser: Normaliser
+
+
+Fits = dict[str, tuple[LinearProbe, Any]]
+
+
+def _ccs_descent(config: SweepConfig) -> Descent:
+    return Descent(
+        learning_rate=config.ccs_learning_rate,
+        weight_decay=config.weight_decay,
+        max_gradient_norm=config.max_gradient_norm,
+        steps=config.ccs_steps,
+    )
+
+
+def _bce_descent(config: SweepConfig) -> Descent:
+    return Descent(
+        learning_rate=config.bce_learning_rate,
+        weight_decay=config.weight_decay,
+        max_gradient_norm=config.max_gradient_norm,
+        steps=config.bce_steps,
+        patience=config.patience,
+    )
+
+
+def _random(run: Run, shared: Shared, config: SweepConfig, methods: tuple[str, ...]) -> Fits:
+    d, dtype = shared.hard.pos.shape[1], shared.hard.pos.dtype
+    nothing, zero = jnp.full((), jnp.nan, dtype), jnp.asarray(0)
+    info = TrainingInfo(nothing, nothing, zero, zero, jnp.asarray(True))
+    return {"random": (random_probe(run.key, d, dtype), info)}
+
+
+def _ccs(run: Run, shared: Shared, config: SweepConfig, methods: tuple[str, ...]) -> Fits:
+    fit = fit_ccs(
+        run.key,
+        shared.hard,
+        run.normaliser,
+        weights=run.rows,
+        descent=_ccs_descent(config),
+        restarts=config.restarts,
+    )
+    return {"ccs": fit}
+
+
+def _e2h(run: Run, shared: Shared, config: SweepConfig, methods: tuple[str, ...]) -> Fits:
+    easy, normaliser, labels = _easy(shared)
+    fit = fit_supervised(
+        run.key,
+        easy,
+        normaliser,
+        labels,
+        validation_share=config.validation_share,
+        descent=_bce_descent(config),
+    )
+    return {"e2h": fit}
+
+
+def _supervised(run: Run, shared: Shared, config: SweepConfig, methods: tuple[str, ...]) -> Fits:
+    assert shared.hard_targets is not None
+    fit = fit_supervised(
+        run.key,
+        shared.hard,
+        run.normaliser,
+        shared.hard_targets,
+        weights=run.rows,
+        validation_share=config.validation_share,
+        descent=_bce_descent(config),
+    )
+    return {"supervised": fit}
+
+
+def _ue_e2h(run: Run, shared: Shared, config: SweepConfig, methods: tuple[str, ...]) -> Fits:
+    fit = fit_joint(
+        run.key,
+        shared.hard,
+        run.normaliser,
+        *_easy(shared),
+        weights=run.rows,
+        easy_share=config.easy_share,
+        descent=_ccs_descent(config),
+        restarts=config.restarts,
+    )
+    return {"ue_e2h": fit}
+
+
+def _random_ensemble(
+    run: Run, shared: Shared, config: SweepConfig, methods: tuple[str, ...]
+) -> Fits:
+    d, dtype = shared.hard.pos.shape[1], shared.hard.pos.dtype
+    keys = jax.random.split(run.key, config.ensemble_size)
+    members = jax.vmap(lambda key: random_probe(key, d, dtype))(keys)
+    return _ensembles(members, run, shared, config, methods)
+
+
+def _pca(run: Run, shared: Shared, config: SweepConfig, methods: tuple[str, ...]) -> Fits:
+    count = 1 if methods == ("pca",) else min(config.ensemble_size, *shared.hard.pos.shape)
+    components, info = fit_components(
+        shared.hard, run.normaliser, weights=run.rows, count=count, max_steps=config.pca_steps
+    )
+    fits: Fits = {}
+    if "pca" in methods:
+        fits["pca"] = (jax.tree.map(lambda leaf: leaf[0], components), info)
+    return fits | _ensembles(components, run, shared, config, methods)
+
+
+def _ensembles(
+    members: LinearProbe, run: Run, shared: Shared, config: SweepConfig, methods: tuple[str, ...]
+) -> Fits:
+    """Those of `methods` that weight members by consensus or by AUROC on the easy set."""
+    fits: Fits = {}
+    present = present_members(members)
+    if config.scale_by_variance:
+        scores = member_scores(members, run.normaliser, shared.hard)
+        members = scale_by_variance(members, scores, run.rows)
+    for method in methods:
+        if method.endswith("ensemble_consensus"):
+            scores = member_scores(members, run.normaliser, shared.hard)
+            weights = consensus_weights(scores, run.rows, present)
+            fits[method] = weighted_ensemble(members, weights)
+        elif method.endswith("ensemble_e2h"):
+            easy, normaliser, labels = _easy(shared)
+            aurocs = auroc(member_scores(members, normaliser, easy), labels)
+            weights = e2h_weights(aurocs, temperature=config.temperature, present=present)
+            fits[method] = weighted_ensemble(members, weights)
+    return fits
+
+
+def _easy(shared: Shared) -> tuple[Pairs, Normaliser, Float[Array, " e"]]:
+    assert shared.easy is not None
+    assert shared.easy_labels is not None
+    d, dtype = shared.easy.pos.shape[1], shared.easy.pos.dtype
+    return shared.easy, identity_normaliser(d, dtype=dtype), shared.easy_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Methods that are fitted together, and what their fits depend on."""
+
+    methods: tuple[str, ...]
+    fit: Callable[[Run, Shared, SweepConfig, tuple[str, ...]], Fits]
+    key: str
+    """Names the random stream; the ensembles of random members draw the same members."""
+    by_seed: bool = True
+    by_subset: bool = True
+    vectors: int = 0
+    """Vectors of n, e or d numbers that a run holds beside a training's own."""
+
+    def bytes_each(self, shared: Shared, config: SweepConfig) -> int:
+        """Roughly what a run takes while it is fitted."""
+        n, d = shared.hard.pos.shape
+        e = 0 if shared.easy is None else len(shared.easy.pos)
+        vectors = max(12 * config.restarts, self.vectors)
+        return shared.hard.pos.dtype.itemsize * vectors * (n + d + e)
+
+
+def families(config: SweepConfig) -> list[Family]:
+    """The families of the wanted methods, each holding only the wanted ones."""
+    scaled = config.scale_by_variance
+    ensembles = any(name.startswith("pca_ensemble") for name in config.methods)
+    everything = (
+        Family(methods=("random",), fit=_random, key="random", by_subset=False),
+        Family(methods=("ccs",), fit=_ccs, key="ccs"),
+        Family(methods=("e2h",), fit=_e2h, key="e2h", by_subset=False),
+        Family(methods=("supervised",), fit=_supervised, key="supervised"),
+        Family(methods=("ue_e2h",), fit=_ue_e2h, key="ue_e2h"),
+        Family(
+            methods=("random_ensemble_consensus",),
+            fit=_random_ensemble,
+            key="random_ensemble",
+            vectors=2 * config.ensemble_size,
+        ),
+        Family(
+            methods=("random_ensemble_e2h",),
+            fit=_random_ensemble,
+            key="random_ensemble",
+            by_subset=scaled,
+            vectors=2 * config.ensemble_size,
+        ),
+        Family(
+            methods=("pca", "pca_ensemble_consensus", "pca_ensemble_e2h"),
+            fit=_pca,
+            key="pca",
+            by_seed=False,
+            vectors=8 * (config.ensemble_size if ensembles else 16),
+        ),
+    )
+    wanted = [
+        replace(family, methods=tuple(name for name in family.methods if name in config.methods))
+        for family in everything
+    ]
+    return [family for family in wanted if family.methods]

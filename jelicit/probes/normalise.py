@@ -1,0 +1,120 @@
+"""Normalisers: the statistics of a named set of rows, applied explicitly.
+
+Each sign is normalised on its own, phi' = (phi - mean) / scale (paper A; Burns et al. 2022), so
+that the mean effect of the verdict word is gone. A normaliser knows which rows it was fitted on;
+nothing is ever normalised by "whatever batch came along".
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jelicit.pairs import Pairs, check_shapes
+from jelicit.probes.pytree import frozen_pytree
+
+# JAX's default precision is TF32 or bfloat16 on accelerators; hidden states need all of float32.
+matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+Divisor = Literal["paper", "norm", "burns"]
+
+
+@frozen_pytree(static=("fitted_on",))
+@dataclass(frozen=True, kw_only=True)
+class Normaliser:
+    """Mean and divisor of each sign. Leading axes, if any, are stacked normalisers."""
+
+    mean_pos: Float[Array, "*batch d"]
+    mean_neg: Float[Array, "*batch d"]
+    scale_pos: Float[Array, "*batch"]
+    scale_neg: Float[Array, "*batch"]
+    fitted_on: str
+    """Name of the rows the statistics come from."""
+
+
+def fit_normaliser(
+    pairs: Pairs,
+    weights: Float[Array, " n"] | None = None,
+    *,
+    fitted_on: str,
+    divisor: Divisor = "paper",
+) -> Normaliser:
+    """Statistics of the weighted rows: the mean, and the mean row norm around it.
+
+    scale = mean_i ||phi_i - mean|| * f, where f is sqrt(d) for "paper" (paper A's released code,
+    the default), 1 for "norm", and 1 / sqrt(d) for "burns" (Burns' research code).
+    Rows that are all the same get scale 1 and so become zero.
+
+    Args:
+        pairs: hidden states [n, d].
+        weights: row weights [n], not negative, some positive; None weighs all rows alike. Weights
+            of 0 and 1 give the statistics of the chosen rows alone.
+        fitted_on: name of the rows.
+        divisor: which f.
+
+    Raises:
+        ValueError: malformed pairs, or an unknown divisor.
+    """
+    n, d = check_shapes(pairs)
+    factors = {"paper": d**0.5, "norm": 1.0, "burns": d**-0.5}
+    if divisor not in factors:
+        raise ValueError(f"divisor={divisor!r} is unknown; choose one of {sorted(factors)}.")
+    pos, neg = jnp.asarray(pairs.pos), jnp.asarray(pairs.neg)
+    weights = jnp.ones(n, pos.dtype) if weights is None else weights
+    mean_pos, norm_pos = _mean_and_norm(pos, weights)
+    mean_neg, norm_neg = _mean_and_norm(neg, weights)
+    factor = factors[divisor]
+    return Normaliser(
+        mean_pos=mean_pos,
+        mean_neg=mean_neg,
+        scale_pos=jnp.where(norm_pos > 0, norm_pos * factor, 1.0),
+        scale_neg=jnp.where(norm_neg > 0, norm_neg * factor, 1.0),
+        fitted_on=fitted_on,
+    )
+
+
+def _mean_and_norm(
+    X: Float[Array, "n d"], weights: Float[Array, " n"]
+) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+    """Weighted mean of the rows and weighted mean of their distances from it."""
+    share = (weights / weights.sum()).astype(X.dtype)
+    # ||x - mean||^2 is expanded so that many weightings of one X need one matmul and no copy of
+    # X each. The large mean that all rows share must go first, or the expansion would cancel.
+    common = X.mean(axis=0)
+    X = X - common[None]
+    mean = matmul(share, X)
+    squares = jnp.square(X).sum(axis=1) - 2 * matmul(X, mean) + matmul(mean, mean)
+    return common + mean, matmul(share, jnp.sqrt(jnp.maximum(squares, 0)))
+
+
+def normalise(normaliser: Normaliser, pairs: Pairs) -> Pairs:
+    """Apply phi' = (phi - mean) / scale to each sign of pairs [n, d]."""
+    return Pairs(
+        (pairs.pos - normaliser.mean_pos[None]) / normaliser.scale_pos,
+        (pairs.neg - normaliser.mean_neg[None]) / normaliser.scale_neg,
+    )
+
+
+def identity_normaliser(d: int, *, fitted_on: str = "nothing", dtype=jnp.float32) -> Normaliser:
+    """The normaliser that changes nothing, for pairs that are normalised already."""
+    zero, one = jnp.zeros(d, dtype), jnp.ones((), dtype)
+    return Normaliser(
+        mean_pos=zero, mean_neg=zero, scale_pos=one, scale_neg=one, fitted_on=fitted_on
+    )
+
+
+def compose(outer: Normaliser, inner: Normaliser) -> Normaliser:
+    """The one normaliser that equals applying `outer` first and then `inner`.
+
+    `inner` was fitted on what `outer` gives, and lends its name. For one normaliser each.
+    """
+    return Normaliser(
+        mean_pos=outer.mean_pos + outer.scale_pos * inner.mean_pos,
+        mean_neg=outer.mean_neg + outer.scale_neg * inner.mean_neg,
+        scale_pos=outer.scale_pos * inner.scale_pos,
+        scale_neg=outer.scale_neg * inner.scale_neg,
+        fitted_on=inner.fitted_on,
+    )

@@ -1,0 +1,78 @@
+"""Probes trained on labels: the supervised ceiling (on the hard set) and E2H (on the easy set).
+
+Both are this one fit. They differ only in the pairs, targets and normaliser they are given.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jelicit.pairs import Pairs
+from jelicit.probes.linear import Affine, LinearProbe, logits
+from jelicit.probes.losses import bce_loss
+from jelicit.probes.normalise import Normaliser
+from jelicit.probes.training import (
+    BCE_DESCENT,
+    Descent,
+    Rate,
+    TrainingInfo,
+    descend_with_validation,
+    start,
+    to_probe,
+)
+
+
+def validation_rows(
+    key: Array, weights: Float[Array, " n"], *, share: Rate = 0.2
+) -> Bool[Array, " n"]:
+    """Draw the held-out items among those of positive weight, both signs together.
+
+    `share` of them, rounded, but at least one. Draws do not look at groups or labels.
+    """
+    present = weights > 0
+    count = jnp.maximum(jnp.round(share * present.sum()), 1)
+    order = jnp.argsort(jnp.where(present, jax.random.uniform(key, weights.shape), jnp.inf))
+    rank = jnp.zeros_like(order).at[order].set(jnp.arange(order.size))
+    return rank < count
+
+
+def fit_supervised(
+    key: Array,
+    pairs: Pairs,
+    normaliser: Normaliser,
+    targets: Float[Array, " n"],
+    *,
+    weights: Float[Array, " n"] | None = None,
+    held_out: Bool[Array, " n"] | None = None,
+    validation_share: Rate = 0.2,
+    descent: Descent = BCE_DESCENT,
+) -> tuple[LinearProbe, TrainingInfo]:
+    """Binary cross-entropy of phi+' with target y and phi-' with 1 - y, early stopping.
+
+    Args:
+        key: seeds the start and, unless `held_out` is given, the validation items.
+        pairs: labelled pairs [n, d].
+        normaliser: applied to them; fitted on all the labelled rows, held-out ones included.
+        targets: in [0, 1]; 0.5 for an item without a truth value.
+        weights: row weights [n]; 0 and 1 choose a subset.
+        held_out: the validation items; None draws them.
+        validation_share: share of the items to hold out.
+        descent: at most 1000 steps at learning rate 0.03, patience 100 by default.
+
+    Returns:
+        The probe with the lowest validation loss, and how training went.
+    """
+    n, d = pairs.pos.shape
+    dtype = pairs.pos.dtype
+    weights = jnp.ones(n, dtype) if weights is None else weights
+    key_start, key_split = jax.random.split(key)
+    if held_out is None:
+        held_out = validation_rows(key_split, weights, share=validation_share)
+    train, validation = weights * ~held_out, weights * held_out
+
+    def objective(params: Affine):
+        pos, neg = logits(params, normaliser, pairs)
+        return bce_loss(pos, neg, targets, train), bce_loss(pos, neg, targets, validation)
+
+    params, info = descend_with_validation(objective, start(key_start, d, dtype), descent)
+    return to_probe(params), info

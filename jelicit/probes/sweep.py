@@ -1,0 +1,380 @@
+"""Thousands of fits at once: the one place that vmaps over runs.
+
+A run is a seed and a subset of the hard rows; its normaliser is folded into its probe and its
+subset is a vector of row weights. So all runs share the hidden states X+ and X- of a layer, and
+`jax.vmap` turns X w into one matmul X W: no array of runs x rows x d exists. Layers follow one
+another through the same compiled functions, since no two layers share an X.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt
+
+from jelicit.pairs import Pairs, check_finite, check_shapes
+from jelicit.probes.linear import LinearProbe, score_folded
+from jelicit.probes.methods import (
+    METHODS,
+    NEEDS_EASY,
+    Family,
+    Fits,
+    Run,
+    Shared,
+    SweepConfig,
+    families,
+)
+from jelicit.probes.normalise import Divisor, Normaliser, compose, fit_normaliser, normalise
+
+LayerPairs = Mapping[int, Pairs] | Callable[[int], Pairs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepData:
+    """What a sweep is fitted on: a pool of hard items, a subset and a seed per run, an easy set."""
+
+    hard: LayerPairs
+    """layer -> pairs [N, d] of the pool of hard items, as the model made them."""
+    layers: tuple[int, ...]
+    subsets: np.ndarray
+    """The hard train rows of each run: boolean [R, N]."""
+    seeds: np.ndarray
+    """The seed of each run: integers [R]."""
+    hard_targets: np.ndarray | None = None
+    """[N] in [0, 1]; only "supervised" is shown them. 0.5 for an item without a truth value."""
+    easy: LayerPairs | None = None
+    """layer -> pairs [E, d] of the easy items."""
+    easy_labels: np.ndarray | None = None
+    """[E], 0 or 1: for "e2h", "ue_e2h" and the ensembles weighted by E2H."""
+    hard_ids: Sequence[str] | None = None
+    """Names of the hard items, for error messages."""
+    easy_ids: Sequence[str] | None = None
+    rows_name: str = "hard train rows"
+    """What the normalisers call the rows that they are fitted on."""
+
+
+@partial(jax.jit, static_argnames="family")
+def _fit_runs(
+    seeds: UInt[Array, " r"],
+    rows: Bool[Array, "r n"],
+    normalisers: Normaliser,
+    shared: Shared,
+    layer: Int[Array, ""],
+    config: SweepConfig,
+    *,
+    family: Family,
+) -> Fits:
+    """The fits of r runs, stacked. One random stream per (name, seed, layer)."""
+    salt = zlib.crc32(family.key.encode())
+
+    def one_run(seed, chosen, normaliser):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), salt), layer)
+        run = Run(key, chosen.astype(shared.hard.pos.dtype), normaliser)
+        return family.fit(run, shared, config, family.methods)
+
+    return jax.vmap(one_run)(seeds, rows, normalisers)
+
+
+@partial(jax.jit, static_argnames=("divisor", "name"))
+def _pooled(raw: Pairs, *, divisor: Divisor, name: str) -> tuple[Normaliser, Pairs]:
+    """Statistics of the whole pool, and the pool in those coordinates."""
+    pool = fit_normaliser(raw, fitted_on=name, divisor=divisor)
+    return pool, normalise(pool, raw)
+
+
+@partial(jax.jit, static_argnames=("divisor", "name"))
+def _run_normalisers(
+    hard: Pairs, rows: Float[Array, "r n"], *, divisor: Divisor, name: str
+) -> Normaliser:
+    """Statistics of each subset, in the pool's coordinates."""
+    return jax.vmap(lambda one: fit_normaliser(hard, one, fitted_on=name, divisor=divisor))(rows)
+
+
+def _distinct(data: SweepData, family: Family) -> tuple[np.ndarray, np.ndarray]:
+    """Runs that differ for this family, and for every run the place of its like among them."""
+    columns = [np.zeros((len(data.seeds), 1), np.uint8)]
+    if family.by_seed:
+        columns.append(np.ascontiguousarray(data.seeds, np.int64)[:, None].view(np.uint8))
+    if family.by_subset:
+        columns.append(np.packbits(data.subsets, axis=1))
+    rows = np.ascontiguousarray(np.hstack(columns))
+    whole = rows.view(np.dtype((np.void, rows.shape[1])))[:, 0]
+    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
+    return first, inverse.reshape(-1)
+
+
+def _chunks(runs: np.ndarray, *, bytes_each: int, budget: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Cut runs into equal chunks within the budget; the last is filled up with its last run.
+
+    Yields the runs and how many of them count. Equal chunks compile once.
+    """
+    count = -(-len(runs) // max(1, budget // bytes_each))
+    size = -(-len(runs) // count)
+    for begin in range(0, len(runs), size):
+        chunk = runs[begin : begin + size]
+        yield np.pad(chunk, (0, size - len(chunk)), mode="edge"), len(chunk)
+
+
+def _fit_family(
+    family: Family,
+    data: SweepData,
+    layer: int,
+    shared: Shared,
+    normalisers: Normaliser,
+    config: SweepConfig,
+) -> Fits:
+    """Fit the distinct runs of a family in chunks, and hand every run its fit."""
+    distinct, place = _distinct(data, family)
+    size = family.bytes_each(shared, config)
+    # What only decides which functions run, and how often, must not make them compile again.
+    fixed = replace(config, methods=(), memory_budget=0)
+    parts = []
+    for chunk, count in _chunks(distinct, bytes_each=size, budget=config.memory_budget):
+        fits = _fit_runs(
+            jnp.asarray(data.seeds[chunk].astype(np.uint32)),
+            jnp.asarray(data.subsets[chunk]),
+            _on_host(lambda leaf: leaf[chunk], normalisers),  # noqa: B023
+            shared,
+            jnp.asarray(layer),
+            fixed,
+            family=family,
+        )
+        parts.append(_on_host(lambda leaf: leaf[:count], fits))  # noqa: B023
+    return _on_host(lambda *leaves: np.concatenate(leaves)[place], *parts)
+
+
+def _on_host(function: Callable[..., np.ndarray], *trees: Any) -> Any:
+    """Map a NumPy function over trees of arrays: JAX would compile for every new shape."""
+    return jax.tree.map(
+        lambda *leaves: jnp.asarray(function(*(np.asarray(leaf) for leaf in leaves))), *trees
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """Probes of unknown sign: one per method, layer and run. `metrics.orient` picks signs."""
+
+    layers: tuple[int, ...]
+    methods: tuple[str, ...]
+    probes: dict[str, LinearProbe]
+    """Per method, stacked [layers, runs, ...], in the coordinates of `normalisers`."""
+    info: dict[str, Any]
+    """Per method, how the fits went: a named tuple of arrays [layers, runs, ...]."""
+    pool: Normaliser
+    """Statistics of all hard rows, stacked [layers, ...]."""
+    within_pool: Normaliser
+    """Statistics of each run's hard train rows in the pool's coordinates, [layers, runs, ...]."""
+
+    @property
+    def normalisers(self) -> Normaliser:
+        """Statistics of each run's hard train rows, for hidden states as the model made them."""
+        return jax.vmap(jax.vmap(compose, in_axes=(None, 0)))(self.pool, self.within_pool)
+
+    def probe(self, method: str, *, layer: int, run: int) -> tuple[LinearProbe, Normaliser]:
+        """One probe and its normaliser, for `score` and for saving.
+
+        Raises:
+            ValueError: a method, layer or run that the sweep does not hold.
+        """
+        if method not in self.probes:
+            raise ValueError(f"Method {method!r} was not fitted; there are {list(self.probes)}.")
+        place, runs = self._place(layer), self.within_pool.scale_pos.shape[1]
+        if not 0 <= run < runs:
+            raise ValueError(f"run={run}; this sweep has runs 0 to {runs - 1}.")
+        inner = _on_host(lambda leaf: leaf[place, run], self.within_pool)
+        outer = _on_host(lambda leaf: leaf[place], self.pool)
+        normaliser = compose(outer, inner)
+        name = f"{normaliser.fitted_on}, layer {layer}, run {run}"
+        probe = _on_host(lambda leaf: leaf[place, run], self.probes[method])
+        return probe, replace(normaliser, fitted_on=name)
+
+    def score(self, layer: int, pairs: Pairs) -> dict[str, Float[Array, "r n"]]:
+        """Truth scores [R, n] of every method, by each run's normaliser.
+
+        Args:
+            layer: which layer the pairs come from.
+            pairs: hidden states [n, d] as the model made them.
+
+        Raises:
+            ValueError: an unknown layer, or pairs of another width.
+        """
+        place = self._place(layer)
+        d, width = self.pool.mean_pos.shape[1], check_shapes(pairs)[1]
+        if width != d:
+            raise ValueError(f"Pairs of layer {layer} have d={width}; the probes have d={d}.")
+        pick = partial(_on_host, lambda leaf: leaf[place])
+        return _scores(pick(self.probes), pick(self.within_pool), pick(self.pool), pairs)
+
+    def _place(self, layer: int) -> int:
+        if layer not in self.layers:
+            raise ValueError(f"Layer {layer} was not swept; there are {list(self.layers)}.")
+        return self.layers.index(layer)
+
+
+@jax.jit
+def _scores(
+    probes: dict[str, LinearProbe], normalisers: Normaliser, pool: Normaliser, pairs: Pairs
+) -> dict[str, Float[Array, "r n"]]:
+    pairs = normalise(pool, pairs)
+    score_runs = jax.vmap(lambda probe, normaliser: score_folded(probe, normaliser, pairs))
+    return {method: score_runs(probe, normalisers) for method, probe in probes.items()}
+
+
+def sweep(data: SweepData, config: SweepConfig | None = None) -> SweepResult:
+    """Fit every method on every layer for every run.
+
+    E2H trains on the easy set normalised by its own statistics; scores always use the normaliser
+    of the run's hard train rows. A run's probes depend on its own seed, subset and layer alone,
+    not on what else is swept. Fits that would come out the same (E2H at another subset, PCA at
+    another seed) are made once.
+
+    A second sweep with the same shapes, the same number of distinct seeds and subsets, and the
+    same static settings compiles nothing.
+
+    Args:
+        data: see `SweepData`. A callable of layers is called twice per layer: all layers are
+            checked before the first is fitted.
+        config: the settings; None takes the defaults.
+
+    Raises:
+        ValueError: before any fit. An unknown method; a hidden state that is not finite (naming
+            item, layer and sign); sizes that disagree; a subset of fewer than two rows; a method
+            without the easy set or the targets that it needs; labels out of range.
+    """
+    config = SweepConfig() if config is None else config
+    check(data, config)
+    layers = [_fit_layer(data, layer, config) for layer in data.layers]
+    pools, normalisers, fits = zip(*layers, strict=True)
+
+    def stack(trees):
+        return _on_host(lambda *leaves: np.stack(leaves), *trees)
+
+    stacked = stack(fits)
+    return SweepResult(
+        layers=tuple(data.layers),
+        methods=config.methods,
+        probes={method: stacked[method][0] for method in config.methods},
+        info={method: stacked[method][1] for method in config.methods},
+        pool=stack(pools),
+        within_pool=stack(normalisers),
+    )
+
+
+def _fit_layer(
+    data: SweepData, layer: int, config: SweepConfig
+) -> tuple[Normaliser, Normaliser, Fits]:
+    """Pool statistics, run normalisers and fits of one layer."""
+    pool, hard = _pooled(_at(data.hard, layer), divisor=config.divisor, name="all hard rows")
+    shared = Shared(hard, None, None, None)
+    if "supervised" in config.methods and data.hard_targets is not None:
+        # Rows that no run uses may lack a target; NaN would spoil the loss even at weight zero.
+        targets = np.where(data.subsets.any(axis=0), data.hard_targets, 0.5)
+        shared = shared._replace(hard_targets=jnp.asarray(targets, hard.pos.dtype))
+    if data.easy is not None and NEEDS_EASY & set(config.methods):
+        _, easy = _pooled(_at(data.easy, layer), divisor=config.divisor, name="all easy rows")
+        labels = jnp.asarray(data.easy_labels, easy.pos.dtype)
+        shared = shared._replace(easy=easy, easy_labels=labels)
+    rows = jnp.asarray(data.subsets, hard.pos.dtype)
+    normalisers = _run_normalisers(hard, rows, divisor=config.divisor, name=data.rows_name)
+    fits: Fits = {}
+    for family in families(config):
+        fits |= _fit_family(family, data, layer, shared, normalisers, config)
+    return pool, normalisers, fits
+
+
+def _at(pairs: LayerPairs, layer: int) -> Pairs:
+    return pairs(layer) if callable(pairs) else pairs[layer]
+
+
+def check(data: SweepData, config: SweepConfig) -> None:
+    """Refuse what `sweep` cannot fit; see there."""
+    unknown = [method for method in config.methods if method not in METHODS]
+    if unknown or not config.methods:
+        raise ValueError(f"methods={config.methods}; choose some of {list(METHODS)}.")
+    _check_runs(data)
+    if "supervised" in config.methods:
+        _check_targets(data)
+    needing = [method for method in config.methods if method in NEEDS_EASY]
+    if needing:
+        _check_easy_labels(data, needing)
+    if len(set(data.layers)) != len(data.layers) or not data.layers:
+        raise ValueError(f"layers={data.layers}; name at least one layer, each once.")
+    for layer in data.layers:
+        n, d = _check_layer(data.hard, layer, "hard", data.hard_ids)
+        if n != data.subsets.shape[1]:
+            raise ValueError(
+                f"Layer {layer} has {n} hard rows, but subsets has {data.subsets.shape[1]} columns."
+            )
+        if needing and data.easy is not None and data.easy_labels is not None:
+            easy_n, easy_d = _check_layer(data.easy, layer, "easy", data.easy_ids)
+            if easy_n != len(data.easy_labels):
+                raise ValueError(
+                    f"Layer {layer} has {easy_n} easy rows for {len(data.easy_labels)} easy_labels."
+                )
+            if easy_d != d:
+                raise ValueError(f"Layer {layer}: easy pairs have d={easy_d}, hard pairs d={d}.")
+
+
+def _check_layer(
+    pairs: LayerPairs, layer: int, name: str, ids: Sequence[str] | None
+) -> tuple[int, int]:
+    if not callable(pairs) and layer not in pairs:
+        raise ValueError(f"The {name} pairs lack layer {layer}; they have {sorted(pairs)}.")
+    found = _at(pairs, layer)
+    shape = check_shapes(found, name=f"{name} pairs of layer {layer}")
+    check_finite(found, ids, layer)
+    return shape
+
+
+def _check_runs(data: SweepData) -> None:
+    subsets, seeds = data.subsets, data.seeds
+    if subsets.ndim != 2 or subsets.dtype != bool or len(subsets) == 0:
+        raise ValueError(
+            f"subsets is {subsets.dtype} {subsets.shape}; it must be boolean [runs, hard rows]."
+        )
+    if seeds.shape != (len(subsets),) or not np.issubdtype(seeds.dtype, np.integer):
+        raise ValueError(
+            f"seeds is {seeds.dtype} {seeds.shape}; it must hold one integer for each of the "
+            f"{len(subsets)} runs of subsets."
+        )
+    if seeds.min() < 0 or seeds.max() >= 2**32:
+        raise ValueError(f"seeds run from {seeds.min()} to {seeds.max()}; allowed: 0 to 2**32 - 1.")
+    small = np.flatnonzero(subsets.sum(axis=1) < 2)
+    if small.size:
+        raise ValueError(
+            f"subsets[{small[0]}] holds {subsets[small[0]].sum()} rows ({small.size} such runs); "
+            "a run needs at least 2."
+        )
+
+
+def _check_targets(data: SweepData) -> None:
+    n = data.subsets.shape[1]
+    if data.hard_targets is None or data.hard_targets.shape != (n,):
+        found = "missing" if data.hard_targets is None else f"of shape {data.hard_targets.shape}"
+        raise ValueError(
+            f'"supervised" needs hard_targets [{n}], which is {found}. '
+            "Give them, or leave that method out."
+        )
+    used = data.subsets.any(axis=0)
+    bad = np.flatnonzero(used & ~((data.hard_targets >= 0) & (data.hard_targets <= 1)))
+    if bad.size:
+        raise ValueError(
+            f"hard_targets[{bad[0]}] is {data.hard_targets[bad[0]]} in a row that a run uses; it "
+            "must lie in [0, 1], with 0.5 for an item without a truth value."
+        )
+
+
+def _check_easy_labels(data: SweepData, needing: list[str]) -> None:
+    if data.easy is None or data.easy_labels is None:
+        lacking = "easy" if data.easy is None else "easy_labels"
+        raise ValueError(f"{needing} need the labelled easy set, but {lacking} is missing.")
+    values = np.unique(data.easy_labels)
+    if not np.array_equal(values, [0, 1]):
+        raise ValueError(
+            f"easy_labels holds {values[:5].tolist()}; it must hold 0 and 1, both of them."
+        )

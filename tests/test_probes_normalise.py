@@ -1,0 +1,106 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted import planted
+
+from jelicit.pairs import Pairs, check_finite, check_shapes
+from jelicit.probes.normalise import compose, fit_normaliser, identity_normaliser, normalise
+
+FACTORS = {"paper": 8.0, "norm": 1.0, "burns": 1 / 8}  # d = 64
+
+
+def by_the_book(pairs: Pairs, factor: float) -> Pairs:
+    def one(phi):
+        centred = phi.astype(np.float64) - phi.astype(np.float64).mean(0)
+        return centred / (np.linalg.norm(centred, axis=1).mean() * factor)
+
+    return Pairs(one(pairs.pos), one(pairs.neg))
+
+
+@pytest.mark.parametrize("divisor", ["paper", "norm", "burns"])
+def test_equals_the_definition_on_the_weighted_rows(divisor):
+    pairs, _, _ = planted(200, 64, seed=0)
+    chosen = np.random.default_rng(0).random(200) < 0.3
+    normaliser = fit_normaliser(
+        pairs, jnp.asarray(chosen, jnp.float32), fitted_on="some", divisor=divisor
+    )
+    found = normalise(normaliser, pairs.take(chosen))
+    expected = by_the_book(pairs.take(chosen), FACTORS[divisor])
+    # float32 statistics of entries of size 5 against a spread of 1: relative error about 1e-6.
+    scale = np.abs(expected.pos).max()
+    np.testing.assert_allclose(found.pos / scale, expected.pos / scale, atol=5e-6)
+    np.testing.assert_allclose(found.neg / scale, expected.neg / scale, atol=5e-6)
+    assert normaliser.fitted_on == "some"
+
+
+def test_a_huge_common_mean_does_not_cancel_the_spread():
+    pairs, _, _ = planted(100, 64, seed=1)
+    shifted = Pairs(pairs.pos + np.float32(4096), pairs.neg - np.float32(4096))
+    normaliser = fit_normaliser(shifted, fitted_on="all")
+    # The book sees the same rounded float32 input. The spread's squares are 64 and the mean's 1e9:
+    # without centring first, float32 would lose all of the spread.
+    expected = np.linalg.norm(shifted.pos - shifted.pos.astype(np.float64).mean(0), axis=1).mean()
+    np.testing.assert_allclose(normaliser.scale_pos, expected * 8, rtol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    factor=st.floats(0.01, 100),
+    shift=st.floats(-3, 3),
+)
+def test_normalised_pairs_do_not_see_scale_or_shift(seed, factor, shift):
+    pairs, _, _ = planted(30, 8, seed=seed, common=1.0)
+    moved = Pairs(
+        (pairs.pos * factor + shift).astype(np.float32), (pairs.neg * factor).astype(np.float32)
+    )
+    one = normalise(fit_normaliser(pairs, fitted_on="all"), pairs)
+    other = normalise(fit_normaliser(moved, fitted_on="all"), moved)
+    # Entries are about 1/8. A shift of 3 on a spread of 0.01 costs float32 3e-5 of the spread.
+    np.testing.assert_allclose(other.pos, one.pos, atol=1e-4)
+    np.testing.assert_allclose(other.neg, one.neg, atol=1e-4)
+
+
+def test_compose_is_one_after_the_other():
+    pairs, _, _ = planted(60, 16, seed=2)
+    chosen = jnp.asarray(np.arange(60) < 20, jnp.float32)
+    outer = fit_normaliser(pairs, fitted_on="pool")
+    inner = fit_normaliser(normalise(outer, pairs), chosen, fitted_on="run")
+    both = compose(outer, inner)
+    direct = fit_normaliser(pairs, chosen, fitted_on="run")
+    assert both.fitted_on == "run"
+    # Statistics of the subset do not depend on the coordinates they were found in.
+    for found, expected in zip(jax.tree.leaves(both), jax.tree.leaves(direct), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_that_are_all_the_same_become_zero():
+    pairs = Pairs(np.full((5, 3), 2.0, np.float32), np.full((5, 3), -1.0, np.float32))
+    found = normalise(fit_normaliser(pairs, fitted_on="all"), pairs)
+    np.testing.assert_array_equal(found.pos, 0)
+
+
+def test_identity_changes_nothing():
+    pairs, _, _ = planted(5, 4, seed=0)
+    np.testing.assert_array_equal(normalise(identity_normaliser(4), pairs).neg, pairs.neg)
+
+
+def test_bad_input_is_named():
+    pairs, _, _ = planted(5, 4, seed=0)
+    with pytest.raises(ValueError, match=r"pos has shape \(5, 4\) and neg \(4, 4\)"):
+        check_shapes(Pairs(pairs.pos, pairs.neg[:4]))
+    with pytest.raises(ValueError, match="no hidden state"):
+        check_shapes(Pairs(pairs.pos[:0], pairs.neg[:0]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_check_finite_names_item_layer_and_sign(value):
+    pairs, _, _ = planted(5, 4, seed=0)
+    check_finite(pairs)
+    pairs.neg[3, 1] = value
+    message = r"'neg' of layer 7, row 3 \(item 'd'\), is not finite \(1 of 5"
+    with pytest.raises(ValueError, match=message):
+        check_finite(pairs, list("abcde"), 7)
