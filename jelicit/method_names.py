@@ -1,0 +1,62 @@
+"""What each method is called in tables and figures, and which methods stand together."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """A method's key in result rows, its name for readers, and its group."""
+
+    key: str
+    name: str
+    group: str
+
+
+UNSUPERVISED, EASY_TO_HARD = "Unsupervised", "Easy-to-hard"
+CEILING, PROMPTING, OTHER = "Ceiling", "Prompting", "Other"
+GROUPS = (PROMPTING, UNSUPERVISED, EASY_TO_HARD, CEILING, OTHER)
+
+# In reading order: simple before combined, within each group.
+METHODS = (
+    Method("zero_shot", "Zero-shot", PROMPTING),
+    Method("random", "Random probe", UNSUPERVISED),
+    Method("ccs", "CCS", UNSUPERVISED),
+    Method("pca", "PCA", UNSUPERVISED),
+    Method("random_ensemble_consensus", "Random ensemble (consensus)", UNSUPERVISED),
+    Method("pca_ensemble_consensus", "PCA ensemble (consensus)", UNSUPERVISED),
+    Method("e2h", "E2H", EASY_TO_HARD),
+    Method("ue_e2h", "UE+E2H", EASY_TO_HARD),
+    Method("random_ensemble_e2h", "Random ensemble (E2H)", EASY_TO_HARD),
+    Method("pca_ensemble_e2h", "PCA ensemble (E2H)", EASY_TO_HARD),
+    Method("supervised", "Supervised", CEILING),
+)
+
+_BY_KEY = {method.key: method for method in METHODS}
+_PLACE = {method.key: place for place, method in enumerate(METHODS)}
+
+_NAMES = {
+    "none": "No added feature",
+    "gsm8k": "GSM8K",
+    "liar": "LIAR",
+    "civil_comments": "Civil Comments",
+    "ctrl_z": "Ctrl-Z",
+    "larger_than": "Larger than",
+}
+
+
+def method_of(key: str) -> Method:
+    """The method with this key; an unknown key names itself and stands in the group "Other"."""
+    return _BY_KEY.get(key) or Method(key, key.replace("_", " "), OTHER)
+
+
+def in_reading_order(keys: Iterable[str]) -> list[Method]:
+    """The methods of these keys, each once: group by group, known before unknown ones."""
+    methods = [method_of(key) for key in dict.fromkeys(keys)]
+    return sorted(methods, key=lambda m: (GROUPS.index(m.group), _PLACE.get(m.key, len(_PLACE))))
+
+
+def readable(name: str) -> str:
+    """A dataset's or feature's name for readers: "pocket/larger_than" -> "Larger than (pocket)"."""
+    world, _, short = name.rpartition("/")
+    words = _NAMES.get(short, short[:1].upper() + short[1:].replace("_", " "))
+    return f"{words} ({world})" if world else words

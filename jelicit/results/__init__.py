@@ -1,0 +1,16 @@
+"""Tidy result rows: what a run is called, where its rows are kept, what they come to over seeds."""
+
+from jelicit.results.identity import run_id
+from jelicit.results.rows import Rows, as_frame, summarise
+from jelicit.results.store import Results
+from jelicit.results.tables import comparison_table, print_table
+
+__all__ = [
+    "Results",
+    "Rows",
+    "as_frame",
+    "comparison_table",
+    "print_table",
+    "run_id",
+    "summarise",
+]

@@ -1,0 +1,87 @@
+"""Result rows as a table in memory, and what they come to over seeds."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Rows = pd.DataFrame | Iterable[Mapping[str, Any]]
+
+# What was measured; every other column says what was set.
+MEASURED = (
+    *("auroc", "auroc_low", "auroc_high", "accuracy", "accuracy_low", "accuracy_high"),
+    *("salience_truth", "salience_feature"),
+)
+
+
+def as_frame(rows: Rows) -> pd.DataFrame:
+    """Tidy rows as a DataFrame, with a missing feature or orientation spelt "none".
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if frame.empty:
+        raise ValueError("there are no rows; run the experiment first, or loosen the filter.")
+    spelt = {c: frame[c].fillna("none") for c in ("feature", "orientation") if c in frame}
+    return frame.assign(**spelt).reset_index(drop=True)
+
+
+def summarise(rows: Rows, *, by: Sequence[str], value: str) -> pd.DataFrame:
+    """One row per combination of `by`: what `value` comes to over seeds.
+
+    Args:
+        rows: tidy result rows.
+        by: columns that tell points apart (missing values form a point of their own).
+        value: the column to summarise, such as "auroc".
+
+    Returns:
+        The columns of `by` and: mean; sd, the sample standard deviation over seeds (nan for one);
+        low and high, the means of `<value>_low` and `<value>_high` (the interval over test items
+        of an average seed; nan where the rows have none); n, the number of rows with a value.
+        Points stand in order of first appearance; values that are nan do not count.
+
+    Raises:
+        ValueError: a column is missing, or two rows of a point have the same seed (then something
+            that `by` does not name differs, and an average would mix it).
+    """
+    rows = as_frame(rows)
+    need(rows, [*by, "seed", value])
+    _refuse_mixtures(rows, by)
+    rows = rows.assign(**{value: pd.to_numeric(rows[value])})
+    rows = rows.assign(low=rows.get(f"{value}_low", np.nan), high=rows.get(f"{value}_high", np.nan))
+    points = rows.groupby(list(by), dropna=False, sort=False)
+    return points.agg(
+        mean=(value, "mean"),
+        sd=(value, "std"),
+        low=("low", "mean"),
+        high=("high", "mean"),
+        n=(value, "count"),
+    ).reset_index()
+
+
+def need(rows: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Refuses rows that lack a column, naming it and what there is."""
+    missing = [column for column in columns if column not in rows]
+    if missing:
+        raise ValueError(
+            f"the rows have no column {', '.join(missing)}; they have {', '.join(rows.columns)}."
+        )
+
+
+def _refuse_mixtures(rows: pd.DataFrame, by: Sequence[str]) -> None:
+    """Refuses points with two rows of one seed: an average over them would mix settings."""
+    point = [*by, "seed"]
+    repeated = rows.loc[rows.duplicated(point, keep=False)].reset_index(drop=True)
+    if repeated.empty:
+        return
+    clash = repeated.loc[next(iter(repeated.groupby(point, dropna=False).indices.values()))]
+    values = {str(column): clash[column].drop_duplicates().tolist() for column in clash.columns}
+    differ = {c: v for c, v in values.items() if c not in MEASURED and len(v) > 1}
+    where = ", ".join(f"{name}={values[name][0]}" for name in point)
+    reason = "; ".join(f"{name} {found}" for name, found in differ.items())
+    raise ValueError(
+        f"{len(clash)} rows share {where} but differ in "
+        f"{reason or 'nothing that was set (repeated rows)'}; keep one of them before averaging."
+    )

@@ -1,0 +1,273 @@
+import itertools
+import math
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from jelicit.figures import _spread, layers_figure, salience_figure, salience_scatter, save
+from jelicit.method_names import METHODS
+
+NAN = float("nan")
+NEED_NO_SIGN = {"zero_shot", "e2h", "ue_e2h", "supervised"}
+SALIENCE = {"tense": 0.23, "none": NAN, "sycophancy": 0.091, "punctuation": 0.0123}
+MORE = {"sexual_explicit": 0.24, "republican": 0.004}
+
+
+def rows_of(salience, *, seeds=2, layers=(18,), unknown=0, dataset="gsm8k", sign="oracle"):
+    """Rows of every known method (and some unknown ones), AUROCs at random."""
+    rng = np.random.default_rng(0)
+    methods = [m.key for m in METHODS] + [f"unknown_method_{i}" for i in range(unknown)]
+    rows = []
+    for feature, key in itertools.product(salience, methods):
+        for layer, seed in itertools.product(
+            layers if key != "zero_shot" else [None], range(seeds)
+        ):
+            for role in ("truth", "spurious") if feature != "none" else ("truth",):
+                area = rng.uniform(0.1, 0.95)
+                row = {
+                    "dataset": dataset,
+                    "feature": feature,
+                    "role": role,
+                    "method": key,
+                    "orientation": "none" if key in NEED_NO_SIGN else sign,
+                    "layer": layer,
+                    "seed": seed,
+                    "auroc": area,
+                    "auroc_low": area - 0.05,
+                    "auroc_high": area + 0.03,
+                    "salience_feature": salience[feature],
+                    "salience_truth": 0.031,
+                }
+                rows.append(row)
+    return rows
+
+
+def drawn(axes: Axes, gid: str):
+    (line,) = (line for line in axes.get_lines() if line.get_gid() == gid)
+    return np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+
+
+def mean_auroc(rows, **where):
+    found = [r["auroc"] for r in rows if all(r[name] == value for name, value in where.items())]
+    return np.mean(found)
+
+
+def names_of(axes: Axes):
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def test_panels_stand_in_order_of_salience():
+    titles = [axes.get_title() for axes in salience_figure(rows_of(SALIENCE), "gsm8k").axes]
+    assert [title.split("\n")[0] for title in titles] == [
+        "No added feature",
+        "Punctuation",
+        "Sycophancy",
+        "Tense",
+    ]
+    assert "feature salience 0.012" in titles[1]
+    assert "feature" not in titles[0].split("\n", 1)[1]
+
+
+def test_the_salience_figure_shows_the_rows():
+    rows = rows_of(SALIENCE)
+    rows += [r | {"dataset": "liar", "auroc": 0.0} for r in rows]  # of no concern here
+    figure = salience_figure(rows, "gsm8k")
+    names = names_of(figure.axes[0])
+    for axes, feature in zip(figure.axes[1:], ["punctuation", "sycophancy", "tense"], strict=True):
+        for role, side in (("truth", -1), ("spurious", 1)):
+            x, y = drawn(axes, role)
+            assert len(x) == len(METHODS)
+            for method in METHODS:
+                sign = "" if method.key in NEED_NO_SIGN else " *"
+                height = names.index(method.name + sign)
+                (at,) = np.flatnonzero(np.round(y) == height)
+                expected = mean_auroc(
+                    rows, dataset="gsm8k", feature=feature, role=role, method=method.key
+                )
+                assert x[at] == pytest.approx(expected)
+                assert np.sign(y[at] - height) == side  # truth above, spurious below
+            seeds, _ = drawn(axes, f"{role} seeds")
+            here = ("gsm8k", feature, role)
+            mine = [r for r in rows if (r["dataset"], r["feature"], r["role"]) == here]
+            np.testing.assert_allclose(sorted(seeds), sorted(r["auroc"] for r in mine))
+    assert len(drawn(figure.axes[0], "spurious")[0]) == 0  # nothing spurious was added
+
+
+def test_intervals_are_drawn_where_there_are_any():
+    rows = [r for r in rows_of({"tense": 0.2}, seeds=1) if r["method"] in ("ccs", "e2h")]
+    rows[0] |= {"auroc_low": NAN, "auroc_high": NAN}
+    (axes,) = salience_figure(rows, "gsm8k").axes
+    bars = [s for c in axes.collections for s in c.get_segments()]  # pyright: ignore
+    ends = sorted((s[0][0], s[1][0]) for s in bars if len(s) and not np.isnan(s).any())
+    expected = sorted((r["auroc_low"], r["auroc_high"]) for r in rows[1:])
+    np.testing.assert_allclose(ends, expected)
+
+
+def test_methods_stand_in_their_groups():
+    (axes,) = salience_figure(rows_of({"tense": 0.2}, unknown=1), "gsm8k").axes
+    names = [name.removesuffix(" *") for name in names_of(axes)]
+    assert names == [
+        *("Prompting", "Zero-shot"),
+        *("Unsupervised", "Random probe", "CCS", "PCA"),
+        *("Random ensemble (consensus)", "PCA ensemble (consensus)"),
+        *("Easy-to-hard", "E2H", "UE+E2H", "Random ensemble (E2H)", "PCA ensemble (E2H)"),
+        *("Ceiling", "Supervised"),
+        *("Other", "unknown method 0"),
+    ]
+
+
+def test_one_sign_choice_is_shown_and_named():
+    oracle = rows_of({"tense": 0.2}, seeds=1)
+    easy = [
+        r | {"orientation": "easy", "auroc": r["auroc"] / 2} for r in oracle
+        if r["orientation"] == "oracle"
+    ]  # fmt: skip
+    for sign, words, share in (("oracle", "(oracle)", 1), ("easy", "easy labelled set", 0.5)):
+        figure = salience_figure(oracle + easy, "gsm8k", orientation=sign)
+        assert words in figure.get_supxlabel()
+        expected = [
+            r["auroc"] * (1 if r["orientation"] == "none" else share)
+            for r in oracle
+            if r["role"] == "truth"
+        ]
+        np.testing.assert_allclose(sorted(drawn(figure.axes[0], "truth")[0]), sorted(expected))
+
+
+def test_a_lost_run_leaves_a_gap():
+    rows = rows_of({"tense": 0.2}, seeds=1)
+    for r in rows:
+        if r["method"] == "ccs":
+            r |= {"auroc": NAN, "auroc_low": NAN, "auroc_high": NAN}
+    x, _ = drawn(salience_figure(rows, "gsm8k").axes[0], "truth")
+    assert np.isnan(x).sum() == 1
+
+
+def test_the_scatter_shows_the_rows():
+    rows = rows_of(SALIENCE)
+    (axes,) = salience_scatter(rows).axes
+    assert axes.get_xscale() == "log"
+    for method in METHODS:
+        x, y = drawn(axes, method.key)
+        np.testing.assert_allclose(x, [0.0123, 0.091, 0.23])
+        features = ("punctuation", "sycophancy", "tense")
+        expected = [mean_auroc(rows, feature=f, role="truth", method=method.key) for f in features]
+        np.testing.assert_allclose(y, expected)
+
+
+def test_the_layers_figure_shows_the_rows():
+    rows = rows_of({"tense": 0.2}, layers=(2, 10, 30))
+    for axes, role in zip(layers_figure(rows).axes, ("truth", "spurious"), strict=True):
+        for method in METHODS:
+            x, y = drawn(axes, method.key)
+            where = {"role": role, "method": method.key}
+            if method.key == "zero_shot":
+                np.testing.assert_allclose(y, [mean_auroc(rows, **where)] * 2)
+            else:
+                np.testing.assert_array_equal(x, [2, 10, 30])
+                np.testing.assert_allclose(y, [mean_auroc(rows, layer=int(v), **where) for v in x])
+
+
+CASES = {
+    **{
+        f"{count} panels, 14 methods": lambda count=count: salience_figure(
+            rows_of(dict(itertools.islice((SALIENCE | MORE).items(), count)), unknown=3), "gsm8k"
+        )
+        for count in range(1, 7)
+    },
+    "scatter": lambda: salience_scatter(
+        rows_of(SALIENCE | MORE, unknown=3) + rows_of(SALIENCE, dataset="liar")
+    ),
+    "layers": lambda: layers_figure(rows_of(SALIENCE, layers=(2, 10, 30), unknown=3)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_text_overlaps_or_leaves_the_page(case, monkeypatch):
+    figure: Figure = CASES[case]()
+    shown = {}
+    draw = Text.draw
+
+    def note(text, renderer):
+        if text.get_visible() and text.get_text().strip():
+            shown[text] = text.get_window_extent(renderer)
+        draw(text, renderer)
+
+    monkeypatch.setattr(Text, "draw", note)
+    FigureCanvasAgg(figure).draw()
+    assert len(shown) > 14
+    (legend,) = (each.get_window_extent() for each in figure.legends)
+    (signs,) = (box for text, box in shown.items() if text.get_text() == figure.get_supxlabel())
+    assert not legend.overlaps(signs)
+    page = figure.bbox
+    assert figure.get_figwidth() == 7.0
+    assert figure.get_figheight() < 9.5 or case == "layers"
+    for text, box in shown.items():
+        assert page.x0 <= box.x0 < box.x1 <= page.x1, text
+        assert page.y0 <= box.y0 < box.y1 <= page.y1, text
+    for (one, a), (two, b) in itertools.combinations(shown.items(), 2):
+        overlap = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        # Boxes include room for descenders, so neighbouring lines may share a little height.
+        assert overlap[0] <= 0.5 or overlap[1] <= 0.25 * min(a.height, b.height), (one, two)
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path):
+    paths = [
+        save(salience_figure(rows_of(SALIENCE), "gsm8k"), tmp_path / name / "figure.v1")
+        for name in ("a", "b")
+    ]
+    assert [p.name for p in paths[0]] == ["figure.v1.png", "figure.v1.svg"]
+    for one, two in zip(*paths, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+    svg = paths[0][1].read_text()
+    assert "PCA ensemble (consensus) *</text>" in svg  # text stays text
+    assert "<dc:date>" not in svg
+
+
+def test_matplotlibs_global_state_is_left_alone(tmp_path):
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"font.size": 30, "axes.grid": True, "svg.fonttype": "path"}):
+        loud = save(salience_figure(rows_of(SALIENCE), "gsm8k"), tmp_path / "loud")
+        assert mpl.rcParams["font.size"] == 30
+    plain = save(salience_figure(rows_of(SALIENCE), "gsm8k"), tmp_path / "plain")
+    assert dict(mpl.rcParams) == before
+    assert loud[0].read_bytes() == plain[0].read_bytes()  # nor does it reach our figures
+    code = "import sys, jelicit.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20).map(sorted), st.floats(0.001, 0.3))
+def test_spread_places_keep_their_distance_order_and_range(wanted, gap):
+    places = _spread(wanted, gap=gap)
+    fair = min(gap, 1 / max(len(wanted) - 1, 1))
+    assert len(places) == len(wanted)
+    assert min(np.diff(places), default=math.inf) >= fair - 1e-9
+    assert -1e-9 <= places[0] <= places[-1] <= 1 + 1e-9
+
+
+def test_spread_leaves_what_is_apart_and_centres_what_is_close():
+    assert _spread([0.1, 0.5, 0.9], gap=0.1) == pytest.approx([0.1, 0.5, 0.9])
+    assert _spread([0.2, 0.5, 0.5, 0.5], gap=0.1) == pytest.approx([0.2, 0.4, 0.5, 0.6])
+    assert _spread([1.0, 1.0], gap=0.1) == pytest.approx([0.9, 1.0])
+
+
+def test_what_cannot_be_drawn_is_refused():
+    rows = rows_of({"tense": 0.2})
+    with pytest.raises(ValueError, match=r"no rows are left to draw .* dataset 'lair'"):
+        salience_figure(rows, "lair")
+    with pytest.raises(ValueError, match="orientation is 'best'; choose one of oracle, easy"):
+        salience_figure(rows, "gsm8k", orientation="best")
+    with pytest.raises(ValueError, match=r"differ in layer \[18\.0, 20\.0\]"):
+        salience_figure(rows_of({"tense": 0.2}, layers=(18, 20)), "gsm8k")
+    with pytest.raises(ValueError, match="a measured salience"):
+        salience_scatter(rows_of({"none": NAN}))
+    with pytest.raises(ValueError, match="no column layer"):
+        layers_figure([{k: v for k, v in r.items() if k != "layer"} for r in rows])
