@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import jax
 import rich
 
 from extract.hidden_states import extract
@@ -18,6 +20,15 @@ from jelicit.data.items import Item, digest
 from jelicit.data.prompts import FORMATS
 
 console = rich.get_console()
+
+
+def prepare() -> None:
+    """Settings of the process that every experiment wants; call before any computing."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Compiled once per machine: later runs of the same shapes start at once.
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "runs/compiled")
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def slug(name: str) -> str:

@@ -22,9 +22,9 @@ from typing import Any
 
 import jax
 import numpy as np
+import pandas as pd
 import tyro
-from common import Extractor, ModelSettings, console
-from tqdm import tqdm
+from common import Extractor, ModelSettings, console, prepare
 
 from jelicit import __version__, evaluation, figures
 from jelicit.activations import ActivationStore
@@ -59,7 +59,7 @@ class Settings:
         methods: Which methods; see README.
         seeds: Number of runs; each draws its own start and its own balanced train rows.
         train_size: Train rows of a run; None = 80 % of the largest balanced subset.
-        max_rows: Most rows per split that are extracted.
+        max_rows: Most rows per split that are extracted. Sets of the same size share compiled code.
         easy: The easy labelled set of easy-to-hard methods; None = the set's own choice.
         boot: Bootstrap samples (of whole questions) behind every interval.
         out: Folder of rows and figures.
@@ -72,7 +72,7 @@ class Settings:
     methods: tuple[str, ...] = METHODS
     seeds: int = 8
     train_size: int | None = None
-    max_rows: int = 2000
+    max_rows: int = 800
     easy: str | None = None
     boot: int = 1000
     out: Path = Path("runs/salience")
@@ -377,15 +377,13 @@ def main(settings: Settings) -> None:
     extractor = Extractor(settings.run_on)
     results = Results(settings.out / "rows")
     names = []
-    for name in tqdm(settings.dataset, unit="set", desc="salience"):
+    for name in settings.dataset:
         panels = conditions(name, settings)
         console.print(table(describe(panels[0].dataset)))
         layers = None
         for condition in panels:
             run, layers = run_condition(condition, layers, settings, extractor, results)
             names.append(run)
-    import pandas as pd
-
     rows = pd.concat([results.read(name) for name in names], ignore_index=True)
     for dataset in dict.fromkeys(rows["dataset"]):
         print_table(rows[rows["dataset"] == dataset], title=dataset)
@@ -396,4 +394,5 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
+    prepare()
     main(tyro.cli(Settings, description=__doc__))

@@ -4,9 +4,60 @@ Linear probes on hidden states (CCS, PCA, ensembles, easy-to-hard transfer) fitt
 in JAX, and the challenges that make them fail.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jelicit.activations import ActivationStore
+    from jelicit.data.datasets import load_dataset
+    from jelicit.data.items import Item
+    from jelicit.pairs import Pairs
+    from jelicit.probes.linear import LinearProbe, score
+    from jelicit.probes.methods import SweepConfig
+    from jelicit.probes.normalise import Normaliser
+    from jelicit.probes.sweep import SweepData, SweepResult, sweep
 
 try:
     __version__ = version("jelicit")
 except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+source"
+
+_HOME = {
+    "ActivationStore": "jelicit.activations",
+    "Item": "jelicit.data.items",
+    "LinearProbe": "jelicit.probes.linear",
+    "Normaliser": "jelicit.probes.normalise",
+    "Pairs": "jelicit.pairs",
+    "SweepConfig": "jelicit.probes.methods",
+    "SweepData": "jelicit.probes.sweep",
+    "SweepResult": "jelicit.probes.sweep",
+    "load_dataset": "jelicit.data.datasets",
+    "score": "jelicit.probes.linear",
+    "sweep": "jelicit.probes.sweep",
+}
+
+__all__ = [
+    "ActivationStore",
+    "Item",
+    "LinearProbe",
+    "Normaliser",
+    "Pairs",
+    "SweepConfig",
+    "SweepData",
+    "SweepResult",
+    "load_dataset",
+    "score",
+    "sweep",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # On demand, so that reading items does not wait for JAX.
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'jelicit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -81,23 +81,28 @@ def method_rows(
     train = result.score(layer, bench.hard)
     easy = None if bench.easy is None else result.score(layer, bench.easy)
     rows = []
-    for method, scores in test.items():
-        for target in bench.targets:
-            for orientation, sign in _signs(method, target, train, easy, bench, subsets):
-                columns = measured(sign[:, None] * scores, target.test, bench.boot)
-                rows += [
-                    {
-                        "method": method,
-                        "orientation": orientation,
-                        "seed": int(seed),
-                        "target": target.name,
-                        "role": target.role,
-                        "layer": layer,
-                        "n_train": int(subsets[run].sum()),
-                        **{name: float(values[run]) for name, values in columns.items()},
-                    }
-                    for run, seed in enumerate(seeds)
-                ]
+    for target in bench.targets:
+        signed = [
+            (method, orientation, sign[:, None] * scores)
+            for method, scores in test.items()
+            for orientation, sign in _signs(method, target, train, easy, bench, subsets)
+        ]
+        # All methods at once: one compilation and one pass over the bootstrap per target.
+        columns = measured(jnp.stack([scores for _, _, scores in signed]), target.test, bench.boot)
+        rows += [
+            {
+                "method": method,
+                "orientation": orientation,
+                "seed": int(seed),
+                "target": target.name,
+                "role": target.role,
+                "layer": layer,
+                "n_train": int(subsets[run].sum()),
+                **{name: float(values[place, run]) for name, values in columns.items()},
+            }
+            for place, (method, orientation, _) in enumerate(signed)
+            for run, seed in enumerate(seeds)
+        ]
     return rows
 
 
@@ -121,7 +126,7 @@ def _signs(
 
 
 def measured(scores: Any, labels: np.ndarray, boot: jax.Array) -> dict[str, np.ndarray]:
-    """AUROC and accuracy of scores [R, n] with their bootstrap intervals, each [R]."""
+    """AUROC and accuracy of scores [..., n] with their bootstrap intervals, each [...]."""
     area, correct = metrics.auroc(scores, labels), metrics.accuracy(scores, labels)
     area_low, area_high = metrics.auroc_interval(scores, labels, boot)
     correct_low, correct_high = metrics.accuracy_interval(scores, labels, boot)

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from typing import Any, cast
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -237,7 +238,7 @@ def test_a_resumed_run_is_bitwise_the_undisturbed_one(tmp_path):
     assert progress == {"round": 1}
     for batches in rounds[2:]:
         other, _ = train_steps(other, batches, factors)
-    assert _equal(state, other)
+    chex.assert_trees_all_equal(state, other)
 
 
 def _run_with_checkpoints(folder, rounds=4):

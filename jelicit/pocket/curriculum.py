@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,46 +73,69 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase, ...]:
         scale: Multiplies every phase's tokens; small values make a quick, ignorant model.
     """
     on = 1.0 if marks else 0.0
-    stated = {f"stated/{kind}": 0.97 for kind in ("arithmetic", "facts")}
-    truth = {f"zero_shot/{kind}": 0.96 for kind in ("arithmetic", "larger_than", "facts")}
-    everything = Mix(
-        plain=0.2, checked=0.3 * on, marked=0.3 * on, header=0.3, judges=JUDGES, long=0.2
-    )
-    mixes = (
-        ("lines", 128, 32, 3, Mix(plain=1.0, checked=0.3 * on), stated),
+    base = Mix(checked=0.3 * on, marked=0.35 * on)
+    known = ("arithmetic", "larger_than", "facts")
+    phases = (
+        # Facts are read before anything is judged.
         (
-            "truth",
-            128,
-            32,
-            12,
-            Mix(
-                plain=0.2,
-                checked=0.3 * on,
-                marked=0.35 * on,
-                header=0.1,
-                targeted=0.3,
-                feature=0.1,
+            CorpusConfig(name="lines", length=128, rows=32, mix=replace(base, plain=1.0)),
+            4,
+            {f"stated/{kind}": 0.97 for kind in ("arithmetic", "facts")},
+        ),
+        # Truth alone, in one kind of prompt: too many kinds at once, and none is learned.
+        (
+            CorpusConfig(
+                name="truth",
+                length=128,
+                rows=32,
+                mix=replace(base, plain=0.3, header=0.0, targeted=0.0, feature=0.0, kinds=known),
             ),
-            truth,
+            12,
+            {
+                "zero_shot/arithmetic": 0.95,
+                "zero_shot/larger_than": 0.95,
+                "zero_shot/facts_claim": 0.95,
+            },
         ),
         (
-            "judges",
-            256,
-            16,
+            CorpusConfig(
+                name="targets",
+                length=128,
+                rows=32,
+                mix=replace(base, plain=0.2, header=0.1, targeted=0.6, feature=0.1, kinds=known),
+            ),
+            8,
+            {f"zero_shot/{kind}": 0.9 for kind in ("facts", "comments", "commands", "pairs")},
+        ),
+        (
+            CorpusConfig(
+                name="judges",
+                length=256,
+                rows=16,
+                mix=replace(base, plain=0.2, header=0.6, judges=JUDGES),
+            ),
             6,
-            Mix(plain=0.2, checked=0.3 * on, marked=0.3 * on, header=0.6, judges=JUDGES),
             {},
         ),
-        ("anneal", 512, 8, 9, everything, {}),
+        (
+            CorpusConfig(
+                name="anneal",
+                length=512,
+                rows=8,
+                mix=replace(base, plain=0.2, header=0.3, judges=JUDGES, long=0.2),
+            ),
+            8,
+            {},
+        ),
     )
     return tuple(
         Phase(
-            corpus=CorpusConfig(name=name, length=length, rows=rows, mix=mix),
+            corpus=corpus,
             tokens=tokens * scale,
             gate=gate,
-            anneal=name == "anneal",
+            anneal=corpus.name == "anneal",
         )
-        for name, length, rows, tokens, mix, gate in mixes
+        for corpus, tokens, gate in phases
     )
 
 
@@ -134,7 +157,7 @@ class RunConfig:
     phases: tuple[Phase, ...]
     seed: int = 0
     stack: int = 50
-    measure_every: int = 500
+    measure_every: int = 300
 
     def __post_init__(self) -> None:
         if self.measure_every % self.stack:

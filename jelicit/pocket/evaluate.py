@@ -91,11 +91,18 @@ def accuracy(logits: LogitsFn, prompts: Prompts) -> float:
 
 
 def zero_shot_accuracy(
-    logits: LogitsFn, encode: WordEncoder, kind: str, *, split: str = "test", n: int | None = None
+    logits: LogitsFn,
+    encode: WordEncoder,
+    kind: str,
+    *,
+    split: str = "test",
+    n: int | None = None,
+    template: str | None = None,
 ) -> float:
     """Accuracy of the model's own verdict on held-out items of a kind, without examples."""
     items = dataset_items(kind, split, n=n)
-    prompts = make_prompts(items, FORMATS[DEFAULT_FORMAT[kind]], encode, target="label")
+    chosen = FORMATS[template or DEFAULT_FORMAT[kind]]
+    prompts = make_prompts(items, chosen, encode, target="label")
     return accuracy(logits, prompts)
 
 
@@ -162,17 +169,12 @@ def stated_accuracy(logits: LogitsFn, encode: WordEncoder, kind: str) -> float:
 
 def measure(logits: LogitsFn, encode: WordEncoder) -> dict[str, float]:
     """All of the above by name: ``stated/<kind>``, ``zero_shot/<kind>``, ``few_shot/<judge>``."""
-    return {
-        **{
-            f"stated/{kind}": stated_accuracy(logits, encode, kind)
-            for kind in ("arithmetic", "facts")
-        },
-        **{
-            f"zero_shot/{kind}": zero_shot_accuracy(logits, encode, kind)
-            for kind in ZERO_SHOT_KINDS
-        },
-        **{
-            f"few_shot/{judge}": few_shot_accuracy(logits, encode, judge)
-            for judge in FEW_SHOT_JUDGES
-        },
-    }
+    found = {}
+    for kind in ("arithmetic", "facts"):
+        found[f"stated/{kind}"] = stated_accuracy(logits, encode, kind)
+    for kind in ZERO_SHOT_KINDS:
+        found[f"zero_shot/{kind}"] = zero_shot_accuracy(logits, encode, kind)
+    found["zero_shot/facts_claim"] = zero_shot_accuracy(logits, encode, "facts", template="claim")
+    for judge in FEW_SHOT_JUDGES:
+        found[f"few_shot/{judge}"] = few_shot_accuracy(logits, encode, judge)
+    return found

@@ -56,6 +56,7 @@ class Mix:
         feature: A feature (user opinion, punctuation, tense) that is not judged is present.
         mixed: A document draws its examples from several kinds.
         judges: Judge -> share among the judges of question/claim documents.
+        kinds: Kinds that question/claim documents draw from, as far as their judge speaks of them.
         examples: Fewest and most examples of a judged document.
         long: A judged document runs on for ``long_examples`` examples instead.
         long_examples: Fewest and most examples of a long document.
@@ -70,6 +71,7 @@ class Mix:
     feature: float = 0.3
     mixed: float = 0.4
     judges: Mapping[str, float] = field(default_factory=lambda: {"truth": 1.0})
+    kinds: tuple[str, ...] = tuple(KINDS)
     examples: tuple[int, int] = (1, 10)
     long: float = 0.0
     long_examples: tuple[int, int] = (24, 36)
@@ -171,8 +173,11 @@ def plain_document(rng: random.Random, mix: Mix) -> Document:
 
 
 @cache
-def _kinds_of(judge: str) -> tuple[Kind, ...]:
-    return tuple(kind for kind in KINDS.values() if judge in kind.judges)
+def _kinds_of(judge: str, names: tuple[str, ...]) -> tuple[Kind, ...]:
+    kinds = tuple(kind for kind in KINDS.values() if judge in kind.judges and kind.name in names)
+    if not kinds:
+        raise ValueError(f"judge {judge!r} speaks about none of the kinds {names}")
+    return kinds
 
 
 _TARGETS = tuple(
@@ -227,7 +232,7 @@ def _claim_examples(
     rng: random.Random, mix: Mix, judge: str, count: int, marked: bool
 ) -> Iterator[Segment]:
     template = FORMATS["claim"]
-    kinds = _kinds_of(judge)
+    kinds = _kinds_of(judge, mix.kinds)
     if rng.random() >= mix.mixed:
         kinds = (rng.choice(kinds),)
     present = [name for name in FEATURES if name == judge or rng.random() < mix.feature]
