@@ -61,7 +61,8 @@ class Run:
     device: str = "auto"
     """cpu, cuda:0, ...; auto = a GPU if there is one; spread = one model over all GPUs."""
     threads: int | None = None
-    """CPU threads. Default: 1 for small models, which are slower with more, else all cores."""
+    """CPU threads. Default: 1 for small models, which are slower with more, else one per core
+    that this process may use."""
     token_budget: int = 8192
     """Most tokens in a batch, padding included. Lower it when memory runs out."""
     shard_size: int = 512

@@ -62,7 +62,7 @@ def extract(
             item), or "auto" = shared where the model's cache allows it.
         worker: (k, n): this process is the k-th of n and writes every n-th shard; the last to be
             done finishes the store.
-        progress: Show a progress bar.
+        progress: Show a progress bar while something is computed.
 
     Returns:
         The store; incomplete as long as other workers are not done.
@@ -259,10 +259,17 @@ def _write_missing(
     shards = writer.spec.shards
     mine = range(number, len(shards), count)
     todo = [shard for shard in writer.missing() if shard in mine]
+    if not todo:
+        return
     rows = {shard: shards[shard][1] - shards[shard][0] for shard in mine}
     total, left = sum(rows.values()), sum(rows[shard] for shard in todo)
     with tqdm(
-        total=total, initial=total - left, unit="item", desc=job.lm.name, disable=not progress
+        total=total,
+        initial=total - left,
+        unit="item",
+        desc=job.lm.name,
+        disable=not progress,
+        leave=False,
     ) as bar:
         for shard in todo:
             writer.write(shard, *_shard(job, writer.spec, shard, bar))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 POCKET = Path(__file__).parent / "pocket"
@@ -18,7 +21,19 @@ POCKET = Path(__file__).parent / "pocket"
 ONE_THREAD_BELOW = 30_000_000
 """Parameters below which a model runs in one CPU thread."""
 
-_DIGESTED = ("*.safetensors", "*.bin", "*.model", "config.json", "tokenizer*.json", "vocab.json")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "config.json", "adapter_config.json")
+_TOKENISATION = (
+    "tokenizer*.json",  # tokenizer_config.json among them
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*.json",
+    "vocab*.txt",
+    "merges.txt",
+    "*.model",
+    "*.spm",
+    "*.tiktoken",
+    "tekken.json",
+)
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -113,7 +128,8 @@ def load(
 
     Raises:
         FileNotFoundError: If the folder is missing or incomplete, or the hub lacks the model.
-        ValueError: If it is no causal language model.
+        ValueError: If it is no causal language model, or one of its files is damaged (cut short,
+            for example); the message names the file.
     """
     folder = _folder(str(model))
     source = str(folder or model)
@@ -124,6 +140,8 @@ def load(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, revision=revision, dtype=dtype, **placing
         )
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(_damage(folder, source, revision, error)) from error
     except OSError as error:
         hint = (
             ""
@@ -136,7 +154,9 @@ def load(
     if where != "spread":
         loaded = loaded.to(torch.device(where))
     commit = "" if folder else getattr(loaded.config, "_commit_hash", None) or ""
-    pinned = _files(folder) if folder else _text(f"hub {model} {commit}") if commit else None
+    pinned = (
+        _files(folder, tokenizer) if folder else _text(f"hub {model} {commit}") if commit else None
+    )
     return wrap(
         loaded,
         tokenizer,
@@ -192,22 +212,32 @@ def wrap(
 
 
 def choose_threads(n_parameters: int) -> int:
-    """CPU threads for a model of this size: one below `ONE_THREAD_BELOW`, else all cores.
+    """CPU threads for a model of this size: one below `ONE_THREAD_BELOW`, else one per core.
+
+    The cores counted are those that this process may use (`taskset`, a cluster's scheduler).
 
     A small model's matrices are so small that handing work to a second thread costs more than the
     work. Measured on 2 cores that other programs used too: 1.6 M parameters, a prompt of 64 tokens:
     3.7 ms with one thread, 4.9 ms with two; 6 M: 13 ms and 300-700 ms.
     """
-    return 1 if n_parameters < ONE_THREAD_BELOW else os.cpu_count() or 1
+    return 1 if n_parameters < ONE_THREAD_BELOW else _cores()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _folder(model: str) -> Path | None:
     """The folder that `model` names, or None for a hub id."""
     if model == "pocket":
-        if not (POCKET / "config.json").is_file():
+        needed = ("config.json", "model.safetensors", "tokenizer.json")
+        if missing := [name for name in needed if not (POCKET / name).is_file()]:
             raise FileNotFoundError(
-                f"the pocket model is not in {POCKET}: reinstall the package, or train it with "
-                "`python experiments/pretrain_pocket.py`"
+                f"the pocket model is not in {POCKET} (no {', '.join(missing)}): reinstall the "
+                "package, or train the model with "
+                "`python experiments/pretrain_pocket.py --ship extract/pocket`"
             )
         return POCKET
     folder = Path(model).expanduser()
@@ -227,14 +257,47 @@ def _device(device: str) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
+def _damage(
+    folder: Path | None, source: str, revision: str | None, error: SafetensorError | ValueError
+) -> str:
+    """The message about a file that cannot be read; the error itself does not name it."""
+    where = folder or _cached(source, revision)
+    bad = [] if where is None else [path.name for path in sorted(where.iterdir()) if _broken(path)]
+    named = f"{', '.join(bad)} in {where}" if bad else f"a file of the model {source!r}"
+    cure = "copy or download it again" if folder else "delete it there, and it is downloaded again"
+    return f"damaged, perhaps cut short: {named} ({error}); {cure} (in a git clone: `git lfs pull`)"
+
+
+def _cached(model: str, revision: str | None) -> Path | None:
+    """Where the hub's files of a model lie."""
+    try:
+        return Path(snapshot_download(model, revision=revision, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+def _broken(path: Path) -> bool:
+    """Whether a file of tensors or of JSON cannot be opened as such."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):
+                pass
+        elif path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+    except (SafetensorError, ValueError, OSError):
+        return True
+    return False
+
+
 def _text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _files(folder: Path) -> str:
+def _files(folder: Path, tokenizer: Any) -> str:
     """Digest over names and contents of a folder's weights, config and tokenizer."""
     sha = hashlib.sha256()
-    for path in sorted({path for pattern in _DIGESTED for path in folder.glob(pattern)}):
+    patterns = {*_WEIGHTS, *_TOKENISATION, *tokenizer.vocab_files_names.values()}
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
         with path.open("rb") as file:
             sha.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return sha.hexdigest()
@@ -252,6 +315,10 @@ def _parts(model: Any, tokenizer: Any) -> Iterator[bytes]:
     yield model.config.to_json_string().encode()
     yield str(sorted(tokenizer.get_vocab().items())).encode()
     yield str(sorted(tokenizer.special_tokens_map.items())).encode()
+    if getattr(tokenizer, "is_fast", False):
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        # Merges, normaliser, added tokens and so on; how a batch was last cut and padded is none.
+        yield json.dumps(rules | {"truncation": None, "padding": None}).encode()
     for name, tensor in sorted(model.state_dict().items()):
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
         yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -32,6 +32,14 @@ def encode(
 ) -> list[Encoded]:
     """Token ids of prompts and of the verdict words after each of them, by the rule above.
 
+    A control token that is spelled out in a text ("<s>", "<|eot_id|>") is tokenised as the
+    characters that it is written in: no item can end or restart a document, and no prompt format
+    can either. Other text has the ids that the tokenizer gives by default, tokens that were added
+    as ordinary words included. Three kinds of tokenizers do not keep to that: those without a Rust
+    backend (`is_fast` is False), which offer no way that leaves their ordinary added words alone;
+    those whose model has the control token as a whole word (Unigram, WordLevel); and those that
+    list a control token as an ordinary added word.
+
     Args:
         tokenizer: A Hugging Face tokenizer.
         prompts: Each a tuple of text segments, the last ending just before the verdict.
@@ -72,6 +80,7 @@ def _tokenise(tokenizer: Any, texts: Iterable[str]) -> dict[str, tuple[int, ...]
         truncation=False,
         return_attention_mask=False,
         verbose=False,  # its remark on long texts; lengths are checked against the model later
+        **({"split_special_tokens": True} if getattr(tokenizer, "is_fast", False) else {}),
     )["input_ids"]
     return {text: tuple(ids) for text, ids in zip(ordered, made, strict=True)}
 

@@ -10,7 +10,9 @@ One folder per (items, model, prompt format)::
 
 No other module knows these names, and names are made from shard numbers alone: a manifest from
 elsewhere cannot point outside its folder. Everything is written whole or not at all, so that a
-killed run leaves whole shards and goes on with the missing ones.
+killed run leaves whole shards and goes on with the missing ones. Several processes may share a
+folder: the manifest is created by one of them alone, and a checksum leaves its file only when the
+manifest on disk has it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import platform
+import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +48,9 @@ DTYPES: dict[str, Any] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 """The dtypes of hidden states on disk, by name."""
+
+STALE_AFTER = 24 * 3600
+"""Seconds after which a temporary file of an unknown process is taken for a leftover."""
 
 
 # --- what is stored ------------------------------------------------------------------------------
@@ -183,14 +191,58 @@ def _stamp_name(shard: int) -> str:
 
 
 def _temporary(path: Path) -> Path:
-    # The process number: two workers may write one store at the same time.
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Machine and process number: several workers may write one store at the same time.
+    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.tmp")
+
+
+def _machine() -> str:
+    """Eight hex digits: two processes that share them do not share a process number."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115  # no path: "pid:[number]"
+    except OSError:  # no Linux, so no containers of one name
+        space = ""
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+
+
+def _is_leftover(temporary: Path) -> bool:
+    """Whether nobody is writing this temporary file any more: it is ours, or its process ended."""
+    writer = re.search(r"\.([0-9a-f]{8})\.([0-9]{1,9})\.tmp", temporary.name)
+    if writer and writer[1] == _machine():
+        return int(writer[2]) == os.getpid() or not _is_running(int(writer[2]))
+    try:
+        return time.time() - temporary.stat().st_mtime > STALE_AFTER
+    except FileNotFoundError:
+        return False
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _publish(temporary: Path, path: Path) -> None:
     """Gives a finished file its name; after a crash it is there whole or not at all."""
     _sync(temporary)
     temporary.replace(path)
+    _sync(path.parent)
+
+
+def _publish_first(temporary: Path, path: Path) -> None:
+    """As `_publish`, but a file that has the name already keeps it."""
+    _sync(temporary)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        if not path.exists():
+            temporary.replace(path)
+    temporary.unlink(missing_ok=True)
     _sync(path.parent)
 
 
@@ -203,16 +255,24 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_json(path: Path, value: object) -> None:
+def _write_json(path: Path, value: object, *, replace: bool = True) -> None:
     temporary = _temporary(path)
     temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    _publish(temporary, path)
+    publish = _publish if replace else _publish_first
+    publish(temporary, path)
 
 
 def _stamp(path: Path) -> dict[str, Any]:
     """Checksum and size of a file."""
     with path.open("rb") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": _size(path)}
+
+
+def _read_stamp(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # it has gone into the manifest meanwhile
+        return None
 
 
 def _size(path: Path) -> int:
@@ -224,9 +284,14 @@ class _Manifest:
     spec: StoreSpec
     stamps: list[dict[str, Any] | None]
 
-    def write(self, folder: Path) -> None:
+    @property
+    def finished(self) -> bool:
+        """Whether it has the checksum of every shard."""
+        return None not in self.stamps
+
+    def write(self, folder: Path, *, replace: bool = True) -> None:
         body = {"kind": KIND, "version": VERSION, "spec": self.spec.to_json()}
-        _write_json(folder / MANIFEST, {**body, "shards": self.stamps})
+        _write_json(folder / MANIFEST, {**body, "shards": self.stamps}, replace=replace)
 
     @staticmethod
     def read(folder: Path) -> _Manifest:
@@ -249,18 +314,22 @@ class _Manifest:
             ) from error
         return manifest
 
-    def stamp(self, folder: Path, shard: int) -> dict[str, Any] | None:
-        """The shard's checksum and size: its own file if there, else the manifest's."""
-        try:
-            return json.loads((folder / _stamp_name(shard)).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return self.stamps[shard]
+    @staticmethod
+    def current(folder: Path) -> _Manifest:
+        """The manifest with the checksums that are still in files of their own."""
+        # In this order: whoever finishes the store writes the manifest before deleting these.
+        own = {path.name: _read_stamp(path) for path in folder.glob("shard-*.json")}
+        manifest = _Manifest.read(folder)
+        return _Manifest(
+            manifest.spec,
+            [own.get(_stamp_name(n)) or stamp for n, stamp in enumerate(manifest.stamps)],
+        )
 
     def missing(self, folder: Path) -> dict[int, str]:
         """Shards that cannot be read, with the reason."""
         reasons = {}
-        for shard in range(len(self.spec.shards)):
-            stamp, path = self.stamp(folder, shard), folder / _shard_name(shard)
+        for shard, stamp in enumerate(self.stamps):
+            path = folder / _shard_name(shard)
             if not path.is_file() or stamp is None:
                 reasons[shard] = f"{path.name} is missing"
             elif _size(path) != stamp["bytes"]:
@@ -303,37 +372,39 @@ class StoreWriter:
                 f"(digest {digest(items)[:12]}, spec {spec.item_digest[:12]})"
             )
         if not (folder / MANIFEST).exists():
-            return cls._create(folder, spec, items)
-        manifest = _Manifest.read(folder)
-        ignore = () if manifest.missing(folder) else ("machine", "versions")
+            cls._create(folder, spec)
+        manifest = _Manifest.current(folder)
+        missing = manifest.missing(folder)
+        ignore = () if missing else ("machine", "versions")
         if found := differences(manifest.spec, spec, ignore=ignore):
             raise ValueError(
                 f"{folder} holds a store made with other settings:\n  "
                 + "\n  ".join(found)
                 + "\nUse the stored settings, choose another folder, or delete this one."
             )
+        if missing or not (folder / ITEMS).exists():
+            # After the manifest, which decided whose items these are.
+            temporary = _temporary(folder / ITEMS)
+            save_items(temporary, items)
+            _publish(temporary, folder / ITEMS)
         return cls(folder, manifest)
 
-    @classmethod
-    def _create(cls, folder: Path, spec: StoreSpec, items: Sequence[Item]) -> StoreWriter:
+    @staticmethod
+    def _create(folder: Path, spec: StoreSpec) -> None:
+        """Writes the manifest, unless another process is faster."""
         folder.mkdir(parents=True, exist_ok=True)
-        # A run killed here leaves the items and temporary files, and nothing else.
         others = sorted(p.name for p in folder.iterdir() if not p.name.startswith((ITEMS, ".")))
-        if others:
+        # Looked for once more: the others may be the manifest, and the first shards.
+        if others and not (folder / MANIFEST).exists():
             raise ValueError(
                 f"{folder} holds other files ({', '.join(others[:3])}) and no {MANIFEST}, so it is "
                 "no activation store; choose another folder"
             )
-        temporary = _temporary(folder / ITEMS)
-        save_items(temporary, items)
-        _publish(temporary, folder / ITEMS)
-        manifest = _Manifest(spec, [None] * len(spec.shards))
-        manifest.write(folder)
-        return cls(folder, manifest)
+        _Manifest(spec, [None] * len(spec.shards)).write(folder, replace=False)
 
     def missing(self) -> list[int]:
-        """Numbers of the shards that are still to be written."""
-        return list(self._manifest.missing(self.folder))
+        """Numbers of the shards that are still to be written, by any process."""
+        return list(_Manifest.current(self.folder).missing(self.folder))
 
     def write(
         self,
@@ -391,17 +462,15 @@ class StoreWriter:
         Raises:
             ValueError: If shards are missing; the message lists them.
         """
-        if missing := self.missing():
+        manifest = _Manifest.current(self.folder)
+        if missing := list(manifest.missing(self.folder)):
             raise ValueError(f"{self.folder} cannot be finished: shards {missing} are missing")
-        shards = range(len(self.spec.shards))
-        # Another process may have finished meanwhile: then its manifest has the checksums.
-        stamps = [_Manifest.read(self.folder).stamp(self.folder, shard) for shard in shards]
-        manifest = _Manifest(self.spec, stamps)
         manifest.write(self.folder)
-        for shard in shards:
+        for shard in range(len(self.spec.shards)):
             (self.folder / _stamp_name(shard)).unlink(missing_ok=True)
-        for leftover in self.folder.glob(".*.tmp*"):
-            leftover.unlink(missing_ok=True)
+        for temporary in self.folder.glob(".*.tmp*"):
+            if _is_leftover(temporary):
+                temporary.unlink(missing_ok=True)
         return ActivationStore(self.folder, manifest)
 
 
@@ -442,12 +511,17 @@ class ActivationStore:
 
     def missing(self) -> list[int]:
         """Numbers of the shards that are missing or not of their recorded size."""
-        return list(self._manifest.missing(self.folder))
+        return list(self._missing())
+
+    def _missing(self) -> dict[int, str]:
+        # Of a store that others still write, the manifest that was opened says too little.
+        manifest = self._manifest if self._manifest.finished else _Manifest.current(self.folder)
+        return manifest.missing(self.folder)
 
     @property
     def complete(self) -> bool:
-        """Whether every shard is there and its checksum is in the manifest."""
-        return None not in self._manifest.stamps and not self.missing()
+        """Whether every shard is there and its checksum was in the manifest when it was opened."""
+        return self._manifest.finished and not self.missing()
 
     @property
     def size(self) -> int:
@@ -542,7 +616,7 @@ class ActivationStore:
     def _check_complete(self) -> None:
         if self.complete:
             return
-        reasons = list(self._manifest.missing(self.folder).values())
+        reasons = list(self._missing().values())
         shown = "; ".join(reasons[:5]) or "all shards are there, but it was not finished"
         more = f" and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         raise ValueError(

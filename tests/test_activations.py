@@ -4,6 +4,10 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -162,13 +166,20 @@ def test_an_interrupted_store_goes_on_and_ends_with_the_same_bytes(tmp_path):
     writer = StoreWriter.open(tmp_path / "cut", make_spec(items), items)
     assert writer.missing() == [0, 1, 2]
     write(writer, 1)
-    (tmp_path / "cut" / ".shard-00002.safetensors.1.tmp").write_bytes(b"half a shard")
+    abandoned(tmp_path / "cut" / ".shard-00002.safetensors.00000000.1.tmp")
     again = StoreWriter.open(tmp_path / "cut", make_spec(items), items)
     assert again.missing() == [0, 2]
     for shard in again.missing():
         write(again, shard)
     again.finish()
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def abandoned(path):
+    """A file that was last written to two days ago."""
+    path.write_bytes(b"half a shard")
+    then = time.time() - 2 * 24 * 3600
+    os.utime(path, (then, then))
 
 
 def test_a_shard_gets_its_name_only_when_it_is_whole_on_the_disk(tmp_path, monkeypatch):
@@ -193,6 +204,176 @@ def test_the_folder_holds_these_files_and_no_others(tmp_path):
     shards = [f"shard-0000{number}.safetensors" for number in range(3)]
     assert sorted(files(tmp_path / "a" / "s")) == sorted(["manifest.json", "items.jsonl", *shards])
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["s"]
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+def open_writer(folder, **changes):
+    items = make_items()
+    return StoreWriter.open(folder, make_spec(items, **changes), items)
+
+
+def as_another(monkeypatch, action):
+    """Does something as a process of another number, one that is alive."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", os.getppid)
+        return action()
+
+
+def interrupt(monkeypatch, owner, name, action, *, after=False):
+    """The first call of owner.name does `action` first (or after it), as another process."""
+    real, waiting = getattr(owner, name), [action]
+
+    def step(*args, **options):
+        def now():
+            if waiting:
+                as_another(monkeypatch, waiting.pop())
+
+        if not after:
+            now()
+        result = real(*args, **options)
+        if after:
+            now()
+        return result
+
+    monkeypatch.setattr(owner, name, staticmethod(step) if isinstance(owner, type) else step)
+
+
+WHOLE = ["items.jsonl", "manifest.json", *(f"shard-0000{n}.safetensors" for n in range(3))]
+
+
+def assert_whole(folder):
+    store = ActivationStore.open(folder)
+    assert store.complete
+    store.verify()
+    np.testing.assert_array_equal(store.log_probs, numbers()[1])
+    assert sorted(files(folder)) == WHOLE
+
+
+@pytest.mark.parametrize("name", ["_publish", "_sync"])
+def test_two_may_finish_at_the_same_time(tmp_path, monkeypatch, name):
+    """The second finishes while the first's new manifest has no name yet."""
+    one, two = open_writer(tmp_path), open_writer(tmp_path)
+    for shard in one.missing():
+        write(one, shard)
+    interrupt(monkeypatch, activations, name, two.finish)
+    assert one.finish().complete
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_no_checksum_is_lost_between_its_file_and_the_manifest(tmp_path, monkeypatch, after):
+    """The second finishes just before, or just after, the first reads the manifest."""
+    one, two = open_writer(tmp_path), open_writer(tmp_path)
+    for shard in one.missing():
+        write(one, shard)
+    interrupt(monkeypatch, activations._Manifest, "read", two.finish, after=after)
+    assert one.finish().complete
+    assert_whole(tmp_path)
+
+
+def test_what_another_process_finished_is_not_missing(tmp_path):
+    one = open_writer(tmp_path)
+    seen = ActivationStore.open(tmp_path)
+    fill(tmp_path)
+    assert seen.missing() == []
+    assert one.missing() == []
+    assert one.finish().complete
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize("done", ["opened", "finished"])
+@pytest.mark.parametrize("step", ["list", "sync"])
+def test_a_store_that_another_process_creates_meanwhile_is_joined(
+    tmp_path, monkeypatch, step, done
+):
+    """It appears after we saw none: before the folder is listed, or before we publish ours."""
+    action = {"opened": open_writer, "finished": fill}[done]
+    owner, name = {"list": (os, "listdir"), "sync": (activations, "_sync")}[step]
+    interrupt(monkeypatch, owner, name, lambda: action(tmp_path))
+    writer = open_writer(tmp_path)
+    assert writer.missing() == ([0, 1, 2] if done == "opened" else [])
+    for shard in writer.missing():
+        write(writer, shard)
+    writer.finish()
+    assert_whole(tmp_path)
+
+
+def test_who_comes_second_with_other_items_is_refused_and_changes_nothing(tmp_path, monkeypatch):
+    interrupt(monkeypatch, activations, "_sync", lambda: fill(tmp_path))
+    items = make_items()[::-1]
+    with pytest.raises(ValueError, match="item_digest: stored"):
+        StoreWriter.open(tmp_path, make_spec(items), items)
+    assert_whole(tmp_path)
+
+
+def test_a_file_system_without_links_gets_its_manifest(tmp_path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    fill(tmp_path)
+    assert_whole(tmp_path)
+
+
+def test_finishing_deletes_leftovers_and_nothing_that_is_being_written(tmp_path, monkeypatch):
+    writer = open_writer(tmp_path)
+    for shard in writer.missing():
+        write(writer, shard)
+    command = [sys.executable, "-c", "import os; print(os.getpid())"]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    shard = tmp_path / "shard-00001.safetensors"
+    mine = activations._temporary(shard)
+    alive = as_another(monkeypatch, lambda: activations._temporary(shard))
+    monkeypatch.setattr(activations.platform, "node", lambda: "elsewhere")
+    remote = activations._temporary(shard)
+    monkeypatch.undo()
+    dead = mine.with_name(mine.name.replace(f".{os.getpid()}.", f".{int(ended.stdout)}."))
+    old = mine.with_name(".items.jsonl.00000000.7.tmp.partial")
+    assert len({mine, alive, remote, dead, old}) == 5
+    for path in (mine, alive, remote, dead):
+        path.write_bytes(b"half a shard")
+    abandoned(old)
+    writer.finish()
+    assert sorted(files(tmp_path)) == sorted([alive.name, remote.name, *WHOLE])
+
+
+TOGETHER = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_activations import open_writer, write
+
+folder, me, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+for number in range(rounds):
+    (folder / f"{number}.{me}").touch()
+    while not (folder / f"{number}.{1 - me}").exists():
+        time.sleep(0.0002)
+    writer = open_writer(folder / f"store{number}")
+    for shard in writer.missing():
+        write(writer, shard)
+    writer.finish().verify()
+"""
+
+
+def test_two_real_processes_on_one_folder_make_one_whole_store(tmp_path):
+    rounds, root = 8, Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-c", TOGETHER, str(tmp_path)]
+    running = [
+        subprocess.Popen(
+            [*command, str(me), str(rounds)], cwd=root, stderr=subprocess.PIPE, text=True
+        )
+        for me in (0, 1)
+    ]
+    try:
+        errors = [process.communicate(timeout=60)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0], errors
+    for number in range(rounds):
+        assert_whole(tmp_path / f"store{number}")
 
 
 def test_a_manifest_cannot_point_outside_its_folder(tmp_path):

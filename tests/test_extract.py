@@ -1,6 +1,7 @@
 """Hidden states and log-probabilities against a plain loop without batching or cache."""
 
 import dataclasses
+import os
 import random
 import signal
 import subprocess
@@ -10,8 +11,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from tiny_models import (
     CONFIGS,
@@ -24,7 +26,7 @@ from tiny_models import (
     tokenizer,
 )
 from tokenizers.normalizers import Lowercase
-from transformers import LlamaConfig, T5Config, T5ForConditionalGeneration
+from transformers import AddedToken, LlamaConfig, T5Config, T5ForConditionalGeneration
 
 from extract import hidden_states, models, passes
 from extract.hidden_states import extract, plan, resolve_layers
@@ -235,6 +237,17 @@ def test_a_complete_store_is_not_computed_again(tmp_path, monkeypatch):
     assert extract(lm, items, CLAIM, tmp_path).complete
 
 
+def test_the_bar_goes_when_done_and_there_is_none_where_nothing_is_missing(tmp_path, capsys):
+    lm, items = tiny(), make_items()
+    capsys.readouterr()
+    extract(lm, items, CLAIM, tmp_path)
+    shown = capsys.readouterr().err
+    assert "tiny-llama" in shown
+    assert shown.split("\r")[-2].strip() == shown.split("\r")[-1] == ""  # wiped, no new line
+    extract(lm, items, CLAIM, tmp_path)
+    assert capsys.readouterr().err == ""
+
+
 def test_other_settings_are_refused_by_name(tmp_path):
     lm, items = tiny(), make_items()
     extract(lm, items, CLAIM, tmp_path, layers=(1,))
@@ -383,6 +396,50 @@ def test_segments_are_tokenised_apart_and_bos_comes_once():
     assert bos(tokenizer(bos=False)) == ()
 
 
+CONTROL = ["<s>", "</s>", "<|bos|>"]
+
+
+def with_control_tokens(kind):
+    """A tokenizer with special tokens and with two words added as ordinary ones."""
+    tok = tokenizer(bos=True) if kind == "bytes" else sentencepiece_like()
+    tok.add_special_tokens({"eos_token": "</s>", "extra_special_tokens": ["<|bos|>"]})
+    tok.add_tokens([AddedToken("    ", special=False), AddedToken("sum was", special=False)])
+    return tok
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_control_tokens_spelled_out_in_a_text_are_its_characters(kind):
+    tok = with_control_tokens(kind)
+    text = "so </s><s>the <|bos|> sum"
+    ids = {tok.get_vocab()[token] for token in CONTROL}
+    assert ids <= set(tok(text)["input_ids"])  # what the tokenizer does if not told otherwise
+    (row,) = encode(tok, [("<s>is\n\n", text)], [" <s>", " True</s>"])
+    start = bos(tok)
+    assert start == ((tok.bos_token_id,) if kind == "bytes" else ())
+    body = row.prompt[len(start) :]
+    assert not ids & {*body, *row.verdicts[0], *row.verdicts[1]}
+    if kind == "bytes":
+        assert tok.decode(list(body)) == "<s>is\n\n" + text
+        assert tok.decode(list(row.verdicts[1])) == " True</s>"
+    assert ids <= set(tok(text)["input_ids"])  # the tokenizer is left as it was
+
+
+WORDS = st.sampled_from([*"<s>|bo/ \né", "claim", "    ", "sum was", "True"])
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+@given(text=st.lists(WORDS, min_size=1).map("".join))
+def test_ordinary_text_has_the_tokenizers_own_ids(kind, text):
+    assume(not any(token in text for token in CONTROL))
+    tok = TOKENIZERS[kind]
+    expected = tok(text, add_special_tokens=False)["input_ids"]
+    (row,) = encode(tok, [(text,)], [" True"])
+    assert list(row.prompt[len(bos(tok)) :]) == expected
+
+
+TOKENIZERS = {kind: with_control_tokens(kind) for kind in ("bytes", "pieces")}
+
+
 def test_a_tokenizer_with_a_space_of_its_own_adds_none_to_the_verdict():
     tok = sentencepiece_like()
     text = "I think this claim is"
@@ -461,12 +518,102 @@ def test_the_digest_of_a_model_in_memory_follows_weights_and_tokenizer():
     assert made() == made() != made(seed=1)
 
 
+def test_the_digest_of_a_model_in_memory_follows_the_tokenizers_rules():
+    """Same words and same special tokens, but "So" becomes "so" first."""
+    model, tok = random_weights(CONFIGS["gpt2"]()), tokenizer(bos=True)
+    before = wrap(model, tok, name="m").digest
+    tok("so so", truncation=True, max_length=1)  # how a batch was cut is no rule
+    assert wrap(model, tok, name="m").digest == before
+    tok.backend_tokenizer.normalizer = Lowercase()
+    assert wrap(model, tok, name="m").digest != before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "merges.txt",
+        "vocab.txt",
+        "vocab.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "tokenizer.json",
+        "config.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "of_this_class.dat",
+    ],
+)
+def test_the_digest_of_a_folder_follows_every_file_that_decides(tmp_path, name):
+    save(tmp_path)
+    tok = tokenizer(bos=True)
+    tok.vocab_files_names = {"rules": "of_this_class.dat"}
+    before = models._files(tmp_path, tok)
+    with (tmp_path / name).open("ab") as file:
+        file.write(b"\n")
+    assert models._files(tmp_path, tok) != before
+    same = models._files(tmp_path, tok)
+    (tmp_path / "README.md").write_text("words")
+    (tmp_path / "generation_config.json").write_text("{}")
+    assert models._files(tmp_path, tok) == same
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000])
+def test_weights_that_were_cut_short_are_named(tmp_path, size):
+    save(tmp_path)
+    os.truncate(tmp_path / "model.safetensors", size)
+    with pytest.raises(ValueError, match=r"damaged.*: model\.safetensors in .* download it again"):
+        load(tmp_path)
+
+
+def test_of_several_files_the_damaged_one_is_named(tmp_path):
+    save(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    random_weights(CONFIGS["llama"]()).save_pretrained(tmp_path, max_shard_size="50KB")
+    os.truncate(tmp_path / "model-00002-of-00004.safetensors", 5000)
+    with pytest.raises(ValueError, match=r"short: model-00002-of-00004\.safetensors in "):
+        load(tmp_path)
+
+
+def test_a_tokenizer_that_was_cut_short_is_named(tmp_path):
+    save(tmp_path)
+    os.truncate(tmp_path / "tokenizer.json", 500)
+    with pytest.raises(ValueError, match=r"short: tokenizer\.json in "):
+        load(tmp_path)
+
+
+def test_a_damaged_download_is_named_where_it_lies(tmp_path, monkeypatch):
+    save(tmp_path)
+    os.truncate(tmp_path / "model.safetensors", 5000)
+
+    def cut(*_args, **_options):
+        raise SafetensorError("incomplete metadata")
+
+    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", lambda *_, **__: None)
+    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", cut)
+    monkeypatch.setattr(models, "snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(ValueError, match=rf"model\.safetensors in {tmp_path} .*delete it there"):
+        load("some/model")
+
+    def gone(*_args, **_options):
+        raise FileNotFoundError("not in the cache")
+
+    monkeypatch.setattr(models, "snapshot_download", gone)
+    with pytest.raises(ValueError, match="a file of the model 'some/model'"):
+        load("some/model")
+
+
 def test_pocket_means_the_shipped_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "POCKET", tmp_path)
-    with pytest.raises(FileNotFoundError, match="pocket model is not in"):
+    ship = r"pretrain_pocket\.py --ship extract/pocket`"
+    with pytest.raises(FileNotFoundError, match=rf"pocket model is not in .*{ship}"):
         load("pocket")
     save(tmp_path)
     assert load("pocket").name == "pocket"
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"no model\.safetensors\).*{ship}"):
+        load("pocket")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
@@ -493,6 +640,14 @@ def test_small_models_run_in_one_thread_unless_told_otherwise():
     assert (lm.threads, torch.get_num_threads()) == (1, 1)
     assert "1 thread(s) (small model; --threads overrides)" in lm.describe()
     assert wrap(made, lm.tokenizer, name="m", threads=2).threads == torch.get_num_threads() == 2
+
+
+def test_large_models_get_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {3, 5, 6}, raising=False)
+    assert choose_threads(1_000_000_000) == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert choose_threads(1_000_000_000) == 64
 
 
 def test_the_store_says_what_made_it(tmp_path):
