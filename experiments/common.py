@@ -1,34 +1,58 @@
-"""What the experiments share: the model, its activation stores, and where results go."""
+"""What the experiments share: the model, its activation stores, the easy set, error messages."""
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
+import json
 import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import rich
+import tyro
 
 from extract.hidden_states import extract
 from extract.models import LanguageModel, load
 from jelicit.activations import ActivationStore
-from jelicit.data.items import Item, digest
-from jelicit.data.prompts import FORMATS
+from jelicit.data.datasets import load_dataset
+from jelicit.data.items import Item, digest, with_target
+from jelicit.data.prompts import get_format
 
 console = rich.get_console()
+Settings = TypeVar("Settings")
 
 
-def prepare() -> None:
-    """Settings of the process that every experiment wants; call before any computing."""
+def start(main: Callable[[Settings], None], settings: type[Settings], *, about: str | None) -> None:
+    """Read the command line and run an experiment; a user's mistake ends in one line, not a trace.
+
+    Args:
+        main: The experiment.
+        settings: Its settings, a dataclass.
+        about: Help text above the options.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Compiled once per machine: later runs of the same shapes start at once.
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "runs/compiled")
-    jax.config.update("jax_compilation_cache_dir", cache)
+    # What was compiled once on this machine is read back by later runs.
+    jax.config.update(
+        "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", "runs/compiled")
+    )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    given = tyro.cli(settings, description=about)
+    try:
+        main(given)
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def say(line: str) -> None:
+    """One line for the user, never wrapped: paths and run ids can be copied whole."""
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def slug(name: str) -> str:
@@ -43,7 +67,8 @@ class ModelSettings:
     Attributes:
         model: "pocket" (ships with the project), a Hugging Face id such as
             meta-llama/Llama-3.1-8B, or a folder.
-        dtype: Of weights and hidden states; auto = as the weights were saved.
+        dtype: Of weights and hidden states: auto (as the weights were saved), float32, float16 or
+            bfloat16.
         device: auto = a GPU if there is one; "spread" splits a large model over all GPUs.
         threads: CPU threads of the extraction; None = chosen by the size of the model.
         token_budget: Tokens per forward pass. Lower it when the device runs out of memory.
@@ -69,34 +94,122 @@ class Extractor:
         """The model, loaded when it is first asked for."""
         s = self.settings
         lm = load(s.model, dtype=s.dtype, device=s.device, threads=s.threads)  # type: ignore[arg-type]
-        console.print(lm.describe())
+        say(lm.describe())
         return lm
 
     def store(
-        self, name: str, items: Sequence[Item], format: str, layers: Sequence[int] | str
+        self, name: str, items: Sequence[Item], format: str, layers: Sequence[int] | None
     ) -> ActivationStore:
-        """The store of these items under this prompt format; extracted if it is not there."""
-        layers_name = layers if isinstance(layers, str) else "-".join(map(str, layers))
-        folder = (
-            self.settings.stores
-            / f"{slug(self.settings.model)}-{self.lm.digest[:8]}"
-            / f"{slug(name)}-{slug(format)}-{layers_name}-{digest(items)[:12]}"
-        )
+        """The store of these items under this prompt format; extracted if it is not there.
+
+        Args:
+            name: For the folder's name.
+            items: What to extract.
+            format: Name of the prompt format.
+            layers: Hidden-state indices; None = all.
+        """
+        # Every setting that changes the numbers is in the folder's name: another setting is
+        # another store, never a refusal.
+        made_by = {
+            "model": self.lm.digest,
+            "dtype": self.lm.dtype,
+            "device": self.lm.device,
+            "token_budget": self.settings.token_budget,
+            "format": vars(get_format(format)),
+            "layers": None if layers is None else list(layers),
+            "items": digest(items),
+        }
+        key = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
+        folder = self.settings.stores / slug(self.lm.name) / f"{slug(name)}-{slug(format)}-{key}"
         return extract(
             self.lm,
             items,
-            FORMATS[format],
+            get_format(format),
             folder,
-            layers="all" if layers == "all" else tuple(int(layer) for layer in layers),
+            layers="all" if layers is None else tuple(layers),
             token_budget=self.settings.token_budget,
         )
 
 
-def as_settings(value: object) -> dict[str, object]:
-    """A settings dataclass as plain values, for result rows and run ids."""
-    assert dataclasses.is_dataclass(value)
-    assert not isinstance(value, type)
+@dataclass(frozen=True, kw_only=True)
+class EasySet:
+    """The labelled set that easy-to-hard methods learn from: plain items, their own prompt."""
+
+    name: str
+    items: tuple[Item, ...]
+    format: str
+
+
+def easy_set(name: str | None, *, task: str, max_rows: int) -> EasySet | None:
+    """Load the easy labelled set.
+
+    Args:
+        name: A set's name or folder; None or "none" for no easy set.
+        task: Name of the set that is tested: it cannot be its own easy set.
+        max_rows: Most rows.
+
+    Raises:
+        ValueError: The easy set is the task itself, or has no labelled item.
+        ConnectionError: It is on the hub, and the hub cannot be reached.
+    """
+    if name in (None, "none"):
+        return None
+    try:
+        dataset = load_dataset(name, max_train=max_rows)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{error}\n  The easy set {name!r} of {task} is needed by easy-to-hard methods and the "
+            "easy orientation: name another one (--easy pocket/larger_than, --easy FOLDER), or do "
+            "without (--easy none)"
+        ) from error
+    if dataset.name == task:
+        raise ValueError(
+            f"the easy set of {task} is {task} itself: its labels would teach the very task; name "
+            "another one with --easy, or --easy none"
+        )
+    target = dataset.targets[0]
+    items = tuple(with_target(dataset.train, target))
+    if target != "label" or not items:
+        raise ValueError(f"easy set {name!r} has no items with a truth value; choose another one")
+    return EasySet(name=dataset.name, items=items, format=dataset.formats[target])
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """One error for everything that is wrong with the settings.
+
+    Raises:
+        ValueError: There is a problem.
+    """
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def unknown(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Problems of an option whose values come from a list: unknown or repeated ones."""
+    wrong = [name for name in given if name not in known]
+    found = [f"{option} {' '.join(wrong)} is unknown; known: {', '.join(known)}"] if wrong else []
+    if len(set(given)) < len(given):
+        found.append(f"{option} names {' '.join(given)}: name each once")
+    return found if given else [f"{option} is empty; choose from {', '.join(known)}"]
+
+
+def same_names(names: Sequence[str]) -> list[str]:
+    """Problem of two sets under one name, as two folders of the same last name are."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return [f"two sets are called {', '.join(twice)}; rename a folder"] if twice else []
+
+
+def extraction(store: ActivationStore) -> dict[str, Any]:
+    """What made a store, for the identity of the rows that come from it."""
+    spec = store.spec
     return {
-        key: str(item) if isinstance(item, Path) else item
-        for key, item in dataclasses.asdict(value).items()
+        "model": spec.model,
+        "revision": spec.revision,
+        "model_digest": spec.model_digest,
+        "dtype": spec.dtype,
+        "prompt_format": dict(spec.prompt_format),
+        "settings": dict(spec.settings),
+        "machine": dict(spec.machine),
+        "versions": dict(spec.versions),
+        "items": spec.item_digest,
     }

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from extract.pocket_export import export
 from extract.pocket_tokenizer import train_tokenizer, word_table
+from jelicit import figures
 from jelicit.data.pocket_world import tokenizer_texts, world_texts
 from jelicit.pocket.corpus import WORDS, WordEncoder
 from jelicit.pocket.curriculum import Progress, RunConfig, curriculum, pretrain
@@ -46,6 +47,8 @@ class Settings:
         marks: Leave in the " yes"/" no" marks after verdicts; --no-marks is the ablation.
         scale: Multiplies the tokens of every phase.
         out: Run folder; one folder per size and seed inside.
+        ship: Also write the last model trained to this folder (extract/pocket ships with the
+            package).
         workers: Processes that make batches ahead (0: none). Worth it where a GPU trains.
     """
 
@@ -54,6 +57,7 @@ class Settings:
     marks: bool = True
     scale: float = 1.0
     out: Path = Path("runs/pocket")
+    ship: Path | None = None
     workers: int = 0
 
 
@@ -96,14 +100,16 @@ def train_one(
         )
     history = {"settings": dataclasses.asdict(config), "progress": dataclasses.asdict(progress)}
     (folder / "history.json").write_text(json.dumps(history, indent=1, default=str))
-    export(
-        to_llama_state_dict(state),
-        llama_config_dict(config.model),
-        tokenizer.to_str(),
-        folder / "model",
-        trained_length=config.phases[-1].corpus.length,
-        extra={"parameters": param_count(config.model), "seed": seed},
-    )
+    figures.save(figures.training_figure(dataclasses.asdict(progress)), folder / "training")
+    for target in [folder / "model", *([settings.ship] if settings.ship else [])]:
+        export(
+            to_llama_state_dict(state),
+            llama_config_dict(config.model),
+            tokenizer.to_str(),
+            target,
+            trained_length=config.phases[-1].corpus.length,
+            extra={"parameters": param_count(config.model), "seed": seed},
+        )
     return folder
 
 

@@ -24,7 +24,20 @@ import jax
 import numpy as np
 import pandas as pd
 import tyro
-from common import Extractor, ModelSettings, console, prepare
+from common import (
+    EasySet,
+    Extractor,
+    ModelSettings,
+    console,
+    easy_set,
+    extraction,
+    refuse,
+    same_names,
+    say,
+    slug,
+    start,
+    unknown,
+)
 
 from jelicit import __version__, evaluation, figures
 from jelicit.activations import ActivationStore
@@ -32,15 +45,15 @@ from jelicit.data.datasets import Dataset, load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.features import FEATURES, add_feature
 from jelicit.data.items import Item, digest, labels, with_target
+from jelicit.data.prompts import get_format
 from jelicit.data.subsets import balanced_rows
 from jelicit.metrics import group_bootstrap
-from jelicit.probes.methods import METHODS, NEEDS_EASY
-from jelicit.probes.sweep import SweepConfig, SweepData, sweep
+from jelicit.probes.methods import METHODS, NEEDS_EASY, SweepConfig
+from jelicit.probes.sweep import SweepData, sweep
 from jelicit.results import Results, print_table, run_id
 
 DEFAULT_SETS = ("pocket/arithmetic", "pocket/larger_than", "pocket/facts", "pocket/comments")
-DEPENDENT = 0.5
-"""Two labels whose correlation exceeds this in size cannot be told apart by a probe."""
+FEATURE_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +64,18 @@ class Settings:
         run_on: Which language model, and how it runs.
         dataset: Sets by name (pocket/arithmetic, gsm8k, liar, ...), or folders with train.jsonl and
             test.jsonl.
-        features: Features to add to claims: none, sycophancy, punctuation, tense. Sets with two
-            labels of their own (facts and party, comments and topic, LIAR) bring their feature with
-            them: there each label is asked for in turn and the other one is spurious.
+        features: Features to add: none, sycophancy, punctuation, tense. Sets with two labels of
+            their own (facts and party, comments and topic, LIAR) bring their feature with them:
+            there each label is asked for in turn and the other one is spurious.
         layers: Hidden-state indices, or "best": the layer with the best CCS AUROC on the train rows
             without an added feature (an oracle: it looks at train labels).
-        methods: Which methods; see README.
+        methods: Which probes; zero-shot is always there.
         seeds: Number of runs; each draws its own start and its own balanced train rows.
-        train_size: Train rows of a run; None = 80 % of the largest balanced subset.
-        max_rows: Most rows per split that are extracted. Sets of the same size share compiled code.
-        easy: The easy labelled set of easy-to-hard methods; None = the set's own choice.
+        train_size: Train rows of a run, a multiple of 4; None = 80 % of the largest balanced
+            subset.
+        max_rows: Most rows per split that are extracted. Sets of one size share compiled code.
+        easy: The easy labelled set of easy-to-hard methods; None = the set's own choice, "none" =
+            do without.
         boot: Bootstrap samples (of whole questions) behind every interval.
         out: Folder of rows and figures.
     """
@@ -77,6 +92,44 @@ class Settings:
     boot: int = 1000
     out: Path = Path("runs/salience")
 
+    @property
+    def fixed_layers(self) -> tuple[int, ...] | None:
+        """The layers asked for by number; None where the best is to be found."""
+        return None if self.layers == ("best",) else tuple(int(layer) for layer in self.layers)
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that cannot work, before anything is loaded.
+
+    Raises:
+        ValueError: Naming every option that is wrong, and what it allows.
+    """
+    problems = unknown("--features", settings.features, ["none", *FEATURES])
+    problems += unknown("--methods", settings.methods, METHODS)
+    if len(set(settings.dataset)) < len(settings.dataset) or not settings.dataset:
+        problems.append(f"--dataset {' '.join(settings.dataset)}: name at least one, each once")
+    numbers = [layer.lstrip("-").isdecimal() for layer in settings.layers]
+    if settings.layers != ("best",) and not (numbers and all(numbers)):
+        problems.append(f"--layers {' '.join(settings.layers)}: give numbers, or best alone")
+    problems += [
+        f"{option} {value}: allowed are whole numbers from {least}"
+        for option, value, least in (
+            ("--seeds", settings.seeds, 1),
+            ("--boot", settings.boot, 1),
+            ("--max-rows", settings.max_rows, 8),
+        )
+        if value < least
+    ]
+    size = settings.train_size
+    if size is not None and (size < 4 or size % 4):
+        problems.append(f"--train-size {size}: allowed are multiples of 4, from 4")
+    if "://" in str(settings.out):
+        problems.append(f"--out {settings.out}: figures are written to a local folder only")
+    refuse(problems)
+
+
+# --- what is measured ----------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
@@ -85,7 +138,7 @@ class Condition:
     Labels go by the names of `Item`: "label" is the set's own, called "truth" in rows.
     """
 
-    dataset: Dataset
+    dataset: str
     feature: str
     format: str
     target: str
@@ -93,59 +146,66 @@ class Condition:
     train: tuple[Item, ...]
     test: tuple[Item, ...]
 
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"{self.dataset}, {self.feature}"
 
-# --- what is measured ----------------------------------------------------------------------------
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All panels of one set.
+
+    Attributes:
+        dataset: The set.
+        plain: Its claims as they are: what layers are chosen on.
+        panels: What is measured.
+        easy: The easy set, if any.
+    """
+
+    dataset: Dataset
+    plain: Condition
+    panels: tuple[Condition, ...]
+    easy: EasySet | None
 
 
-def conditions(name: str, settings: Settings) -> list[Condition]:
-    """The panels of one set."""
+def plan(name: str, settings: Settings) -> Plan:
+    """The panels of one set, with all text loaded and nothing extracted.
+
+    Raises:
+        ValueError: No item has a truth value, or no feature fits the set.
+    """
     dataset = load_dataset(name, max_train=settings.max_rows, max_test=settings.max_rows)
-    others = [target for target in dataset.targets if target != "label"]
-    if others and _phi(dataset, others[0]) < DEPENDENT:
-        return _asked_in_turn(name, others[0], settings)
-    if others and others[0] in dict(dataset.formats) and "claim" not in dataset.formats.values():
-        console.print(
-            f"[yellow]{name}: {others[0]!r} cannot be told apart from the label "
-            f"(correlation {_phi(dataset, others[0]):.2f}); it is measured without it.[/]"
-        )
-    default = dataset.targets[0]
-    plain = {s: tuple(with_target(i, default)) for s, i in dataset.splits.items()}
-    made = []
-    for feature in settings.features:
-        if feature != "none" and dataset.formats[default] != "claim":
-            continue
-        splits = {
-            s: tuple(items if feature == "none" else add_feature(items, feature, seed=0))
-            for s, items in plain.items()
-        }
-        made.append(
-            Condition(
-                dataset=dataset,
-                feature=feature,
-                format=dataset.formats[default],
-                target=default,
-                spurious=None if feature == "none" else feature,
-                train=splits["train"],
-                test=splits["test"],
-            )
-        )
-    return made
+    other = next((t for t in dataset.targets if t != "label"), None)
+    if other is not None and _independent(dataset, other):
+        panels = _asked_in_turn(name, other, settings)
+        plain = replace(panels[0], feature="none", spurious=None)
+    else:
+        if other is not None:
+            say(f"{name}: {other!r} cannot be told apart from the label; left out")
+        plain = _plain(dataset)
+        panels = _with_features(plain, settings.features)
+    wanted = settings.easy or dataset.easy
+    easy = easy_set(wanted, task=dataset.name, max_rows=settings.max_rows)
+    return Plan(dataset=dataset, plain=plain, panels=panels, easy=easy)
 
 
-def _phi(dataset: Dataset, other: str) -> float:
-    """Size of the correlation between the label and another one, where both can vary."""
-    rows = describe(dataset)
-    found = [r["phi"] for r in rows if r["target"] == other and r["split"] == "train"]
-    return abs(float(np.nan_to_num(found[0], nan=1.0))) if found else 1.0
+def _independent(dataset: Dataset, other: str) -> bool:
+    """Whether all four cells of label and other label are there, in train and in test."""
+    cells = [
+        {(item.label, item.alt_labels[other]) for item in with_target(items, other)}
+        for items in (dataset.train, dataset.test)
+    ]
+    return all(len({c for c in found if c[0] is not None}) == 4 for found in cells)
 
 
-def _asked_in_turn(name: str, other: str, settings: Settings) -> list[Condition]:
+def _asked_in_turn(name: str, other: str, settings: Settings) -> tuple[Condition, ...]:
     dataset = load_dataset(
         name, max_train=settings.max_rows, max_test=settings.max_rows, balance=other
     )
-    return [
+    return tuple(
         Condition(
-            dataset=dataset,
+            dataset=dataset.name,
             feature=f"{_named(spurious)}, asked for {_named(target)}",
             format=dataset.formats[target],
             target=target,
@@ -154,7 +214,54 @@ def _asked_in_turn(name: str, other: str, settings: Settings) -> list[Condition]
             test=dataset.test,
         )
         for target, spurious in (("label", other), (other, "label"))
-    ]
+    )
+
+
+def _plain(dataset: Dataset) -> Condition:
+    target = dataset.targets[0]
+    train, test = (tuple(with_target(s, target)) for s in (dataset.train, dataset.test))
+    if not train or not test:
+        raise ValueError(
+            f"{dataset.name}: no item of {'train' if not train else 'test'} has a truth value, so "
+            "there is no truth to find; use a set with labels"
+        )
+    return Condition(
+        dataset=dataset.name,
+        feature="none",
+        format=dataset.formats[target],
+        target=target,
+        spurious=None,
+        train=train,
+        test=test,
+    )
+
+
+def _with_features(plain: Condition, features: Sequence[str]) -> tuple[Condition, ...]:
+    panels = []
+    for feature in features:
+        if feature == "none":
+            panels.append(plain)
+        elif reason := _misfit(plain, feature):
+            say(f"{plain.dataset}: {feature} left out, {reason}")
+        else:
+            train, test = (
+                tuple(add_feature(items, feature, seed=FEATURE_SEED))
+                for items in (plain.train, plain.test)
+            )
+            panels.append(replace(plain, feature=feature, spurious=feature, train=train, test=test))
+    if not panels:
+        raise ValueError(f"{plain.dataset}: no feature of {', '.join(features)} fits; add none")
+    return tuple(panels)
+
+
+def _misfit(plain: Condition, feature: str) -> str:
+    """Why a feature cannot be added to these prompts; "" if it can."""
+    shown = get_format(plain.format).fields
+    if "choice_2" in shown or any("\n" in item.choice for item in plain.train):
+        return "its texts are no single claims"
+    if feature == "sycophancy" and "question" not in shown:
+        return "its prompt shows no question"
+    return ""
 
 
 def _named(label: str) -> str:
@@ -164,37 +271,33 @@ def _named(label: str) -> str:
 # --- one condition -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stores:
-    """The activations of one condition; `easy` is None where the set has no easy set."""
+    """The activations behind one panel; `easy` is None where there is no easy set."""
 
     train: ActivationStore
     test: ActivationStore
     easy: ActivationStore | None
 
 
-def extract_all(condition: Condition, settings: Settings, extractor: Extractor) -> Stores:
-    """Activations of train, test and easy rows, at all layers."""
-    layers = "all" if settings.layers == ("best",) else settings.layers
-    name = f"{condition.dataset.name}-{condition.feature}"
-
-    def store(split: str, items: Sequence[Item]) -> ActivationStore:
-        return extractor.store(f"{name}-{split}", items, condition.format, layers)
-
-    train, test = store("train", condition.train), store("test", condition.test)
-    easy_name = settings.easy or condition.dataset.easy
-    if easy_name is None:
-        return Stores(train, test, None)
-    easy = load_dataset(easy_name, max_train=settings.max_rows)
-    rows = with_target(easy.train, easy.targets[0])
-    default = easy.formats[easy.targets[0]]
-    return Stores(train, test, extractor.store(f"easy-{easy.name}", rows, default, layers))
+def extract_panel(
+    panel: Condition, easy: EasySet | None, layers: Sequence[int], extractor: Extractor
+) -> Stores:
+    """Activations of train, test and easy rows at some layers."""
+    name = f"{panel.dataset}-{panel.feature}"
+    return Stores(
+        train=extractor.store(f"{name}-train", panel.train, panel.format, layers),
+        test=extractor.store(f"{name}-test", panel.test, panel.format, layers),
+        easy=None
+        if easy is None
+        else extractor.store(f"easy-{easy.name}", easy.items, easy.format, layers),
+    )
 
 
-def runs_of(condition: Condition, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+def runs_of(panel: Condition, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     """The train rows of each run, bool [R, N], balanced over label and feature, and the seeds."""
-    label = labels(condition.train, condition.target)
-    other = None if condition.spurious is None else labels(condition.train, condition.spurious)
+    label = labels(panel.train, panel.target)
+    other = None if panel.spurious is None else labels(panel.train, panel.spurious)
     cells = 2 if other is None else 4
     largest = len(balanced_rows(label, other, seed=0))
     size = settings.train_size or max(cells, int(0.8 * largest) // cells * cells)
@@ -204,195 +307,207 @@ def runs_of(condition: Condition, settings: Settings) -> tuple[np.ndarray, np.nd
     return subsets, np.arange(settings.seeds)
 
 
-def measure(
-    condition: Condition, stores: Stores, layers: Sequence[int], settings: Settings
-) -> list[dict[str, Any]]:
-    """All rows of a condition."""
-    subsets, seeds = runs_of(condition, settings)
-    boot = group_bootstrap(jax.random.key(0), [i.group for i in condition.test], settings.boot)
-    targets = tuple(
+def targets_of(panel: Condition) -> tuple[evaluation.Target, ...]:
+    """The asked-for label and, where there is one, the spurious one."""
+    return tuple(
         evaluation.Target(
             name=_named(name),
             role=role,
-            train=labels(condition.train, name),
-            test=labels(condition.test, name),
+            train=labels(panel.train, name),
+            test=labels(panel.test, name),
         )
-        for name, role in ((condition.target, "truth"), (condition.spurious, "spurious"))
+        for name, role in ((panel.target, "truth"), (panel.spurious, "spurious"))
         if name is not None
     )
-    result = fit(condition, stores, layers, settings, subsets, seeds)
-    rows = evaluation.zero_shot_rows(stores.test.log_probs, targets, boot)
+
+
+def measure(
+    panel: Condition, stores: Stores, layers: Sequence[int], settings: Settings
+) -> list[dict[str, Any]]:
+    """All rows of a panel."""
+    subsets, seeds = runs_of(panel, settings)
+    boot = group_bootstrap(jax.random.key(0), [i.group for i in panel.test], settings.boot)
+    targets = targets_of(panel)
+    easy_labels = None if stores.easy is None else labels(stores.easy.items)
+    methods = tuple(m for m in settings.methods if stores.easy or m not in NEEDS_EASY)
+    data = SweepData(
+        hard=stores.train.pairs,
+        layers=tuple(layers),
+        subsets=subsets,
+        seeds=seeds,
+        hard_targets=labels(panel.train, panel.target),
+        easy=None if stores.easy is None else stores.easy.pairs,
+        easy_labels=easy_labels,
+        hard_ids=[item.id for item in panel.train],
+        easy_ids=None if stores.easy is None else [item.id for item in stores.easy.items],
+        rows_name=f"{panel.dataset} train rows",
+    )
+    result = sweep(data, SweepConfig(methods=methods)) if methods else None
+    rows = []
     for layer in layers:
         bench = evaluation.Bench(
             hard=stores.train.pairs(layer),
             test=stores.test.pairs(layer),
             easy=None if stores.easy is None else stores.easy.pairs(layer),
-            easy_labels=None if stores.easy is None else easy_labels(stores.easy),
+            easy_labels=easy_labels,
             targets=targets,
             boot=boot,
         )
         salience = {t.role: evaluation.salience_of(bench.hard, t.train) for t in targets}
-        found = evaluation.method_rows(result, layer, bench, subsets=subsets, seeds=seeds.tolist())
-        rows += [_with_salience(row, salience) for row in found]
-    first = layers[0]
-    rows = [row if row["layer"] >= 0 else _like_layer(row, rows, first) for row in rows]
-    return [
-        {
-            "dataset": condition.dataset.name,
-            "feature": condition.feature,
-            "asked": _named(condition.target),
-            "model": settings.run_on.model,
-            "n_test": len(condition.test),
-            **row,
-        }
-        for row in rows
-    ]
+        found = evaluation.zero_shot_rows(stores.test.log_probs, targets, boot)
+        if result is not None:
+            found += evaluation.method_rows(
+                result, layer, bench, subsets=subsets, seeds=seeds.tolist()
+            )
+        rows += [
+            {
+                "dataset": panel.dataset,
+                "feature": panel.feature,
+                "asked": _named(panel.target),
+                "model": stores.train.spec.model,
+                "n_test": len(panel.test),
+                "salience_truth": salience["truth"],
+                "salience_feature": salience.get("spurious", float("nan")),
+                **row,
+                "layer": layer,
+            }
+            for row in found
+        ]
+    return rows
 
 
-def _with_salience(row: dict[str, Any], salience: dict[str, float]) -> dict[str, Any]:
-    return {
-        **row,
-        "salience_truth": salience["truth"],
-        "salience_feature": salience.get("spurious", float("nan")),
+# --- the layer -----------------------------------------------------------------------------------
+
+
+def choose_layer(
+    plain: Condition, settings: Settings, extractor: Extractor, results: Results
+) -> int:
+    """The layer of the best CCS AUROC on plain train rows; read back where it was found before."""
+    store = extractor.store(f"{plain.dataset}-none-train", plain.train, plain.format, None)
+    chosen = {
+        "choice": "CCS AUROC on plain train rows",
+        "extraction": extraction(store),
+        "seeds": settings.seeds,
+        "train_size": settings.train_size,
+        "sweep": asdict(SweepConfig(methods=("ccs",))),
     }
-
-
-def _like_layer(row: dict[str, Any], rows: list[dict[str, Any]], layer: int) -> dict[str, Any]:
-    """A zero-shot row with the salience of the first layer, so that plots can place it."""
-    other = next(r for r in rows if r["layer"] == layer)
-    return {**row, **{k: other[k] for k in ("salience_truth", "salience_feature")}}
-
-
-def easy_labels(store: ActivationStore) -> np.ndarray:
-    """Labels of an easy store's items."""
-    return labels(store.items, "label")
-
-
-def fit(
-    condition: Condition,
-    stores: Stores,
-    layers: Sequence[int],
-    settings: Settings,
-    subsets: np.ndarray,
-    seeds: np.ndarray,
-) -> Any:
-    """All probes of a condition in one sweep."""
-    methods = settings.methods
-    if stores.easy is None:
-        methods = tuple(method for method in methods if method not in NEEDS_EASY)
-    return sweep(
-        SweepData(
-            hard=stores.train.pairs,
-            layers=tuple(layers),
-            subsets=subsets,
-            seeds=seeds,
-            hard_targets=labels(condition.train, condition.target),
-            easy=None if stores.easy is None else stores.easy.pairs,
-            easy_labels=None if stores.easy is None else easy_labels(stores.easy),
-            hard_ids=[item.id for item in condition.train],
-            rows_name=f"{condition.dataset.name} train rows",
-        ),
-        SweepConfig(methods=methods),
+    name = run_id(chosen, store.spec.item_digest, __version__)
+    if not results.has(name):
+        subsets, seeds = runs_of(plain, settings)
+        hard = {layer: store.pairs(layer) for layer in store.spec.layers if layer > 0}
+        label = labels(plain.train, plain.target)
+        areas = evaluation.ccs_by_layer(hard, label, subsets=subsets, seeds=seeds)
+        results.write(
+            name, [{"layer": layer, "auroc": area} for layer, area in areas.items()], chosen
+        )
+    areas = results.read(name).set_index("layer")["auroc"].to_dict()
+    best = max(areas, key=areas.__getitem__)
+    shown = ", ".join(f"{layer}: {area:.2f}" for layer, area in areas.items())
+    say(
+        f"{plain.dataset}: layer {best} (best CCS AUROC on train rows without a feature; by layer "
+        f"{shown})"
     )
-
-
-def choose_layers(plain: Condition, stores: Stores, settings: Settings) -> tuple[int, ...]:
-    """The layers asked for; "best" is the layer of the best CCS AUROC on plain train rows."""
-    if settings.layers != ("best",):
-        return stores.train.spec.layers
-    subsets, seeds = runs_of(plain, settings)
-    hard = {layer: stores.train.pairs(layer) for layer in stores.train.spec.layers if layer > 0}
-    label = labels(plain.train, plain.target)
-    by_layer = evaluation.ccs_by_layer(hard, label, subsets=subsets, seeds=seeds)
-    best = max(by_layer, key=by_layer.__getitem__)
-    shown = ", ".join(f"{layer}: {area:.2f}" for layer, area in by_layer.items())
-    console.print(f"{plain.dataset.name}: layer {best} (CCS AUROC on train rows by layer: {shown})")
-    return (best,)
+    return best
 
 
 # --- the whole -----------------------------------------------------------------------------------
 
 
-def identity(condition: Condition, stores: Stores, layers: Sequence[int], settings: Settings):
-    """Every setting behind the rows of a condition, and the digest of its data."""
-    digests = [digest(condition.train), digest(condition.test)]
-    chosen = {
-        "experiment": "salience",
-        "condition": [condition.dataset.name, condition.feature, condition.target],
-        "format": condition.format,
-        "layers": list(layers),
-        "model_digest": stores.train.spec.model_digest,
-        "extraction": dict(stores.train.spec.settings),
-        "dtype": stores.train.spec.dtype,
-        "easy": None if stores.easy is None else stores.easy.spec.item_digest,
-        "seeds": settings.seeds,
-        "train_size": settings.train_size,
-        "boot": settings.boot,
-        "sweep": asdict(SweepConfig(methods=settings.methods)),
-    }
-    return chosen, run_id(chosen, "/".join(digests), __version__)
-
-
-def run_condition(
-    condition: Condition,
-    layers: Sequence[int] | None,
+def run_panel(
+    panel: Condition,
+    easy: EasySet | None,
+    layers: Sequence[int],
     settings: Settings,
     extractor: Extractor,
     results: Results,
-) -> tuple[str, tuple[int, ...]]:
-    """Extract, fit and measure one condition unless its rows are there; its run id and layers."""
-    stores = extract_all(condition, settings, extractor)
-    if layers is None:
-        plain = replace(condition, spurious=None)
-        layers = choose_layers(plain, stores, settings)
-    chosen, name = identity(condition, stores, layers, settings)
-    title = f"{condition.dataset.name}, {condition.feature}"
+) -> str:
+    """Extract, fit and measure one panel unless its rows are there; returns its run id."""
+    stores = extract_panel(panel, easy, layers, extractor)
+    chosen = {
+        "experiment": "salience",
+        "dataset": panel.dataset,
+        "feature": panel.feature,
+        "feature_seed": FEATURE_SEED,
+        "asked": _named(panel.target),
+        "layers": list(stores.train.spec.layers),
+        "layer_choice": "given" if settings.fixed_layers else "best CCS on train rows (oracle)",
+        "extraction": {
+            "train": extraction(stores.train),
+            "test": extraction(stores.test),
+            "easy": None if stores.easy is None else extraction(stores.easy),
+        },
+        "seeds": settings.seeds,
+        "train_size": settings.train_size,
+        "max_rows": settings.max_rows,
+        "boot": settings.boot,
+        "sweep": asdict(SweepConfig(methods=settings.methods)),
+    }
+    name = run_id(chosen, digest([*panel.train, *panel.test]), __version__)
+    spelled = f"{stores.train.spec.texts['byte_share']:.0%} of its letters spelled one by one"
     if results.has(name):
-        console.print(f"{title}: reused (run {name}, same settings)")
-        return name, tuple(layers)
-    if stores.easy is None:
-        console.print(f"{title}: no easy set, so no {', '.join(sorted(NEEDS_EASY))}")
+        say(f"{panel.title}: reused (run {name}, same settings); {spelled}")
+        return name
     started = time.perf_counter()
-    results.write(name, measure(condition, stores, layers, settings), chosen)
-    spelled = stores.train.spec.texts["byte_share"]
-    console.print(
-        f"{title}: layer {', '.join(map(str, layers))}, {time.perf_counter() - started:.1f} s"
-        f" (run {name}); {spelled:.0%} of the text spelled in bytes"
-    )
-    return name, tuple(layers)
+    results.write(name, measure(panel, stores, stores.train.spec.layers, settings), chosen)
+    seconds = time.perf_counter() - started
+    say(f"{panel.title}: fitted and measured in {seconds:.1f} s (run {name}); {spelled}")
+    return name
 
 
-def draw(rows: Any, folder: Path) -> list[Path]:
-    """One figure per set, and one that orders all features by salience."""
+def run_set(plan: Plan, settings: Settings, extractor: Extractor, results: Results) -> list[str]:
+    """All panels of one set; their run ids."""
+    features = [p.spurious for p in plan.panels if p.spurious in FEATURES]
+    shown = describe(plan.dataset)
+    for feature in features:
+        rows = describe(replace(plan.dataset, train=plan.plain.train), features=[str(feature)])
+        shown += [row for row in rows if row["target"] == feature]
+    console.print(table(shown))
+    if plan.easy is None:
+        say(f"{plan.dataset.name}: no easy set, so no {', '.join(sorted(NEEDS_EASY))}")
+    layers = settings.fixed_layers
+    if layers is None:
+        choices = Results(results_folder(settings, "layers"))
+        layers = (choose_layer(plan.plain, settings, extractor, choices),)
+    return [
+        run_panel(panel, plan.easy, layers, settings, extractor, results) for panel in plan.panels
+    ]
+
+
+def results_folder(settings: Settings, name: str) -> Path:
+    """Where rows of one sort are kept."""
+    return settings.out / name
+
+
+def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Per layer: one figure per set, and one that orders all features by salience."""
     made = []
-    for name in dict.fromkeys(rows["dataset"]):
-        figure = figures.salience_figure(rows, name)
-        made += figures.save(figure, folder / f"salience-{name.replace('/', '-')}")
-    if rows["salience_feature"].notna().any():
+    per_set = rows.groupby("dataset", sort=False)["layer"].unique()
+    for dataset, layers in per_set.items():
+        for layer in layers:
+            suffix = f"-layer{layer}" if len(layers) > 1 else ""
+            panel = rows[(rows["dataset"] == dataset) & (rows["layer"] == layer)]
+            figure = figures.salience_figure(panel, str(dataset))
+            made += figures.save(figure, folder / f"salience-{slug(str(dataset))}{suffix}")
+    if per_set.map(len).max() == 1 and bool(rows["salience_feature"].notna().to_numpy().any()):
         made += figures.save(figures.salience_scatter(rows), folder / "salience-all")
     return made
 
 
 def main(settings: Settings) -> None:
+    check(settings)
+    plans = [plan(name, settings) for name in settings.dataset]
+    refuse(same_names([p.dataset.name for p in plans]))
     extractor = Extractor(settings.run_on)
-    results = Results(settings.out / "rows")
-    names = []
-    for name in settings.dataset:
-        panels = conditions(name, settings)
-        console.print(table(describe(panels[0].dataset)))
-        layers = None
-        for condition in panels:
-            run, layers = run_condition(condition, layers, settings, extractor, results)
-            names.append(run)
+    results = Results(results_folder(settings, "rows"))
+    names = [name for p in plans for name in run_set(p, settings, extractor, results)]
     rows = pd.concat([results.read(name) for name in names], ignore_index=True)
-    for dataset in dict.fromkeys(rows["dataset"]):
-        print_table(rows[rows["dataset"] == dataset], title=dataset)
+    for place, panel in rows.groupby(rows["dataset"] + ", layer " + rows["layer"].astype(str)):
+        print_table(panel, title=f"AUROC: {place}")
     made = draw(rows, settings.out)
-    console.print(f"rows: {settings.out / 'rows'} ({len(rows)} of this command)")
+    say(f"rows: {results_folder(settings, 'rows')} ({len(rows)} of this command)")
     for path in made:
-        console.print(f"figure: {path}")
+        say(f"figure: {path}")
 
 
 if __name__ == "__main__":
-    prepare()
-    main(tyro.cli(Settings, description=__doc__))
+    start(main, Settings, about=__doc__)

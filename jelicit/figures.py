@@ -1,4 +1,4 @@
-"""Figures of the salience challenge and of layers, from tidy result rows.
+"""Figures of the salience challenge and of layers from tidy result rows, and of pretraining.
 
 Figures are built without pyplot and without touching Matplotlib's global settings; a method's name
 and group come from `jelicit.method_names`.
@@ -63,6 +63,7 @@ class Look(NamedTuple):
 # Okabe and Ito's colours, distinguishable with any colour vision.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#E69F00"
 GREY = "#555555"
+LINES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, "black", "#56B4E9")
 ROLES = {
     "truth": Look("truth (asked for)", BLUE, "o", -0.17),
     "spurious": Look("spurious feature", VERMILLION, "^", 0.17),
@@ -77,7 +78,7 @@ GROUP_COLORS = {
 POINT = ("method", "role", "orientation", "seed", "auroc")
 MARKERS = "os^Dvp*XP<>hd8"
 SIGN_NOTES = {
-    "oracle": "* sign chosen with labels of the task (oracle)",
+    "oracle": "* sign chosen with the train labels of the column itself (oracle)",
     "easy": "* sign chosen on the easy labelled set",
 }
 
@@ -194,6 +195,65 @@ def layers_figure(rows: Rows, *, orientation: str = "oracle") -> Figure:
                 axes.set_title(f"{readable(dataset)}, {readable(feature)}\n{ROLES[role].name}")
                 axes.set(xlabel="layer", ylabel="AUROC")
         _finish(figure, rows, handles=_group_handles(rows))
+    return figure
+
+
+def training_figure(progress: Mapping[str, Any]) -> Figure:
+    """How pretraining of the pocket model went: loss, and every measured accuracy, over tokens.
+
+    Thin vertical lines mark where a phase of the curriculum ended.
+
+    Args:
+        progress: `jelicit.pocket.curriculum.Progress` as a mapping: `losses` [[tokens, loss], ...]
+            and `measures`, one mapping per measurement with `phase`, `tokens` and accuracies named
+            "<group>/<what>".
+
+    Raises:
+        ValueError: nothing was measured yet.
+    """
+    measures = pd.DataFrame(progress["measures"])
+    if measures.empty:
+        raise ValueError("progress holds no measures: nothing to draw yet.")
+    groups: dict[str, list[str]] = {}
+    for name in measures.columns:
+        if "/" in name:
+            groups.setdefault(name.split("/")[0], []).append(name)
+    ends = {entry["phase"]: entry["tokens"] for entry in progress["measures"]}
+    with _style():
+        figure = _figure(height=1.0 + 1.5 * (1 + len(groups)))
+        panels = np.asarray(figure.subplots(1 + len(groups), 1, sharex=True, squeeze=False))[:, 0]
+        tokens, losses = np.asarray(progress["losses"], float).T
+        panels[0].plot(tokens / 1e6, losses, color="black", lw=0.8)
+        panels[0].set(ylabel="loss (nats)", ylim=(0, float(np.quantile(losses, 0.99))))
+        for axes, (group, names) in zip(panels[1:], groups.items(), strict=True):
+            for number, name in enumerate(names):
+                axes.plot(
+                    measures["tokens"] / 1e6,
+                    measures[name],
+                    marker=MARKERS[number],
+                    ms=3,
+                    lw=0.9,
+                    color=LINES[number % len(LINES)],
+                    label=name.split("/")[1].replace("_", " "),
+                )
+            axes.set(ylabel=f"{group.replace('_', '-')} accuracy", ylim=(0, 1.03))
+            axes.axhline(0.5, color=GREY, lw=0.6, ls=":")
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        for axes in panels:
+            for end in list(ends.values())[:-1]:
+                axes.axvline(end / 1e6, color=GREY, lw=0.5)
+            axes.set_xlim(0, tokens.max() / 1e6)
+        for phase, end in ends.items():
+            panels[0].annotate(
+                f"{phase} ",
+                (end / 1e6, 1.0),
+                xycoords=("data", "axes fraction"),
+                ha="right",
+                va="bottom",
+                fontsize=6.5,
+                color=GREY,
+            )
+        panels[-1].set_xlabel("million tokens")
     return figure
 
 

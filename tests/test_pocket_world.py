@@ -78,7 +78,7 @@ def test_comments_are_rude_or_about_food_by_their_words():
 
 def test_the_better_response_of_a_pair_is_the_right_one():
     for item in dataset_items("pairs", "test"):
-        best = item.choice if item.label else item.choice_2
+        best = str(item.choice if item.label else item.choice_2)
         if "=" in item.choice:
             left, right = best.rstrip(".").split(" = ")
             assert eval(left) == int(right)
@@ -158,9 +158,12 @@ def test_held_out_facts_are_stated_but_never_marked():
     for document in _sample(Mix(plain=1.0, checked=0.5), 6000):
         for line in document.splitlines():
             match = re.match(r"The (\w+) of (\w+) is (\w+)\.( yes| no)?$", line)
-            if match and match.groups()[:2] in keys:
-                (marked if match.group(4) else stated).add(match.groups()[:2])
-                assert lex.FACTS[match.groups()[:2]] == match.group(3)
+            if match is None:
+                continue
+            relation, land, value, mark = match.groups()
+            if (relation, land) in keys:
+                (marked if mark else stated).add((relation, land))
+                assert lex.FACTS[relation, land] == value
     assert stated == keys
     assert not marked
 

@@ -208,6 +208,7 @@ def test_the_same_shapes_compile_nothing_again(result):
         hard_targets=labels,
         easy=easy,
         easy_labels=easy_labels,
+        rows_name="rows of another set",
     )
     rates = dataclasses.replace(
         CONFIG, ccs_learning_rate=0.02, weight_decay=0.0, easy_share=0.1, temperature=0.3
@@ -232,7 +233,7 @@ def test_no_array_holds_the_hidden_states_once_per_run(method):
     pairs, labels, _ = planted(n, d, seed=0)
     hard, labels = Pairs(*map(jnp.asarray, pairs)), jnp.asarray(labels, jnp.float32)
     rows = jnp.ones((runs, n), bool)
-    args = {"divisor": "paper", "name": "rows"}
+    args = {"divisor": "paper"}
     statistics: Any = sweep_module._run_normalisers
     assert most_elements(statistics.lower(hard, rows * 1.0, **args)) <= runs * max(n, d)
     lowered = sweep_module._fit_runs.lower(

@@ -10,6 +10,7 @@ The order matters: judges other than truth come in only once the truth is known,
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -51,12 +52,14 @@ class Phase:
         corpus: What it reads.
         tokens: Most tokens it reads (padding counted), in millions.
         gate: Measure -> least value; the phase ends once all hold. Empty: only the tokens end it.
-        anneal: Whether the learning rate falls linearly to zero over the phase.
+        rate: Multiplies the optimiser's learning rates.
+        anneal: Whether the rate falls linearly to zero over the phase.
     """
 
     corpus: CorpusConfig
     tokens: float
     gate: Mapping[str, float] = field(default_factory=dict)
+    rate: float = 1.0
     anneal: bool = False
 
     @property
@@ -73,69 +76,49 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase, ...]:
         scale: Multiplies every phase's tokens; small values make a quick, ignorant model.
     """
     on = 1.0 if marks else 0.0
-    base = Mix(checked=0.3 * on, marked=0.35 * on)
-    known = ("arithmetic", "larger_than", "facts")
+    base = Mix(plain=1.0, checked=0.5 * on, marked=0.35 * on)
+    claims = replace(
+        base,
+        plain=0.35,
+        header=0.0,
+        targeted=0.0,
+        feature=0.0,
+        kinds=("arithmetic", "larger_than", "facts"),
+    )
+    everything = replace(base, plain=0.2, header=0.5, judges=JUDGES)
     phases = (
-        # Facts are read before anything is judged.
+        # What is true is read before anything is judged.
         (
-            CorpusConfig(name="lines", length=128, rows=32, mix=replace(base, plain=1.0)),
-            4,
+            "lines",
+            128,
+            2.0,
+            base,
+            1.0,
             {f"stated/{kind}": 0.97 for kind in ("arithmetic", "facts")},
         ),
+        # Whether two values are equal is hard to learn, and lines ask it most often per token.
+        ("checks", 128, 4.0, replace(base, checked=0.8 * on), 0.5, {"checked/arithmetic": 0.95}),
         # Truth alone, in one kind of prompt: too many kinds at once, and none is learned.
         (
-            CorpusConfig(
-                name="truth",
-                length=128,
-                rows=32,
-                mix=replace(base, plain=0.3, header=0.0, targeted=0.0, feature=0.0, kinds=known),
-            ),
-            12,
-            {
-                "zero_shot/arithmetic": 0.95,
-                "zero_shot/larger_than": 0.95,
-                "zero_shot/facts_claim": 0.95,
-            },
+            "truth",
+            128,
+            4.0,
+            claims,
+            0.5,
+            {f"zero_shot/{kind}": 0.95 for kind in ("arithmetic", "larger_than")},
         ),
-        (
-            CorpusConfig(
-                name="targets",
-                length=128,
-                rows=32,
-                mix=replace(base, plain=0.2, header=0.1, targeted=0.6, feature=0.1, kinds=known),
-            ),
-            8,
-            {f"zero_shot/{kind}": 0.9 for kind in ("facts", "comments", "commands", "pairs")},
-        ),
-        (
-            CorpusConfig(
-                name="judges",
-                length=256,
-                rows=16,
-                mix=replace(base, plain=0.2, header=0.6, judges=JUDGES),
-            ),
-            6,
-            {},
-        ),
-        (
-            CorpusConfig(
-                name="anneal",
-                length=512,
-                rows=8,
-                mix=replace(base, plain=0.2, header=0.3, judges=JUDGES, long=0.2),
-            ),
-            8,
-            {},
-        ),
+        ("judges", 128, 3.0, everything, 0.4, {}),
+        ("anneal", 256, 3.0, replace(everything, header=0.3), 0.4, {}),
     )
     return tuple(
         Phase(
-            corpus=corpus,
+            corpus=CorpusConfig(name=name, length=length, rows=4096 // length, mix=mix),
             tokens=tokens * scale,
+            rate=rate,
             gate=gate,
-            anneal=corpus.name == "anneal",
+            anneal=name == "anneal",
         )
-        for corpus, tokens, gate in phases
+        for name, length, tokens, mix, rate, gate in phases
     )
 
 
@@ -157,7 +140,7 @@ class RunConfig:
     phases: tuple[Phase, ...]
     seed: int = 0
     stack: int = 50
-    measure_every: int = 300
+    measure_every: int = 400
 
     def __post_init__(self) -> None:
         if self.measure_every % self.stack:
@@ -189,12 +172,9 @@ class Progress:
 
 
 def _rates(phase: Phase, first: int, count: int) -> np.ndarray:
-    steps = np.arange(first, first + count)
-    return (
-        np.float32(1.0) - steps.astype(np.float32) / phase.steps
-        if phase.anneal
-        else np.ones(count, np.float32)
-    )
+    """The learning rate's factor at each of ``count`` steps."""
+    left = 1.0 - np.arange(first, first + count) / phase.steps if phase.anneal else np.ones(count)
+    return (phase.rate * left).astype(np.float32)
 
 
 def _gate_open(phase: Phase, measures: Mapping[str, float]) -> bool:
@@ -220,12 +200,17 @@ def pretrain(
         folder: Where checkpoints go.
         workers: Processes that make batches ahead; 0 for none.
         report: Called after every dispatch.
+
+    Raises:
+        ValueError: ``folder`` holds checkpoints of a run with other settings; names those that
+            differ.
     """
     state = init_state(config.model, config.optimiser, config.seed)
     restored = restore_checkpoint(folder, state)
     progress = Progress()
     if restored is not None:
         state, saved = restored
+        _same_run(folder, saved.pop("run", _settings(config)), config)
         progress = Progress(**saved)
     stream = BatchStream(encode, config.seed, workers=workers)
     try:
@@ -234,6 +219,35 @@ def pretrain(
     finally:
         stream.close()
     return state, progress
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """Everything that decides how a run goes on, as a checkpoint's JSON gives it back."""
+    # Model and optimiser are checked where checkpoints are read.
+    plain = dataclasses.asdict(config)
+    return json.loads(json.dumps({k: plain[k] for k in plain if k not in ("model", "optimiser")}))
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict | list):
+        return {name: value}
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    return {k: v for key, item in inner for k, v in _flat(item, f"{name}.{key}").items()}
+
+
+def _same_run(folder: Path, found: Any, config: RunConfig) -> None:
+    there, asked = _flat(found), _flat(_settings(config))
+    different = [
+        f"{name[1:]}: {there.get(name)} in the checkpoint, {asked.get(name)} asked for"
+        for name in there | asked
+        if there.get(name) != asked.get(name)
+    ]
+    if different:
+        more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
+        raise ValueError(
+            f"checkpoint in {folder} is of another run ({'; '.join(different[:5])}{more}); "
+            "use the same settings or another folder"
+        )
 
 
 def _run_phase(
@@ -265,6 +279,7 @@ def _run_phase(
             done = done or _gate_open(phase, measures)
             if done:
                 progress.phase, progress.step = progress.phase + 1, 0
-            save_checkpoint(folder, state, dataclasses.asdict(progress))
+            record = {**dataclasses.asdict(progress), "run": _settings(config)}
+            save_checkpoint(folder, state, record)
         report(progress, config)
     return state

@@ -167,11 +167,25 @@ def stated_accuracy(logits: LogitsFn, encode: WordEncoder, kind: str) -> float:
     return float(np.mean(np.argmax(np.asarray(logits(tokens, lengths)), axis=-1) == answers))
 
 
+def checked_accuracy(logits: LogitsFn, encode: WordEncoder, kind: str) -> float:
+    """Share of lines about held-out questions ("7 + 5 = 13") that " yes" or " no" judges rightly.
+
+    For "arithmetic" and "facts", where half of the lines are wrong.
+    """
+    items = dataset_items(kind, "test")
+    lines = [item.choice.split(" said: ")[-1] for item in items]
+    tokens, lengths = _pad([[encode.bos, *encode(line)] for line in lines])
+    [yes], [no] = encode(" yes"), encode(" no")
+    right = labels(items) == 1
+    return accuracy(logits, Prompts(tokens, lengths, (yes, no), right))
+
+
 def measure(logits: LogitsFn, encode: WordEncoder) -> dict[str, float]:
-    """All of the above by name: ``stated/<kind>``, ``zero_shot/<kind>``, ``few_shot/<judge>``."""
+    """All of the above by name: stated/, checked/ and zero_shot/<kind>, few_shot/<judge>."""
     found = {}
     for kind in ("arithmetic", "facts"):
         found[f"stated/{kind}"] = stated_accuracy(logits, encode, kind)
+        found[f"checked/{kind}"] = checked_accuracy(logits, encode, kind)
     for kind in ZERO_SHOT_KINDS:
         found[f"zero_shot/{kind}"] = zero_shot_accuracy(logits, encode, kind)
     found["zero_shot/facts_claim"] = zero_shot_accuracy(logits, encode, "facts", template="claim")

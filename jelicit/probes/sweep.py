@@ -80,19 +80,19 @@ def _fit_runs(
     return jax.vmap(one_run)(seeds, rows, normalisers)
 
 
-@partial(jax.jit, static_argnames=("divisor", "name"))
-def _pooled(raw: Pairs, *, divisor: Divisor, name: str) -> tuple[Normaliser, Pairs]:
+# A normaliser's name is static: a name of the data in here would compile every fit anew per set.
+@partial(jax.jit, static_argnames="divisor")
+def _pooled(raw: Pairs, *, divisor: Divisor) -> tuple[Normaliser, Pairs]:
     """Statistics of the whole pool, and the pool in those coordinates."""
-    pool = fit_normaliser(raw, fitted_on=name, divisor=divisor)
+    pool = fit_normaliser(raw, fitted_on="the whole pool", divisor=divisor)
     return pool, normalise(pool, raw)
 
 
-@partial(jax.jit, static_argnames=("divisor", "name"))
-def _run_normalisers(
-    hard: Pairs, rows: Float[Array, "r n"], *, divisor: Divisor, name: str
-) -> Normaliser:
+@partial(jax.jit, static_argnames="divisor")
+def _run_normalisers(hard: Pairs, rows: Float[Array, "r n"], *, divisor: Divisor) -> Normaliser:
     """Statistics of each subset, in the pool's coordinates."""
-    return jax.vmap(lambda one: fit_normaliser(hard, one, fitted_on=name, divisor=divisor))(rows)
+    fit = partial(fit_normaliser, hard, fitted_on="a run's rows", divisor=divisor)
+    return jax.vmap(fit)(rows)
 
 
 def _distinct(data: SweepData, family: Family) -> tuple[np.ndarray, np.ndarray]:
@@ -169,11 +169,14 @@ class SweepResult:
     """Statistics of all hard rows, stacked [layers, ...]."""
     within_pool: Normaliser
     """Statistics of each run's hard train rows in the pool's coordinates, [layers, runs, ...]."""
+    rows_name: str
+    """What the normalisers call those rows."""
 
     @property
     def normalisers(self) -> Normaliser:
         """Statistics of each run's hard train rows, for hidden states as the model made them."""
-        return jax.vmap(jax.vmap(compose, in_axes=(None, 0)))(self.pool, self.within_pool)
+        stacked = jax.vmap(jax.vmap(compose, in_axes=(None, 0)))(self.pool, self.within_pool)
+        return replace(stacked, fitted_on=self.rows_name)
 
     def probe(self, method: str, *, layer: int, run: int) -> tuple[LinearProbe, Normaliser]:
         """One probe and its normaliser, for `score` and for saving.
@@ -189,7 +192,7 @@ class SweepResult:
         inner = _on_host(lambda leaf: leaf[place, run], self.within_pool)
         outer = _on_host(lambda leaf: leaf[place], self.pool)
         normaliser = compose(outer, inner)
-        name = f"{normaliser.fitted_on}, layer {layer}, run {run}"
+        name = f"{self.rows_name}, layer {layer}, run {run}"
         probe = _on_host(lambda leaf: leaf[place, run], self.probes[method])
         return probe, replace(normaliser, fitted_on=name)
 
@@ -262,6 +265,7 @@ def sweep(data: SweepData, config: SweepConfig | None = None) -> SweepResult:
         info={method: stacked[method][1] for method in config.methods},
         pool=stack(pools),
         within_pool=stack(normalisers),
+        rows_name=data.rows_name,
     )
 
 
@@ -269,18 +273,18 @@ def _fit_layer(
     data: SweepData, layer: int, config: SweepConfig
 ) -> tuple[Normaliser, Normaliser, Fits]:
     """Pool statistics, run normalisers and fits of one layer."""
-    pool, hard = _pooled(_at(data.hard, layer), divisor=config.divisor, name="all hard rows")
+    pool, hard = _pooled(_at(data.hard, layer), divisor=config.divisor)
     shared = Shared(hard, None, None, None)
     if "supervised" in config.methods and data.hard_targets is not None:
         # Rows that no run uses may lack a target; NaN would spoil the loss even at weight zero.
         targets = np.where(data.subsets.any(axis=0), data.hard_targets, 0.5)
         shared = shared._replace(hard_targets=jnp.asarray(targets, hard.pos.dtype))
     if data.easy is not None and NEEDS_EASY & set(config.methods):
-        _, easy = _pooled(_at(data.easy, layer), divisor=config.divisor, name="all easy rows")
+        _, easy = _pooled(_at(data.easy, layer), divisor=config.divisor)
         labels = jnp.asarray(data.easy_labels, easy.pos.dtype)
         shared = shared._replace(easy=easy, easy_labels=labels)
     rows = jnp.asarray(data.subsets, hard.pos.dtype)
-    normalisers = _run_normalisers(hard, rows, divisor=config.divisor, name=data.rows_name)
+    normalisers = _run_normalisers(hard, rows, divisor=config.divisor)
     fits: Fits = {}
     for family in families(config):
         fits |= _fit_family(family, data, layer, shared, normalisers, config)

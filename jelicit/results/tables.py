@@ -33,7 +33,7 @@ def comparison_table(rows: Rows, *, value: str = "auroc", title: str = "") -> Ta
     columns = [(*block, role) for block in _blocks(rows) for role in ("truth", "spurious")]
     table = Table(
         title=title or None,
-        caption="* sign chosen with labels of the task (oracle)"
+        caption="* sign chosen with the train labels of the column itself (oracle)"
         if "oracle" in set(rows["orientation"])
         else None,
         caption_justify="left",

@@ -35,8 +35,9 @@ Document = list[Segment]
 
 JUDGES = ("truth", "sycophancy", "punctuation", "tense", "elm", "noise")
 
-# Shares of the loss: what the model must know weighs most, what only surrounds it least.
-VERDICT, VALUE, TEXT = 1.0, 0.5, 0.1
+# Shares of the loss: what the model must know weighs most. Text that nobody can predict (which
+# question comes next) weighs little: at 0.1 its noise drowned the verdicts.
+VERDICT, VALUE, TEXT = 1.0, 0.5, 0.02
 NOISE = 0.1
 
 
