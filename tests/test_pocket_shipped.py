@@ -1,0 +1,72 @@
+"""The weights that ship with the package: they load as they are, and know what they should."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the shipped model is read by the extract extra")
+
+from safetensors.numpy import load_file  # noqa: E402
+
+import extract as package  # noqa: E402
+from extract.hidden_states import extract  # noqa: E402
+from extract.models import load  # noqa: E402
+from jelicit.data.items import labels  # noqa: E402
+from jelicit.data.pocket_world import dataset_items  # noqa: E402
+from jelicit.data.prompts import FORMATS  # noqa: E402
+from jelicit.pocket.evaluate import DEFAULT_FORMAT  # noqa: E402
+from jelicit.pocket.model import PocketConfig, build, from_llama_state_dict  # noqa: E402
+
+FOLDER = Path(package.__file__).parent / "pocket"
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "larger_than"
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return load("pocket", threads=1)
+
+
+def zero_shot(lm, items, format_name: str, folder: Path) -> float:
+    store = extract(lm, items, FORMATS[format_name], folder, layers=(1,), progress=False)
+    says_true = store.log_probs[:, 0] > store.log_probs[:, 1]
+    return float(np.mean(says_true == (labels(items) == 1)))
+
+
+def test_size_and_heads_suit_a_package_and_a_model_server(lm):
+    assert sum(f.stat().st_size for f in FOLDER.iterdir()) <= 10 * 2**20
+    config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert config["hidden_size"] // config["num_attention_heads"] >= 32
+    assert lm.trained_length == config["trained_length"] >= 128
+
+
+def test_it_is_the_flax_model(lm):
+    fields = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
+    config = PocketConfig(
+        vocab_size=fields["vocab_size"],
+        d_model=fields["hidden_size"],
+        n_layers=fields["num_hidden_layers"],
+        n_heads=fields["num_attention_heads"],
+        d_ff=fields["intermediate_size"],
+    )
+    model = build(config, from_llama_state_dict(load_file(FOLDER / "model.safetensors"), config))
+    ids = np.array([lm.tokenizer("Question: What is 7 + 5?\nClaim: 7 + 5 = 12").input_ids])
+    with torch.no_grad():
+        theirs = lm.model(torch.tensor(ids)).logits.numpy()
+    np.testing.assert_allclose(np.asarray(model(ids)), theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["arithmetic", "larger_than"])
+def test_it_answers_held_out_questions(lm, kind, tmp_path):
+    items = dataset_items(kind, "test")
+    assert zero_shot(lm, items, DEFAULT_FORMAT[kind], tmp_path / "store") >= 0.90
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real larger_than is not beside the project")
+def test_it_answers_the_real_larger_than(lm, tmp_path):
+    from jelicit.data.datasets import load_dataset
+
+    items = load_dataset(REAL).test
+    assert zero_shot(lm, list(items), "claim", tmp_path / "store") >= 0.90
