@@ -122,6 +122,8 @@ def answer(prompt: str) -> tuple[str, str]:
         return (f" {eval(asked.removesuffix(' ='))}", " the")
     if stated := re.findall(r"^The (\w+) of (\w+) is$", asked):
         return (f" {lex.FACTS[stated[0]]}", " the")
+    if "\n" not in asked:  # a line to be checked
+        return (" yes", " no") if is_true(asked) else (" no", " yes")
     if asked.startswith("Task: "):
         [thing] = re.findall(r"^Task: .* (\w+)\n", asked)
         steps = asked.split("Commands:\n")[1].split("\nIs this sequence")[0].splitlines()
