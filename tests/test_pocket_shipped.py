@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the shipped model is read by the extract extra")
 
+import jax.numpy as jnp  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
 import extract as package  # noqa: E402
@@ -55,7 +56,7 @@ def test_it_is_the_flax_model(lm):
     ids = np.array([lm.tokenizer("Question: What is 7 + 5?\nClaim: 7 + 5 = 12").input_ids])
     with torch.no_grad():
         theirs = lm.model(torch.tensor(ids)).logits.numpy()
-    np.testing.assert_allclose(np.asarray(model(ids)), theirs, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(model(jnp.asarray(ids))), theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["larger_than", "comments"])
