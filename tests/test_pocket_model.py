@@ -55,8 +55,10 @@ def _tokens(shape, seed=0, vocab=TINY.vocab_size):
 
 
 def _llama(model: PocketLM):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch", reason="torch comes with the extract extra")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers comes with the extract extra"
+    )
     llama = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(**llama_config_dict(model.config))
     ).eval()
@@ -174,7 +176,7 @@ def test_too_long_a_sequence_is_refused():
 
 @pytest.fixture
 def tokenizer_json():
-    pytest.importorskip("tokenizers")
+    pytest.importorskip("tokenizers", reason="tokenizers comes with the extract extra")
     from extract.pocket_tokenizer import train_tokenizer
 
     return train_tokenizer(["the cat sat; 12 + 5 = 17\n"] * 5, vocab_size=290).to_str()
@@ -182,8 +184,10 @@ def tokenizer_json():
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_exported_folder_loads_in_transformers(tmp_path, monkeypatch, tokenizer_json, tied):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch", reason="torch comes with the extract extra")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers comes with the extract extra"
+    )
     from extract.pocket_export import export
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -59,7 +59,7 @@ def _moved(optimiser: OptimiserConfig) -> dict[str, float]:
 
 
 def test_loss_is_the_weighted_cross_entropy_of_torch():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch comes with the extract extra")
     state, batch = init_state(TINY, PLAIN, seed=0), _first(_batches())
     params = jax.tree.map(lambda x: 5 * x, state.params)  # away from uniform predictions
     model = build(TINY, params)
