@@ -210,7 +210,7 @@ def pretrain(
     progress = Progress()
     if restored is not None:
         state, saved = restored
-        _same_run(folder, saved.pop("run", _settings(config)), config)
+        _same_run(folder, saved.pop("run", {}), config)
         progress = Progress(**saved)
     stream = BatchStream(encode, config.seed, workers=workers)
     try:
