@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jelicit.data.datasets import load_dataset
     from jelicit.data.items import Item
     from jelicit.pairs import Pairs
+    from jelicit.probes.files import FittedProbe, load_probe, save_probe
     from jelicit.probes.linear import LinearProbe, score
     from jelicit.probes.methods import SweepConfig
     from jelicit.probes.normalise import Normaliser
@@ -25,6 +26,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 _HOME = {
     "ActivationStore": "jelicit.activations",
+    "FittedProbe": "jelicit.probes.files",
     "Item": "jelicit.data.items",
     "LinearProbe": "jelicit.probes.linear",
     "Normaliser": "jelicit.probes.normalise",
@@ -33,12 +35,15 @@ _HOME = {
     "SweepData": "jelicit.probes.sweep",
     "SweepResult": "jelicit.probes.sweep",
     "load_dataset": "jelicit.data.datasets",
+    "load_probe": "jelicit.probes.files",
+    "save_probe": "jelicit.probes.files",
     "score": "jelicit.probes.linear",
     "sweep": "jelicit.probes.sweep",
 }
 
 __all__ = [
     "ActivationStore",
+    "FittedProbe",
     "Item",
     "LinearProbe",
     "Normaliser",
@@ -47,6 +52,8 @@ __all__ = [
     "SweepData",
     "SweepResult",
     "load_dataset",
+    "load_probe",
+    "save_probe",
     "score",
     "sweep",
 ]
