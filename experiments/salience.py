@@ -48,7 +48,7 @@ from jelicit.data.items import Item, digest, labels, with_target
 from jelicit.data.prompts import get_format
 from jelicit.data.subsets import balanced_rows
 from jelicit.metrics import group_bootstrap
-from jelicit.probes.methods import METHODS, NEEDS_EASY, SweepConfig
+from jelicit.probes.methods import ALL_METHODS, METHODS, NEEDS_EASY, SweepConfig
 from jelicit.probes.sweep import SweepData, sweep
 from jelicit.results import Results, print_table, run_id
 
@@ -69,7 +69,8 @@ class Settings:
             there each label is asked for in turn and the other one is spurious.
         layers: Hidden-state indices, or "best": the layer with the best CCS AUROC on the train rows
             without an added feature (an oracle: it looks at train labels).
-        methods: Which probes; zero-shot is always there.
+        methods: Which probes; zero-shot is always there. Beside paper A's ten: mean_difference and
+            lda, which learn from the labels as "supervised" does.
         seeds: Number of runs; each draws its own start and its own balanced train rows.
         train_size: Train rows of a run, a multiple of 4; None = 80 % of the largest balanced
             subset.
@@ -105,7 +106,7 @@ def check(settings: Settings) -> None:
         ValueError: Naming every option that is wrong, and what it allows.
     """
     problems = unknown("--features", settings.features, ["none", *FEATURES])
-    problems += unknown("--methods", settings.methods, METHODS)
+    problems += unknown("--methods", settings.methods, ALL_METHODS)
     if len(set(settings.dataset)) < len(settings.dataset) or not settings.dataset:
         problems.append(f"--dataset {' '.join(settings.dataset)}: name at least one, each once")
     numbers = [layer.lstrip("-").isdecimal() for layer in settings.layers]

@@ -29,6 +29,8 @@ METHODS = (
     Method("random_ensemble_e2h", "Random ensemble (E2H)", EASY_TO_HARD),
     Method("pca_ensemble_e2h", "PCA ensemble (E2H)", EASY_TO_HARD),
     Method("supervised", "Supervised", CEILING),
+    Method("mean_difference", "Difference of means", CEILING),
+    Method("lda", "LDA", CEILING),
 )
 
 _BY_KEY = {method.key: method for method in METHODS}

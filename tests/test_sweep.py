@@ -13,14 +13,14 @@ from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
 from jelicit.probes import sweep as sweep_module
 from jelicit.probes.linear import score
-from jelicit.probes.methods import METHODS, SweepConfig, families
+from jelicit.probes.methods import ALL_METHODS, SweepConfig, families
 from jelicit.probes.sweep import SweepData, sweep
 
 N, D, E, R = 90, 24, 50, 5
 LAYERS = (3, 7)
-LABELLED = {"supervised"}
+LABELLED = {"supervised", "mean_difference", "lda"}
 # Few steps: these tests are about runs and not about training. The ensembles are small.
-CONFIG = SweepConfig(ccs_steps=40, bce_steps=60, patience=10, ensemble_size=12)
+CONFIG = SweepConfig(methods=ALL_METHODS, ccs_steps=40, bce_steps=60, patience=10, ensemble_size=12)
 
 
 def two_layers(n: int, *, seed: int, common: float) -> tuple[dict[int, Pairs], np.ndarray]:
@@ -76,15 +76,15 @@ def one_run(data: SweepData, run: int, layer: int) -> SweepData:
 def test_a_sweep_is_its_runs_one_by_one(scores):
     for run, layer in ((0, 3), (2, 3), (4, 7)):
         alone = sweep(one_run(DATA, run, layer), CONFIG).score(layer, HARD[layer])
-        assert set(alone) == set(METHODS)
-        for method in METHODS:
+        assert set(alone) == set(ALL_METHODS)
+        for method in ALL_METHODS:
             assert_close(scores[layer][method][run], alone[method][0])
 
 
 def test_chunks_do_not_change_anything(scores):
     small = dataclasses.replace(CONFIG, memory_budget=40_000)
     chunked = sweep(DATA, small).score(7, HARD[7])
-    for method in METHODS:
+    for method in ALL_METHODS:
         assert_close(scores[7][method], chunked[method])
 
 
@@ -111,11 +111,11 @@ def test_rows_outside_a_subset_do_not_matter(scores):
         assert_close(scores[3][method][run], found[method][0])
 
 
-def test_labels_of_the_task_reach_the_supervised_probe_alone(scores):
+def test_labels_of_the_task_reach_the_labelled_probes_alone(scores):
     rng = np.random.default_rng(0)
     permuted = dataclasses.replace(DATA, hard_targets=rng.permutation(LABELS))
     found = sweep(permuted, CONFIG).score(3, HARD[3])
-    for method in METHODS:
+    for method in ALL_METHODS:
         same = np.array_equal(found[method], scores[3][method])
         assert same == (method not in LABELLED), method
 
@@ -123,7 +123,7 @@ def test_labels_of_the_task_reach_the_supervised_probe_alone(scores):
 def test_easy_labels_reach_no_purely_unsupervised_probe(scores):
     flipped = dataclasses.replace(DATA, easy_labels=1 - EASY_LABELS)
     found = sweep(flipped, CONFIG).score(3, HARD[3])
-    for method in METHODS:
+    for method in ALL_METHODS:
         same = np.array_equal(found[method], scores[3][method])
         assert same == ("e2h" not in method), method
 
@@ -131,10 +131,10 @@ def test_easy_labels_reach_no_purely_unsupervised_probe(scores):
 def test_runs_differ_where_their_seed_or_subset_enters(result):
     # Runs 0 and 1: another seed, one subset. Runs 1 and 2: one seed, another subset.
     by_seed = {"random", "ccs", "e2h", "supervised", "ue_e2h"} | {
-        method for method in METHODS if method.startswith("random")
+        method for method in ALL_METHODS if method.startswith("random")
     }
-    by_subset = set(METHODS) - {"random", "e2h", "random_ensemble_e2h"}
-    for method in METHODS:
+    by_subset = set(ALL_METHODS) - {"random", "e2h", "random_ensemble_e2h"}
+    for method in ALL_METHODS:
         weight = result.probes[method].weight[0]
         assert (not np.array_equal(weight[0], weight[1])) == (method in by_seed), method
         if method != "random_ensemble_consensus":  # its few flips may well be the same
@@ -275,7 +275,7 @@ def test_bad_data_is_refused_before_any_fit(monkeypatch):
     refuses("50 easy rows for 49", easy_labels=EASY_LABELS[1:])
     refuses("must hold 0 and 1, both", easy_labels=np.ones(E))
     refuses("'e2h', 'ue_e2h'.* easy is missing", easy=None)
-    refuses('"supervised" needs hard_targets', hard_targets=None)
+    refuses("'supervised', 'mean_difference', 'lda'. learn from hard_targets", hard_targets=None)
     refuses("methods=", dataclasses.replace(CONFIG, methods=("ccs", "cccs")))
 
 

@@ -15,6 +15,7 @@ from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
 from jelicit.probes.baselines import random_probe
 from jelicit.probes.ccs import fit_ccs
+from jelicit.probes.discriminant import fit_lda, fit_mean_difference
 from jelicit.probes.ensembles import (
     consensus_weights,
     e2h_weights,
@@ -43,6 +44,10 @@ METHODS = (
     "pca_ensemble_consensus",
     "pca_ensemble_e2h",
 )
+PEERS = ("mean_difference", "lda")
+"""Labelled probes that other tools offer; not in paper A."""
+ALL_METHODS = (*METHODS, *PEERS)
+NEEDS_TARGETS = frozenset({"supervised", *PEERS})
 NEEDS_EASY = frozenset({"e2h", "ue_e2h", "random_ensemble_e2h", "pca_ensemble_e2h"})
 
 
@@ -91,6 +96,8 @@ class SweepConfig:
     """Divide ensemble members by the standard deviation of their train scores."""
     pca_steps: int = 100
     """Cap on the iterations of PCA."""
+    lda_shrinkage: Rate = 0.1
+    """Of the covariance within classes, towards a multiple of the identity."""
     divisor: Divisor = "paper"
     """See `fit_normaliser`."""
     memory_budget: int = 2**31
@@ -182,6 +189,26 @@ def _supervised(run: Run, shared: Shared, config: SweepConfig, methods: tuple[st
         descent=_bce_descent(config),
     )
     return {"supervised": fit}
+
+
+def _mean_difference(
+    run: Run, shared: Shared, config: SweepConfig, methods: tuple[str, ...]
+) -> Fits:
+    assert shared.hard_targets is not None
+    fit = fit_mean_difference(shared.hard, run.normaliser, shared.hard_targets, weights=run.rows)
+    return {"mean_difference": fit}
+
+
+def _lda(run: Run, shared: Shared, config: SweepConfig, methods: tuple[str, ...]) -> Fits:
+    assert shared.hard_targets is not None
+    fit = fit_lda(
+        shared.hard,
+        run.normaliser,
+        shared.hard_targets,
+        weights=run.rows,
+        shrinkage=config.lda_shrinkage,
+    )
+    return {"lda": fit}
 
 
 def _ue_e2h(run: Run, shared: Shared, config: SweepConfig, methods: tuple[str, ...]) -> Fits:
@@ -277,6 +304,10 @@ def families(config: SweepConfig) -> list[Family]:
         Family(methods=("ccs",), fit=_ccs, key="ccs"),
         Family(methods=("e2h",), fit=_e2h, key="e2h", by_subset=False),
         Family(methods=("supervised",), fit=_supervised, key="supervised"),
+        Family(
+            methods=("mean_difference",), fit=_mean_difference, key="mean_difference", by_seed=False
+        ),
+        Family(methods=("lda",), fit=_lda, key="lda", by_seed=False),
         Family(methods=("ue_e2h",), fit=_ue_e2h, key="ue_e2h"),
         Family(
             methods=("random_ensemble_consensus",),

@@ -20,8 +20,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 from jelicit.pairs import Pairs, check_finite, check_shapes
 from jelicit.probes.linear import LinearProbe, score_folded
 from jelicit.probes.methods import (
-    METHODS,
+    ALL_METHODS,
     NEEDS_EASY,
+    NEEDS_TARGETS,
     Family,
     Fits,
     Run,
@@ -46,7 +47,7 @@ class SweepData:
     seeds: np.ndarray
     """The seed of each run: integers [R]."""
     hard_targets: np.ndarray | None = None
-    """[N] in [0, 1]; only "supervised" is shown them. 0.5 for an item without a truth value."""
+    """[N] in [0, 1], for labelled methods alone; 0.5 for an item without a truth value."""
     easy: LayerPairs | None = None
     """layer -> pairs [E, d] of the easy items."""
     easy_labels: np.ndarray | None = None
@@ -275,7 +276,7 @@ def _fit_layer(
     """Pool statistics, run normalisers and fits of one layer."""
     pool, hard = _pooled(_at(data.hard, layer), divisor=config.divisor)
     shared = Shared(hard, None, None, None)
-    if "supervised" in config.methods and data.hard_targets is not None:
+    if NEEDS_TARGETS & set(config.methods) and data.hard_targets is not None:
         # Rows that no run uses may lack a target; NaN would spoil the loss even at weight zero.
         targets = np.where(data.subsets.any(axis=0), data.hard_targets, 0.5)
         shared = shared._replace(hard_targets=jnp.asarray(targets, hard.pos.dtype))
@@ -297,12 +298,12 @@ def _at(pairs: LayerPairs, layer: int) -> Pairs:
 
 def check(data: SweepData, config: SweepConfig) -> None:
     """Refuse what `sweep` cannot fit; see there."""
-    unknown = [method for method in config.methods if method not in METHODS]
+    unknown = [method for method in config.methods if method not in ALL_METHODS]
     if unknown or not config.methods:
-        raise ValueError(f"methods={config.methods}; choose some of {list(METHODS)}.")
+        raise ValueError(f"methods={config.methods}; choose some of {list(ALL_METHODS)}.")
     _check_runs(data)
-    if "supervised" in config.methods:
-        _check_targets(data)
+    if NEEDS_TARGETS & set(config.methods):
+        _check_targets(data, [method for method in config.methods if method in NEEDS_TARGETS])
     needing = [method for method in config.methods if method in NEEDS_EASY]
     if needing:
         _check_easy_labels(data, needing)
@@ -356,13 +357,13 @@ def _check_runs(data: SweepData) -> None:
         )
 
 
-def _check_targets(data: SweepData) -> None:
+def _check_targets(data: SweepData, needing: list[str]) -> None:
     n = data.subsets.shape[1]
     if data.hard_targets is None or data.hard_targets.shape != (n,):
         found = "missing" if data.hard_targets is None else f"of shape {data.hard_targets.shape}"
         raise ValueError(
-            f'"supervised" needs hard_targets [{n}], which is {found}. '
-            "Give them, or leave that method out."
+            f"{needing} learn from hard_targets [{n}], which is {found}. "
+            "Give them, or leave those methods out."
         )
     used = data.subsets.any(axis=0)
     bad = np.flatnonzero(used & ~((data.hard_targets >= 0) & (data.hard_targets <= 1)))
