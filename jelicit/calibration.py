@@ -1,0 +1,146 @@
+"""From truth scores to probabilities: Platt scaling, and how far probabilities are off.
+
+A truth score has no unit. Platt scaling learns one on labelled items: it is fitted on train rows
+(or on the easy set, without a label of the task) and applied to test rows.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jelicit.metrics import Labels, Scores
+
+_NEWTON_STEPS = 50
+
+
+class Platt(NamedTuple):
+    """Probability = sigmoid(slope * score + intercept). Leading axes, if any, are runs."""
+
+    slope: Float[Array, "*runs"]
+    intercept: Float[Array, "*runs"]
+
+    def probability(self, scores: Scores) -> Float[Array, "*runs n"]:
+        """Probability of True for scores [..., n]."""
+        scores = jnp.asarray(scores)
+        return jax.nn.sigmoid(self.slope[..., None] * scores + self.intercept[..., None])
+
+
+def fit_platt(scores: Scores, labels: Labels) -> Platt:
+    """Slope and intercept that minimise the cross-entropy on labelled items (Platt 1999).
+
+    Labels are softened to (N1 + 1) / (N1 + 2) and 1 / (N0 + 2), so that separable scores have a
+    finite optimum too. Newton's method on scores of unit spread; the objective is convex.
+
+    Args:
+        scores: truth scores [..., n].
+        labels: [n], 1 or 0; rows with nan are left out.
+
+    Returns:
+        One pair per run; nan where a class is empty or a score is not finite.
+
+    Raises:
+        ValueError: lengths differ, or a label is something other than 0, 1 and nan.
+    """
+    scores = jnp.asarray(scores, float)
+    values = _checked(scores, labels)
+    used = ~np.isnan(values)
+    true, count = values[used].sum(), used.sum()
+    if not 0 < true < count:
+        nothing = jnp.full(scores.shape[:-1], jnp.nan)
+        return Platt(nothing, nothing)
+    soft = np.where(values[used] == 1, (true + 1) / (true + 2), 1 / (count - true + 2))
+    scores = scores[..., used]
+    flat = scores.reshape(-1, scores.shape[-1])
+    slope, intercept = jax.vmap(_newton, in_axes=(0, None))(flat, jnp.asarray(soft, flat.dtype))
+    return Platt(slope.reshape(scores.shape[:-1]), intercept.reshape(scores.shape[:-1]))
+
+
+@jax.jit
+def _newton(
+    scores: Float[Array, " n"], targets: Float[Array, " n"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    centre, spread = scores.mean(), scores.std()
+    spread = jnp.where(spread > 0, spread, 1.0)
+    design = jnp.stack([(scores - centre) / spread, jnp.ones_like(scores)], axis=1)
+
+    def loss(params):
+        logits = (design * params[None]).sum(1)
+        return jnp.mean(jax.nn.softplus(logits) - targets * logits)
+
+    def step(params, _):
+        p = jax.nn.sigmoid((design * params[None]).sum(1))
+        gradient = (design * (p - targets)[:, None]).mean(0)
+        weighted = design * (p * (1 - p))[:, None]
+        hessian = weighted.T @ design / len(scores) + 1e-9 * jnp.eye(2)
+        move = jnp.linalg.solve(hessian, gradient)
+        # Halved until the loss no longer rises: far from the optimum a full step overshoots.
+        sizes = 0.5 ** jnp.arange(12)
+        losses = jax.vmap(lambda size: loss(params - size * move))(sizes)
+        best = jnp.argmin(losses)
+        better = losses[best] < loss(params)
+        return jnp.where(better, params - sizes[best] * move, params), None
+
+    (slope, intercept), _ = jax.lax.scan(step, jnp.zeros(2, scores.dtype), length=_NEWTON_STEPS)
+    slope = slope / spread
+    return slope, intercept - slope * centre
+
+
+def calibration_error(
+    probabilities: Scores, labels: Labels, *, bins: int = 10
+) -> Float[Array, "*runs"]:
+    """Expected calibration error over bins of equal width (Guo et al. 2017, for one class).
+
+    sum_b n_b / n |share of True in b - mean probability in b|; bin b holds the probabilities in
+    (b / bins, (b + 1) / bins], and 0 is in the first.
+
+    Args:
+        probabilities: of True, in [0, 1], [..., n].
+        labels: [n], 1 or 0; rows with nan are left out.
+        bins: how many.
+
+    Raises:
+        ValueError: lengths differ, a label is something other than 0, 1 and nan, bins < 1, or a
+            probability lies outside [0, 1].
+    """
+    if bins < 1:
+        raise ValueError(f"bins is {bins}; allowed: 1 or more")
+    probabilities = jnp.asarray(probabilities, float)
+    values = _checked(probabilities, labels)
+    used = ~np.isnan(values)
+    chosen, truth = probabilities[..., used], jnp.asarray(values[used])
+    if bool(jnp.any((chosen < 0) | (chosen > 1))):
+        raise ValueError("a probability lies outside [0, 1]; scale scores first (`fit_platt`)")
+
+    def one_run(own: Float[Array, " n"]) -> Float[Array, ""]:
+        place = jnp.clip(jnp.ceil(own * bins) - 1, 0, bins - 1).astype(int)
+        return jnp.abs(jnp.zeros(bins).at[place].add(truth - own)).sum() / len(truth)
+
+    return jax.vmap(one_run)(chosen.reshape(-1, len(truth))).reshape(chosen.shape[:-1])
+
+
+def brier_score(probabilities: Scores, labels: Labels) -> Float[Array, "*runs"]:
+    """Mean squared distance of probabilities [..., n] from labels (Brier 1950).
+
+    Raises:
+        ValueError: lengths differ, or a label is something other than 0, 1 and nan.
+    """
+    probabilities = jnp.asarray(probabilities, float)
+    values = _checked(probabilities, labels)
+    used = ~np.isnan(values)
+    chosen = probabilities[..., used]
+    return jnp.mean((chosen - jnp.broadcast_to(values[used], chosen.shape)) ** 2, axis=-1)
+
+
+def _checked(scores: jax.Array, labels: Labels) -> np.ndarray:
+    values = np.asarray(labels, np.float32)
+    if values.shape != scores.shape[-1:]:
+        raise ValueError(
+            f"labels has shape {values.shape}, scores {scores.shape}; give one label per score"
+        )
+    odd = values[~np.isnan(values) & (values != 0) & (values != 1)]
+    if odd.size:
+        raise ValueError(f"labels holds {odd[0]:g}; allowed are 0, 1 and nan (no truth value)")
+    return values
