@@ -1,0 +1,319 @@
+"""Benchmarks: how fast the pooled sweep is, against the loop that one would write instead.
+
+    python experiments/bench.py probes                        # 2,000 pairs of width 4,096
+    python experiments/bench.py probes --n 500 --d 256 --runs 1 8 --json bench.json
+
+Everything is timed in one process on the same data, the contestants taking turns, and the least of
+several repeats counts: other work on the machine only ever adds time. Prints a table, and writes
+JSON where asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from common import console, refuse, say, start
+from rich.table import Table
+
+from jelicit.data.subsets import class_share_rows
+from jelicit.pairs import Pairs
+from jelicit.probes.ccs import fit_ccs
+from jelicit.probes.methods import METHODS, SweepConfig
+from jelicit.probes.normalise import fit_normaliser
+from jelicit.probes.sweep import SweepData, sweep
+from jelicit.probes.training import CCS_DESCENT, Descent
+
+SHARES = (0.0, 0.01, *(round(0.1 * k, 1) for k in range(1, 10)), 0.99, 1.0)
+SEEDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Time probe fits: a careful torch loop, one JAX fit, the pooled sweep, a whole paper's sweep.
+
+    Attributes:
+        what: What to time; probes so far.
+        n: Contrast pairs that a run trains on.
+        d: Width of the hidden states (4096 is Llama-3.1-8B's).
+        runs: Numbers of pooled runs.
+        steps: Steps that are timed.
+        repeats: Times that each contestant is timed; the least counts.
+        whole: Also time paper A's whole imbalance sweep: ten methods, 13 class shares, 3 seeds.
+        json: Where to write the numbers.
+    """
+
+    what: tyro.conf.Positional[Literal["probes"]]
+    n: int = 2000
+    d: int = 4096
+    runs: tuple[int, ...] = (1, 8, 39, 128, 512)
+    steps: int = 60
+    repeats: int = 3
+    whole: bool = True
+    json: Path | None = None
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that cannot work.
+
+    Raises:
+        ValueError: Naming every option that is wrong.
+    """
+    least = {"--n": (settings.n, 20), "--d": (settings.d, 2), "--steps": (settings.steps, 1)}
+    least |= {"--repeats": (settings.repeats, 1), "--runs": (min(settings.runs, default=0), 1)}
+    refuse(
+        [f"{name} {value}: at least {low}" for name, (value, low) in least.items() if value < low]
+    )
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def pairs_like_a_models(n: int, d: int, seed: int) -> tuple[Pairs, np.ndarray]:
+    """Pairs with a few large directions, a verdict mean and a truth direction, and their labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(n) < n // 2
+    world = np.random.default_rng(99)
+    truth, verdict, heavy = (
+        world.normal(size=d),
+        5 * world.normal(size=d),
+        world.normal(size=(8, d)),
+    )
+    content = rng.normal(size=(n, 8)) @ heavy + rng.normal(size=(n, d))
+    signal = np.where(labels, 0.3, -0.3)[:, None] * truth
+    sides = (
+        content + sign * (verdict + signal) + 0.3 * rng.normal(size=(n, d)) for sign in (1, -1)
+    )
+    return Pairs(*(np.float32(side) for side in sides)), labels.astype(np.float64)
+
+
+# --- contestants ---------------------------------------------------------------------------------
+
+
+def least_seconds(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """The least time of each contestant; they take turns. The first turn warms up, uncounted."""
+    found = dict.fromkeys(contestants, float("inf"))
+    for turn in range(repeats + 1):
+        for name, run in contestants.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(run())
+            if turn:
+                found[name] = min(found[name], time.perf_counter() - begin)
+    return found
+
+
+def torch_loop(pairs: Pairs, steps: int, threads: int | None) -> Callable[[], Any]:
+    """CCS of one run as one would write it with care: full batch, no copy of X per step or run.
+
+    The normaliser is folded into the logits, so that runs of other subsets share X here, too.
+    """
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    normaliser = fit_normaliser(pairs, fitted_on="bench")
+    X = [torch.from_numpy(np.array(side)).to(device) for side in pairs]
+    means = [
+        torch.from_numpy(np.array(mean)).to(device)
+        for mean in (normaliser.mean_pos, normaliser.mean_neg)
+    ]
+    scales = [float(normaliser.scale_pos), float(normaliser.scale_neg)]
+
+    def run() -> float:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        w = torch.randn(pairs.pos.shape[1], device=device)
+        w = (w / w.norm()).requires_grad_()
+        b = torch.zeros((), device=device, requires_grad=True)
+        optimiser = torch.optim.AdamW([w, b], lr=0.01, weight_decay=0.01)
+        for _ in range(steps):
+            optimiser.zero_grad(set_to_none=True)
+            p, q = (
+                torch.sigmoid((x @ w - m @ w) / s + b)
+                for x, m, s in zip(X, means, scales, strict=True)
+            )
+            loss = ((p + q - 1) ** 2 + torch.minimum(p, q) ** 2).mean()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_([w, b], 1.0)
+            optimiser.step()
+        return float(loss.detach())
+
+    return run
+
+
+def single_fit(pairs: Pairs, steps: int) -> Callable[[], Any]:
+    """One CCS fit in JAX."""
+    normaliser = fit_normaliser(pairs, fitted_on="bench")
+    X = jax.tree.map(jnp.asarray, pairs)
+    descent = Descent(learning_rate=CCS_DESCENT.learning_rate, steps=steps)
+    fit = jax.jit(lambda key, X, normaliser: fit_ccs(key, X, normaliser, descent=descent)[0])
+    return partial(fit, jax.random.key(0), X, normaliser)
+
+
+def pooled_fits(pairs: Pairs, steps: int, runs: int) -> Callable[[], Any]:
+    """CCS of many runs in one sweep, each with its own subset of the rows."""
+    n = len(pairs.pos)
+    rng = np.random.default_rng(0)
+    subsets = rng.random((runs, n)) < 0.9
+    subsets[:, :2] = True
+    data = SweepData(
+        hard={1: jax.tree.map(jnp.asarray, pairs)},
+        layers=(1,),
+        subsets=subsets,
+        seeds=np.arange(runs),
+    )
+    config = SweepConfig(methods=("ccs",), ccs_steps=steps)
+    return lambda: sweep(data, config).probes
+
+
+def whole_sweep(n: int, d: int) -> tuple[Callable[[], Any], int]:
+    """Paper A's imbalance sweep: ten methods, 13 class shares, 3 seeds; and its number of runs."""
+    pool, labels = pairs_like_a_models(2 * n, d, seed=0)
+    easy, easy_labels = pairs_like_a_models(n, d, seed=1)
+    cells = [(share, seed) for share in SHARES for seed in range(SEEDS)]
+    subsets = np.zeros((len(cells), 2 * n), bool)
+    for row, (share, seed) in enumerate(cells):
+        subsets[row, class_share_rows(labels, share=share, seed=seed)] = True
+    data = SweepData(
+        hard={1: jax.tree.map(jnp.asarray, pool)},
+        layers=(1,),
+        subsets=subsets,
+        seeds=np.array([seed for _, seed in cells]),
+        hard_targets=labels,
+        easy={1: jax.tree.map(jnp.asarray, easy)},
+        easy_labels=easy_labels,
+    )
+    return lambda: sweep(data, SweepConfig(methods=METHODS)).probes, len(cells)
+
+
+def peak_gflops(repeats: int) -> float:
+    """What a large float32 matmul reaches here, at the precision that the fits ask for."""
+    size = 3072
+    X = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)), jnp.float32)
+    product = jax.jit(partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST))
+    seconds = least_seconds({"matmul": lambda: product(X, X)}, repeats)["matmul"]
+    return 2 * size**3 / seconds / 1e9
+
+
+# --- the whole -----------------------------------------------------------------------------------
+
+
+def thread_choices() -> Sequence[int | None]:
+    """Thread counts that the torch loop may choose from."""
+    import torch
+
+    if torch.cuda.is_available():
+        return (None,)
+    cores = len(os.sched_getaffinity(0))
+    return sorted({1, max(1, cores // 2), cores})
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """All numbers, as JSON has them."""
+    pairs, _ = pairs_like_a_models(settings.n, settings.d, seed=0)
+    steps = settings.steps
+    torch_steps = max(1, steps // 6)  # a step of it costs many pooled ones
+    contestants: dict[str, Callable[[], Any]] = {
+        f"torch {threads}": torch_loop(pairs, torch_steps, threads) for threads in thread_choices()
+    }
+    contestants["single"] = single_fit(pairs, steps)
+    seconds = least_seconds(contestants, settings.repeats)
+    torch_ms = 1e3 * min(v for k, v in seconds.items() if k.startswith("torch")) / torch_steps
+    peak = peak_gflops(settings.repeats)
+    pooled_ms, fraction, compile_s = {}, {}, {}
+    for runs in settings.runs:
+        run = pooled_fits(pairs, steps, runs)
+        begin = time.perf_counter()
+        jax.block_until_ready(run())
+        first = time.perf_counter() - begin
+        # With everything that a sweep does once (checks, normalisers, results to the host).
+        taken = least_seconds({"pooled": run}, settings.repeats)["pooled"]
+        compile_s[runs] = first - taken
+        pooled_ms[runs] = 1e3 * taken / (steps * runs)
+        operations = 8 * settings.n * settings.d
+        fraction[runs] = operations / (pooled_ms[runs] * 1e-3) / 1e9 / peak
+        say(f"{runs} runs: {pooled_ms[runs]:.3f} ms per probe-step")
+    result: dict[str, Any] = {
+        "n": settings.n,
+        "d": settings.d,
+        "torch_ms": torch_ms,
+        "single_ms": 1e3 * seconds["single"] / steps,
+        "pooled_ms": pooled_ms,
+        "ratio": {runs: torch_ms / ms for runs, ms in pooled_ms.items()},
+        "peak_gflops": peak,
+        "peak_fraction": fraction,
+        "compile_s": compile_s,
+        "device": _device(),
+    }
+    return result | (_whole(settings, torch_ms) if settings.whole else {})
+
+
+def _whole(settings: Settings, torch_ms: float) -> dict[str, Any]:
+    run, cells = whole_sweep(settings.n, settings.d)
+    begin = time.perf_counter()
+    jax.block_until_ready(run())
+    first = time.perf_counter() - begin
+    begin = time.perf_counter()
+    jax.block_until_ready(run())
+    taken = time.perf_counter() - begin
+    # The loop's fits: 39 of CCS, of UE+E2H (twice the rows) and of the supervised probe, 3 of E2H,
+    # at 1,000 steps each (early stopping shortens both sides alike). PCA and ensembles left out.
+    loop = torch_ms / 1e3 * 1000 * (cells + 2 * cells + cells + SEEDS)
+    return {
+        "sweep_s": taken,
+        "sweep_first_s": first,
+        "torch_sweep_s": loop,
+        "torch_sweep_is": "extrapolated from the time of its steps; without PCA and ensembles",
+        "sweep_ratio": loop / taken,
+    }
+
+
+def _device() -> str:
+    device = jax.devices()[0]
+    return device.device_kind if device.platform != "cpu" else f"{os.cpu_count()} CPU cores"
+
+
+def show(result: dict[str, Any]) -> None:
+    """The table."""
+    table = Table(title=f"{result['n']} pairs of width {result['d']} on {result['device']}")
+    for column in ("what", "ms per probe-step", "times the torch loop", "of the matmul peak"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    table.add_row("torch loop, one run", f"{result['torch_ms']:.2f}", "1.0", "")
+    single = result["single_ms"]
+    table.add_row("one JAX fit", f"{single:.2f}", f"{result['torch_ms'] / single:.1f}", "")
+    for runs, ms in result["pooled_ms"].items():
+        share = f"{result['peak_fraction'][runs]:.0%}"
+        table.add_row(f"pooled, {runs} runs", f"{ms:.3f}", f"{result['ratio'][runs]:.1f}", share)
+    console.print(table)
+    say(f"peak of a large float32 matmul: {result['peak_gflops']:.0f} GFLOP/s")
+    if "sweep_s" in result:
+        say(
+            f"paper A's imbalance sweep: {result['sweep_s']:.1f} s "
+            f"({result['sweep_first_s']:.1f} s with compilation); torch loop "
+            f"{result['torch_sweep_s']:.0f} s ({result['torch_sweep_is']}): "
+            f"{result['sweep_ratio']:.1f} times"
+        )
+
+
+def main(settings: Settings) -> None:
+    check(settings)
+    say(f"load average: {' '.join(f'{load:.2f}' for load in os.getloadavg())}")
+    result = measure(settings)
+    show(result)
+    if settings.json is not None:
+        settings.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        say(f"numbers: {settings.json}")
+
+
+if __name__ == "__main__":
+    start(main, Settings, about=__doc__)

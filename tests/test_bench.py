@@ -1,0 +1,55 @@
+"""The benchmark measures what it says: numbers that fit together, and work that is the same."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the benchmark's torch loop needs the extract extra")
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = [sys.executable, str(ROOT / "experiments/bench.py"), "probes"]
+
+
+def test_numbers_fit_together(tmp_path):
+    words = "--n 60 --d 16 --runs 1 6 --steps 12 --repeats 1 --no-whole --json out.json"
+    done = subprocess.run(
+        [*BENCH, *words.split()], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert set(found["pooled_ms"]) == {"1", "6"}
+    for runs, ms in found["pooled_ms"].items():
+        assert found["ratio"][runs] == pytest.approx(found["torch_ms"] / ms)
+        gflops = 8 * 60 * 16 / (ms * 1e-3) / 1e9
+        assert found["peak_fraction"][runs] == pytest.approx(gflops / found["peak_gflops"])
+    assert "load average" in done.stdout
+
+
+def test_the_torch_loop_descends_the_loss_of_the_pooled_fits(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    import bench
+
+    from jelicit.probes.methods import SweepConfig
+    from jelicit.probes.sweep import SweepData, sweep
+
+    pairs, labels = bench.pairs_like_a_models(200, 32, seed=0)
+    theirs = bench.torch_loop(pairs, 300, 1)()
+    data = SweepData(
+        hard={1: pairs}, layers=(1,), subsets=np.ones((5, 200), bool), seeds=np.arange(5)
+    )
+    ours = np.asarray(sweep(data, SweepConfig(methods=("ccs",), ccs_steps=300)).info["ccs"].loss)
+    # Other starts, one loss: CCS ends in few optima.
+    assert ours.min() * 0.5 <= theirs <= ours.max() * 1.5
+    assert 0.3 < labels.mean() < 0.7
+
+
+def test_settings_that_cannot_work_are_refused_in_one_line():
+    done = subprocess.run([*BENCH, "--n", "3", "--runs", "0"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "--n 3: at least 20" in done.stderr
+    assert "--runs 0: at least 1" in done.stderr
+    assert "Traceback" not in done.stderr
