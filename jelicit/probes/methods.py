@@ -63,6 +63,7 @@ NEEDS_EASY = frozenset({"e2h", "ue_e2h", "random_ensemble_e2h", "pca_ensemble_e2
         "pca_steps",
         "divisor",
         "memory_budget",
+        "devices",
     )
 )
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,8 @@ class SweepConfig:
     """See `fit_normaliser`."""
     memory_budget: int = 2**31
     """Bytes that the runs fitted together may take beside the hidden states; sets the chunks."""
+    devices: int = 1
+    """Devices that share the runs of a chunk; each holds the hidden states. 0 takes all."""
 
 
 class Shared(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from jelicit.pairs import Pairs, check_finite, check_shapes
@@ -109,13 +110,17 @@ def _distinct(data: SweepData, family: Family) -> tuple[np.ndarray, np.ndarray]:
     return first, inverse.reshape(-1)
 
 
-def _chunks(runs: np.ndarray, *, bytes_each: int, budget: int) -> Iterator[tuple[np.ndarray, int]]:
+def _chunks(
+    runs: np.ndarray, *, bytes_each: int, budget: int, devices: int = 1
+) -> Iterator[tuple[np.ndarray, int]]:
     """Cut runs into equal chunks within the budget; the last is filled up with its last run.
 
-    Yields the runs and how many of them count. Equal chunks compile once.
+    Yields the runs and how many of them count. Equal chunks compile once. Several devices share a
+    chunk, so its size is a multiple of their number.
     """
     count = -(-len(runs) // max(1, budget // bytes_each))
     size = -(-len(runs) // count)
+    size = -(-size // devices) * devices
     for begin in range(0, len(runs), size):
         chunk = runs[begin : begin + size]
         yield np.pad(chunk, (0, size - len(chunk)), mode="edge"), len(chunk)
@@ -133,20 +138,38 @@ def _fit_family(
     distinct, place = _distinct(data, family)
     size = family.bytes_each(shared, config)
     # What only decides which functions run, and how often, must not make them compile again.
-    fixed = replace(config, methods=(), memory_budget=0)
+    fixed = replace(config, methods=(), memory_budget=0, devices=0)
     parts = []
-    for chunk, count in _chunks(distinct, bytes_each=size, budget=config.memory_budget):
-        fits = _fit_runs(
+    mesh = _mesh(config)
+    budget = config.memory_budget * mesh.size
+    for chunk, count in _chunks(distinct, bytes_each=size, budget=budget, devices=mesh.size):
+        own = (
             jnp.asarray(data.seeds[chunk].astype(np.uint32)),
             jnp.asarray(data.subsets[chunk]),
             _on_host(lambda leaf: leaf[chunk], normalisers),  # noqa: B023
+        )
+        fits = _fit_runs(
+            *_spread(own, mesh, "runs"),
             shared,
-            jnp.asarray(layer),
+            _spread(jnp.asarray(layer), mesh),
             fixed,
             family=family,
         )
         parts.append(_on_host(lambda leaf: leaf[:count], fits))  # noqa: B023
     return _on_host(lambda *leaves: np.concatenate(leaves)[place], *parts)
+
+
+def _mesh(config: SweepConfig) -> Mesh:
+    """The devices that share runs."""
+    there = jax.local_devices()
+    return Mesh(np.array(there[: config.devices or len(there)]), ("runs",))
+
+
+def _spread(tree: Any, mesh: Mesh, *axes: str) -> Any:
+    """Arrays cut along their first axis over the devices, or (no axis) whole on each of them."""
+    if mesh.size == 1:
+        return tree
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
 
 
 def _on_host(function: Callable[..., np.ndarray], *trees: Any) -> Any:
@@ -284,6 +307,7 @@ def _fit_layer(
         _, easy = _pooled(_at(data.easy, layer), divisor=config.divisor)
         labels = jnp.asarray(data.easy_labels, easy.pos.dtype)
         shared = shared._replace(easy=easy, easy_labels=labels)
+    shared = _spread(shared, _mesh(config))
     rows = jnp.asarray(data.subsets, hard.pos.dtype)
     normalisers = _run_normalisers(hard, rows, divisor=config.divisor)
     fits: Fits = {}
@@ -301,6 +325,10 @@ def check(data: SweepData, config: SweepConfig) -> None:
     unknown = [method for method in config.methods if method not in ALL_METHODS]
     if unknown or not config.methods:
         raise ValueError(f"methods={config.methods}; choose some of {list(ALL_METHODS)}.")
+    if not 0 <= config.devices <= len(jax.local_devices()):
+        raise ValueError(
+            f"devices={config.devices}; this machine has {len(jax.local_devices())} (0 takes all)."
+        )
     _check_runs(data)
     if NEEDS_TARGETS & set(config.methods):
         _check_targets(data, [method for method in config.methods if method in NEEDS_TARGETS])
