@@ -10,11 +10,12 @@ from jelicit.probes.normalise import Normaliser
 from jelicit.probes.training import (
     CCS_DESCENT,
     Descent,
+    QuasiNewton,
     TrainingInfo,
     best_of,
-    descend,
     start,
     to_probe,
+    train,
 )
 
 
@@ -24,7 +25,7 @@ def fit_ccs(
     normaliser: Normaliser,
     *,
     weights: Float[Array, " n"] | None = None,
-    descent: Descent = CCS_DESCENT,
+    descent: Descent | QuasiNewton = CCS_DESCENT,
     restarts: int = 1,
 ) -> tuple[LinearProbe, TrainingInfo]:
     """Minimise mean[(p+ + p- - 1)^2 + min(p+, p-)^2] over the weighted rows.
@@ -34,7 +35,7 @@ def fit_ccs(
         pairs: hard pairs [n, d].
         normaliser: applied to them; see `logits` about pairs with a large common mean.
         weights: row weights [n]; 0 and 1 choose a subset.
-        descent: 1000 steps at learning rate 0.01 by default.
+        descent: AdamW, 1000 steps at learning rate 0.01 by default; or L-BFGS.
         restarts: how many starts; the lowest final loss wins.
 
     Returns:
@@ -51,6 +52,6 @@ def fit_ccs(
         return ccs_loss(*logits(params, normaliser, pairs), weights)
 
     params, info = best_of(
-        lambda key: descend(objective, start(key, d, dtype), descent), key, restarts=restarts
+        lambda key: train(objective, start(key, d, dtype), descent), key, restarts=restarts
     )
     return to_probe(params), info

@@ -10,12 +10,13 @@ from jelicit.probes.normalise import Normaliser
 from jelicit.probes.training import (
     CCS_DESCENT,
     Descent,
+    QuasiNewton,
     Rate,
     TrainingInfo,
     best_of,
-    descend,
     start,
     to_probe,
+    train,
 )
 
 
@@ -30,7 +31,7 @@ def fit_joint(
     weights: Float[Array, " n"] | None = None,
     easy_weights: Float[Array, " m"] | None = None,
     easy_share: Rate = 0.5,
-    descent: Descent = CCS_DESCENT,
+    descent: Descent | QuasiNewton = CCS_DESCENT,
     restarts: int = 1,
 ) -> tuple[LinearProbe, TrainingInfo]:
     """Minimise a * BCE(easy) + (1 - a) * CCS(hard), each term a mean over its own rows.
@@ -48,7 +49,7 @@ def fit_joint(
         weights: row weights of the hard set; 0 and 1 choose a subset.
         easy_weights: row weights of the easy set.
         easy_share: a.
-        descent: 1000 steps at learning rate 0.01 by default.
+        descent: AdamW, 1000 steps at learning rate 0.01 by default; or L-BFGS.
         restarts: how many starts; the lowest final loss wins.
 
     Raises:
@@ -64,6 +65,6 @@ def fit_joint(
         return easy_share * labelled + (1 - easy_share) * consistent
 
     params, info = best_of(
-        lambda key: descend(objective, start(key, d, dtype), descent), key, restarts=restarts
+        lambda key: train(objective, start(key, d, dtype), descent), key, restarts=restarts
     )
     return to_probe(params), info

@@ -14,9 +14,11 @@ from jelicit.probes.normalise import Normaliser
 from jelicit.probes.training import (
     BCE_DESCENT,
     Descent,
+    QuasiNewton,
     Rate,
     TrainingInfo,
     descend_with_validation,
+    minimise,
     start,
     to_probe,
 )
@@ -45,7 +47,7 @@ def fit_supervised(
     weights: Float[Array, " n"] | None = None,
     held_out: Bool[Array, " n"] | None = None,
     validation_share: Rate = 0.2,
-    descent: Descent = BCE_DESCENT,
+    descent: Descent | QuasiNewton = BCE_DESCENT,
 ) -> tuple[LinearProbe, TrainingInfo]:
     """Binary cross-entropy of phi+' with target y and phi-' with 1 - y, early stopping.
 
@@ -57,15 +59,25 @@ def fit_supervised(
         weights: row weights [n]; 0 and 1 choose a subset.
         held_out: the validation items; None draws them.
         validation_share: share of the items to hold out.
-        descent: at most 1000 steps at learning rate 0.03, patience 100 by default.
+        descent: AdamW, at most 1000 steps at learning rate 0.03, patience 100 by default; or
+            L-BFGS, which holds nothing out: its penalty stands in for stopping early.
 
     Returns:
-        The probe with the lowest validation loss, and how training went.
+        The probe with the lowest validation loss (AdamW) or penalised loss (L-BFGS), and how
+        training went.
     """
     n, d = pairs.pos.shape
     dtype = pairs.pos.dtype
     weights = jnp.ones(n, dtype) if weights is None else weights
     key_start, key_split = jax.random.split(key)
+    begin = start(key_start, d, dtype)
+    if isinstance(descent, QuasiNewton):
+
+        def whole(params: Affine):
+            return bce_loss(*logits(params, normaliser, pairs), targets, weights)
+
+        params, info = minimise(whole, begin, descent)
+        return to_probe(params), info
     if held_out is None:
         held_out = validation_rows(key_split, weights, share=validation_share)
     train, validation = weights * ~held_out, weights * held_out
@@ -74,5 +86,5 @@ def fit_supervised(
         pos, neg = logits(params, normaliser, pairs)
         return bce_loss(pos, neg, targets, train), bce_loss(pos, neg, targets, validation)
 
-    params, info = descend_with_validation(objective, start(key_start, d, dtype), descent)
+    params, info = descend_with_validation(objective, begin, descent)
     return to_probe(params), info

@@ -325,6 +325,8 @@ def check(data: SweepData, config: SweepConfig) -> None:
     unknown = [method for method in config.methods if method not in ALL_METHODS]
     if unknown or not config.methods:
         raise ValueError(f"methods={config.methods}; choose some of {list(ALL_METHODS)}.")
+    if config.optimiser not in ("adamw", "lbfgs"):
+        raise ValueError(f"optimiser={config.optimiser!r}; choose adamw or lbfgs.")
     if not 0 <= config.devices <= len(jax.local_devices()):
         raise ValueError(
             f"devices={config.devices}; this machine has {len(jax.local_devices())} (0 takes all)."
