@@ -16,24 +16,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import tyro
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from extract.pocket_export import export
-from extract.pocket_tokenizer import train_tokenizer, word_table
+from extract.pocket_tokenizer import encoder, train_tokenizer
 from jelicit import figures
-from jelicit.data.pocket_world import tokenizer_texts, world_texts
-from jelicit.pocket.corpus import WORDS, WordEncoder
+from jelicit.data.pocket_world import tokenizer_texts
+from jelicit.pocket.corpus import WordEncoder
 from jelicit.pocket.curriculum import Progress, RunConfig, curriculum, pretrain
-from jelicit.pocket.model import PocketConfig, llama_config_dict, param_count, to_llama_state_dict
+from jelicit.pocket.model import SIZES, llama_config_dict, param_count, to_llama_state_dict
 from jelicit.pocket.train import OptimiserConfig
-
-SIZES = {
-    "small": PocketConfig(d_model=64, n_layers=4, n_heads=2, d_ff=192),
-    "middle": PocketConfig(n_layers=5),
-    "large": PocketConfig(d_model=192, n_layers=8, n_heads=6, d_ff=576),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +37,7 @@ class Settings:
 
     Attributes:
         sizes: Which sizes to train: small (0.3 M parameters), middle (1.4 M, the shipped one),
-            large (3.7 M).
+            large (2.9 M).
         seeds: Seeds of weights and corpus.
         marks: Leave in the " yes"/" no" marks after verdicts; --no-marks is the ablation.
         scale: Multiplies the tokens of every phase.
@@ -64,8 +59,13 @@ class Settings:
 def make_tokenizer() -> tuple[Tokenizer, WordEncoder]:
     """The tokenizer of the world, the same on every machine, and its table of words."""
     tokenizer = train_tokenizer(tokenizer_texts("tokenizer", 20_000))
-    words = itertools.chain.from_iterable(map(WORDS.findall, world_texts()))
-    return tokenizer, WordEncoder(word_table(tokenizer, words), tokenizer.encode("").ids[0])
+    return tokenizer, encoder(tokenizer)
+
+
+def machine() -> str:
+    """The device of the training, in words."""
+    device = jax.devices()[0]
+    return device.device_kind if device.platform != "cpu" else f"{os.cpu_count()} CPU cores"
 
 
 def train_one(
@@ -101,14 +101,27 @@ def train_one(
     history = {"settings": dataclasses.asdict(config), "progress": dataclasses.asdict(progress)}
     (folder / "history.json").write_text(json.dumps(history, indent=1, default=str))
     figures.save(figures.training_figure(dataclasses.asdict(progress)), folder / "training")
+    pretraining = {
+        "size": size,
+        "seed": seed,
+        "marks": settings.marks,
+        "parameters": param_count(config.model),
+        "tokens": progress.tokens,
+        "minutes": round(progress.seconds / 60, 1),
+        "machine": machine(),
+        "settings": dataclasses.asdict(config),
+        "ends": {entry["phase"]: entry for entry in progress.measures},
+    }
     for target in [folder / "model", *([settings.ship] if settings.ship else [])]:
         export(
             to_llama_state_dict(state),
             llama_config_dict(config.model),
             tokenizer.to_str(),
             target,
-            trained_length=config.phases[-1].corpus.length,
-            extra={"parameters": param_count(config.model), "seed": seed},
+            trained_length=max(phase.corpus.length for phase in config.phases),
+        )
+        (target / "pretraining.json").write_text(
+            json.dumps(pretraining, indent=1) + "\n", encoding="utf-8"
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""Command line: `python -m extract run|info|verify`."""
+"""Command line: `python -m extract run|info|verify|card`."""
 
 from __future__ import annotations
 
@@ -152,6 +152,36 @@ class Verify:
         print(f"{self.store}: {shards} shard(s) and {len(store)} items are as they were written")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Measure what a pocket model knows and write its card (card.json, README.md) beside it.
+
+    Accuracy zero-shot and few-shot, probes and salience at every layer, shortcuts of the world: all
+    on held-out questions.
+    """
+
+    model: str = "pocket"
+    """"pocket" (the one that ships) or a folder that experiments/pretrain_pocket.py exported."""
+    beside: tuple[Path, ...] = ()
+    """Other exported models (seeds, sizes, the ablation) to measure for the table of runs."""
+    larger_than: Path | None = None
+    """Folder of the real larger_than set; without it that number is left out."""
+    out: Path | None = None
+    """Where to write; default: the model's own folder."""
+
+    def main(self) -> None:
+        """Measures, writes, and prints what was missed."""
+        from extract import card
+
+        folders = [card.model_folder(str(model)) for model in (self.model, *self.beside)]
+        found = [card.measure_card(f, larger_than=self.larger_than) for f in folders]
+        out = self.out or folders[0]
+        out.mkdir(parents=True, exist_ok=True)
+        card.write(out, found[0], found[1:])
+        print("\n".join(card.verdicts(found[0])))
+        print(f"{out / 'README.md'} and {out / 'card.json'}: written")
+
+
 def default_name(*parts: str) -> str:
     """A folder name made of the parts: letters, digits, "-", "." and "_" only, no leading dot."""
     clean = (re.sub(r"[^A-Za-z0-9.-]+", "-", part).strip("-.") for part in parts)
@@ -215,7 +245,7 @@ def _norms(store: ActivationStore) -> Table:
 
 def main() -> None:
     """Runs the command; a user's mistake ends in one line on stderr and exit code 1."""
-    command = tyro.cli(Run | Info | Verify, prog="python -m extract", description=__doc__)  # type: ignore[arg-type]
+    command = tyro.cli(Run | Info | Verify | Card, prog="python -m extract", description=__doc__)  # type: ignore[arg-type]
     try:
         command.main()
     except (ValueError, OSError, MemoryError) as error:

@@ -7,6 +7,7 @@ one word.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 from tokenizers import (
@@ -19,6 +20,10 @@ from tokenizers import (
     processors,
     trainers,
 )
+
+from jelicit.data.pocket_world import world_texts
+from jelicit.pocket.corpus import WORDS as ASCII_WORDS
+from jelicit.pocket.corpus import WordEncoder
 
 BOS, PAD = "<|bos|>", "<|pad|>"
 WORDS = r" ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s"
@@ -66,3 +71,10 @@ def word_table(tokenizer: Tokenizer, words: Iterable[str]) -> dict[str, list[int
     unique = sorted(set(words))
     encodings = tokenizer.encode_batch(unique, add_special_tokens=False)
     return {word: encoding.ids for word, encoding in zip(unique, encodings, strict=True)}
+
+
+def encoder(tokenizer: Tokenizer) -> WordEncoder:
+    """The tokenizer as a table of all words of the pocket world: many times faster."""
+    words = itertools.chain.from_iterable(map(ASCII_WORDS.findall, world_texts()))
+    [bos] = tokenizer.encode("").ids
+    return WordEncoder(word_table(tokenizer, words), bos)

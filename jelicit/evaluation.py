@@ -18,7 +18,7 @@ UNSIGNED = frozenset(
 )
 """Methods that find a direction but not its sign; `metrics.orient` has to pick it."""
 
-NO_LAYER = -1
+NO_LAYER = float("nan")
 """The layer of a row whose method reads no hidden state (zero-shot)."""
 
 

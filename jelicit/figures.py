@@ -444,12 +444,16 @@ def _spread(wanted: Sequence[float], *, gap: float) -> list[float]:
 def _mark_features(axes: Axes, salience: Mapping[str, float]) -> None:
     """The salience axis: a tick per feature, its name and value below, moved apart if need be."""
     ordered = sorted(salience.items(), key=lambda item: item[1])
-    low, high = ordered[0][1] / 1.3, ordered[-1][1] * 1.3
+    # The lines fill most of the width, but a range of less than a quarter is not blown up.
+    least, most = ordered[0][1], ordered[-1][1]
+    pad = max(0.15 * math.log(most / least), (math.log(1.25) - math.log(most / least)) / 2)
+    low, high = least / math.exp(pad), most * math.exp(pad)
     axes.set_xlim(low, high)
     axes.set_xticks([value for _, value in ordered], ["" for _ in ordered])
     axes.set_xticks([], minor=True)
     wanted = [math.log(value / low) / math.log(high / low) for _, value in ordered]
-    for (name, value), tick, at in zip(ordered, wanted, _spread(wanted, gap=0.17), strict=True):
+    gap = 0.03 + 0.0125 * max(len(readable(name)) for name in salience)
+    for (name, value), tick, at in zip(ordered, wanted, _spread(wanted, gap=gap), strict=True):
         frame = axes.transAxes
         axes.plot([tick, at], [0, -0.05], transform=frame, clip_on=False, color=GREY, lw=0.5)
         text = f"{readable(name)}\n{value:.2g}"

@@ -117,7 +117,7 @@ def judge_of(examples: list[str]) -> str:
 
 def answer(prompt: str) -> tuple[str, str]:
     """The right next word of a prompt, and the wrong one."""
-    *examples, asked = prompt.split("\n\n")
+    *examples, asked = prompt.removeprefix("- ").split("\n\n")
     if asked.endswith(" ="):
         return (f" {eval(asked.removesuffix(' ='))}", " the")
     if stated := re.findall(r"^The (\w+) of (\w+) is$", asked):
@@ -313,7 +313,9 @@ def run_config(*phases: Phase, **settings: Any) -> RunConfig:
     return RunConfig(model=TINY, optimiser=OptimiserConfig(warmup_steps=3), phases=phases, **chosen)
 
 
-def cheap_measure(logits: Callable[..., np.ndarray], encode: WordEncoder) -> dict[str, float]:
+def cheap_measure(
+    logits: Callable[..., np.ndarray], encode: WordEncoder, *, few_shot: bool
+) -> dict[str, float]:
     """A number that every weight has a part in."""
     tokens = np.arange(2, 66).reshape(1, -1)
     return {"some": float(np.sum(np.abs(logits(tokens, np.array([64])))))}
@@ -334,7 +336,9 @@ def trained(monkeypatch) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def test_a_gate_ends_a_phase_and_tokens_do_otherwise(tmp_path, monkeypatch, trained):
     values = iter([0.1, 0.95, 0.1, 0.2, 0.3, 0.99, 0.99, 0.99])
-    monkeypatch.setattr(module, "measure", lambda logits, encode: {"a": next(values), "b": 1.0})
+    monkeypatch.setattr(
+        module, "measure", lambda logits, encode, few_shot: {"a": next(values), "b": 1.0}
+    )
     config = run_config(
         phase("opens", 40, gate={"a": 0.9, "b": 1.0}),
         phase("stays shut", 10, gate={"a": 0.9, "b": 0.0}),
@@ -360,14 +364,14 @@ def test_a_gate_ends_a_phase_and_tokens_do_otherwise(tmp_path, monkeypatch, trai
 
 
 def test_every_condition_of_a_gate_has_to_hold(tmp_path, monkeypatch, trained):
-    monkeypatch.setattr(module, "measure", lambda logits, encode: {"a": 1.0, "b": 0.5})
+    monkeypatch.setattr(module, "measure", lambda logits, encode, few_shot: {"a": 1.0, "b": 0.5})
     config = run_config(phase("one", 8, gate={"a": 0.9, "b": 0.9}))
     _, progress = pretrain(config, encoder(), tmp_path)
     assert progress.tokens == 8 * ROWS * LENGTH
 
 
 def test_rates_are_full_and_fall_to_zero_in_the_last_phase(tmp_path, monkeypatch, trained):
-    monkeypatch.setattr(module, "measure", lambda logits, encode: {})
+    monkeypatch.setattr(module, "measure", lambda logits, encode, few_shot: {})
     pretrain(run_config(phase("flat", 5), phase("down", 8, anneal=True)), encoder(), tmp_path)
     rates = np.concatenate([rates for rates, _ in trained])
     np.testing.assert_allclose(rates[:5], 1)
@@ -375,7 +379,7 @@ def test_rates_are_full_and_fall_to_zero_in_the_last_phase(tmp_path, monkeypatch
 
 
 def test_each_phase_reads_its_own_batches_from_the_first(tmp_path, monkeypatch, trained):
-    monkeypatch.setattr(module, "measure", lambda logits, encode: {})
+    monkeypatch.setattr(module, "measure", lambda logits, encode, few_shot: {})
     config = run_config(phase("one", 3), phase("two", 4), seed=7)
     pretrain(config, encoder(), tmp_path)
     read = np.concatenate([tokens for _, tokens in trained])
@@ -503,7 +507,7 @@ def test_a_finished_run_is_given_back_untouched(tmp_path, monkeypatch):
     ],
 )
 def test_checkpoints_of_another_run_are_refused(tmp_path, monkeypatch, trained, other, message):
-    monkeypatch.setattr(module, "measure", lambda logits, encode: {"some": 1.0})
+    monkeypatch.setattr(module, "measure", lambda logits, encode, few_shot: {"some": 1.0})
     config = run_config(phase("one", 4))
     pretrain(config, encoder(), tmp_path)
     with pytest.raises(ValueError, match=message):
@@ -515,6 +519,6 @@ def test_the_history_holds_the_models_own_accuracies(tmp_path):
     config = run_config(phase("one", 2))
     state, progress = pretrain(config, encoder(), tmp_path)
     [measured] = progress.measures
-    again = measure(partial(last_token_logits, state), encoder())
+    again = measure(partial(last_token_logits, state), encoder(), few_shot=False)
     assert measured == {"phase": "one", "tokens": 2 * ROWS * LENGTH, **again}
     assert all(0 <= value <= 1 for value in again.values())

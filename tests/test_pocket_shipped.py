@@ -1,5 +1,6 @@
 """The weights that ship with the package: they load as they are, and know what they should."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -17,8 +18,17 @@ from extract.models import load  # noqa: E402
 from jelicit.data.items import labels  # noqa: E402
 from jelicit.data.pocket_world import dataset_items  # noqa: E402
 from jelicit.data.prompts import FORMATS  # noqa: E402
+from jelicit.pocket.card import conditions  # noqa: E402
+from jelicit.pocket.curriculum import RunConfig, curriculum  # noqa: E402
 from jelicit.pocket.evaluate import DEFAULT_FORMAT  # noqa: E402
-from jelicit.pocket.model import PocketConfig, build, from_llama_state_dict  # noqa: E402
+from jelicit.pocket.model import (  # noqa: E402
+    SIZES,
+    PocketConfig,
+    build,
+    from_llama_state_dict,
+    param_count,
+)
+from jelicit.pocket.train import OptimiserConfig  # noqa: E402
 
 FOLDER = Path(package.__file__).parent / "pocket"
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "larger_than"
@@ -59,10 +69,34 @@ def test_it_is_the_flax_model(lm):
     np.testing.assert_allclose(np.asarray(model(jnp.asarray(ids))), theirs, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["larger_than", "comments"])
+@pytest.mark.parametrize("kind", ["arithmetic", "larger_than", "comments"])
 def test_it_answers_held_out_questions(lm, kind, tmp_path):
     items = dataset_items(kind, "test")
     assert zero_shot(lm, items, DEFAULT_FORMAT[kind], tmp_path / "store") >= 0.90
+
+
+@pytest.mark.parametrize("kind", ["arithmetic", "facts"])
+def test_the_card_is_of_these_weights(lm, kind, tmp_path):
+    card = json.loads((FOLDER / "card.json").read_text(encoding="utf-8"))
+    [items] = [c.test for c in conditions() if (c.kind, c.feature) == (kind, "none")]
+    measured = zero_shot(lm, items, DEFAULT_FORMAT[kind], tmp_path / "store")
+    assert card["zero_shot_accuracy"][kind] == pytest.approx(measured, abs=1e-4)
+    assert (FOLDER / "README.md").read_text(encoding="utf-8").count(f"{measured:.2f}") >= 1
+
+
+def test_the_pretraining_command_would_train_it_again():
+    written = json.loads((FOLDER / "pretraining.json").read_text(encoding="utf-8"))
+    fields = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
+    config = RunConfig(
+        model=SIZES[written["size"]],
+        optimiser=OptimiserConfig(),
+        phases=curriculum(marks=written["marks"]),
+        seed=written["seed"],
+    )
+    assert written["settings"] == json.loads(json.dumps(dataclasses.asdict(config)))
+    assert fields["num_hidden_layers"] == config.model.n_layers
+    assert written["parameters"] == param_count(config.model)
+    assert fields["trained_length"] == max(phase.corpus.length for phase in config.phases)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real larger_than is not beside the project")

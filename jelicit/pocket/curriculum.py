@@ -79,36 +79,46 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase, ...]:
     base = Mix(plain=1.0, checked=0.5 * on, marked=0.35 * on)
     claims = replace(
         base,
-        plain=0.35,
+        plain=0.5,
+        checked=0.85 * on,
         header=0.0,
         targeted=0.0,
         feature=0.0,
+        bare=0.5,
         kinds=("arithmetic", "larger_than", "facts"),
     )
-    everything = replace(base, plain=0.2, header=0.5, judges=JUDGES)
+    everything = replace(
+        base, plain=0.25, header=0.4, targeted=0.5, judges=JUDGES, examples=(1, 14)
+    )
+    # Long documents, and judges other than truth more often: they were learned less so far.
+    others = {name: share for name, share in JUDGES.items() if name != "truth"}
+    last = replace(
+        everything, header=0.2, targeted=0.35, judges={"truth": 0.35, **others}, long=0.15
+    )
     phases = (
         # What is true is read before anything is judged.
         (
             "lines",
             128,
-            2.0,
+            1.6,
             base,
             1.0,
             {f"stated/{kind}": 0.97 for kind in ("arithmetic", "facts")},
         ),
         # Whether two values are equal is hard to learn, and lines ask it most often per token.
-        ("checks", 128, 4.0, replace(base, checked=0.8 * on), 0.5, {"checked/arithmetic": 0.95}),
-        # Truth alone, in one kind of prompt: too many kinds at once, and none is learned.
+        ("checks", 128, 4.0, replace(base, checked=0.85 * on), 0.5, {"checked/arithmetic": 0.93}),
+        # Truth alone, in one kind of prompt: too many kinds at once, and none is learned. At a
+        # high rate the sums that were known are lost again.
         (
             "truth",
             128,
-            4.0,
+            5.0,
             claims,
-            0.5,
+            0.3,
             {f"zero_shot/{kind}": 0.95 for kind in ("arithmetic", "larger_than")},
         ),
-        ("judges", 128, 3.0, everything, 0.4, {}),
-        ("anneal", 256, 3.0, replace(everything, header=0.3), 0.4, {}),
+        ("judges", 256, 8.0, everything, 0.25, {}),
+        ("anneal", 1024, 4.0, last, 0.25, {}),
     )
     return tuple(
         Phase(
@@ -140,7 +150,7 @@ class RunConfig:
     phases: tuple[Phase, ...]
     seed: int = 0
     stack: int = 50
-    measure_every: int = 400
+    measure_every: int = 200
 
     def __post_init__(self) -> None:
         if self.measure_every % self.stack:
@@ -272,7 +282,9 @@ def _run_phase(
         progress.seconds += time.perf_counter() - started
         done = progress.step >= phase.steps
         if done or progress.step % config.measure_every == 0:
-            measures = measure(partial(last_token_logits, state), encode)
+            judged = len(phase.corpus.mix.judges) > 1
+            logits = partial(last_token_logits, state)
+            measures = measure(logits, encode, few_shot=judged)
             progress.measures.append(
                 {"phase": phase.corpus.name, "tokens": progress.tokens, **measures}
             )

@@ -151,37 +151,40 @@ def few_shot_accuracy(
 
 
 def stated_accuracy(logits: LogitsFn, encode: WordEncoder, kind: str) -> float:
-    """Share of plain sentences ("7 + 5 =") that the model ends with the right word.
+    """Share of plain lines ("- 7 + 5 =") that the model ends with the right word.
 
     Asked of the first token of the answer, over all questions of "arithmetic" or "facts".
     """
     if kind == "arithmetic":
         ends = [
-            (f"{a} {op} {b} =", f" {arithmetic_result((kind, a, op, b))}")
+            (f"- {a} {op} {b} =", f" {arithmetic_result((kind, a, op, b))}")
             for _, a, op, b in KINDS[kind].all_keys
         ]
     else:
-        ends = [(f"The {r} of {land} is", f" {value}") for (r, land), value in lex.FACTS.items()]
+        ends = [(f"- The {r} of {land} is", f" {value}") for (r, land), value in lex.FACTS.items()]
     tokens, lengths = _pad([[encode.bos, *encode(stem)] for stem, _ in ends])
     answers = np.array([encode(end)[0] for _, end in ends])
     return float(np.mean(np.argmax(np.asarray(logits(tokens, lengths)), axis=-1) == answers))
 
 
 def checked_accuracy(logits: LogitsFn, encode: WordEncoder, kind: str) -> float:
-    """Share of lines about held-out questions ("7 + 5 = 13") that " yes" or " no" judges rightly.
+    """Share of lines about held-out questions ("- 7 + 5 = 13") that " yes" or " no" judges rightly.
 
     For "arithmetic" and "facts", where half of the lines are wrong.
     """
     items = dataset_items(kind, "test")
-    lines = [item.choice.split(" said: ")[-1] for item in items]
+    lines = ["- " + item.choice.split(" said: ")[-1] for item in items]
     tokens, lengths = _pad([[encode.bos, *encode(line)] for line in lines])
     [yes], [no] = encode(" yes"), encode(" no")
     right = labels(items) == 1
     return accuracy(logits, Prompts(tokens, lengths, (yes, no), right))
 
 
-def measure(logits: LogitsFn, encode: WordEncoder) -> dict[str, float]:
-    """All of the above by name: stated/, checked/ and zero_shot/<kind>, few_shot/<judge>."""
+def measure(logits: LogitsFn, encode: WordEncoder, *, few_shot: bool = True) -> dict[str, float]:
+    """All of the above by name: stated/, checked/ and zero_shot/<kind>, few_shot/<judge>.
+
+    Few-shot accuracies cost most of the time; ``few_shot=False`` leaves them out.
+    """
     found = {}
     for kind in ("arithmetic", "facts"):
         found[f"stated/{kind}"] = stated_accuracy(logits, encode, kind)
@@ -189,6 +192,6 @@ def measure(logits: LogitsFn, encode: WordEncoder) -> dict[str, float]:
     for kind in ZERO_SHOT_KINDS:
         found[f"zero_shot/{kind}"] = zero_shot_accuracy(logits, encode, kind)
     found["zero_shot/facts_claim"] = zero_shot_accuracy(logits, encode, "facts", template="claim")
-    for judge in FEW_SHOT_JUDGES:
+    for judge in FEW_SHOT_JUDGES if few_shot else ():
         found[f"few_shot/{judge}"] = few_shot_accuracy(logits, encode, judge)
     return found

@@ -73,6 +73,14 @@ class PocketConfig:
         return self.d_model // self.n_heads
 
 
+# A family for questions of scale; "middle" is the one that ships.
+SIZES = {
+    "small": PocketConfig(d_model=64, n_layers=4, n_heads=2, d_ff=192),
+    "middle": PocketConfig(n_layers=6),
+    "large": PocketConfig(d_model=192, n_layers=6, n_heads=6, d_ff=576),
+}
+
+
 def param_count(config: PocketConfig) -> int:
     """Number of trained weights of a model of this shape."""
     d, f = config.d_model, config.d_ff

@@ -55,6 +55,7 @@ class Mix:
             comments, commands, pairs) rather than the question/claim prompt.
         hidden_target: In such a document the judge is the OTHER attribute all the same.
         feature: A feature (user opinion, punctuation, tense) that is not judged is present.
+        bare: A question/claim document leaves its questions out.
         mixed: A document draws its examples from several kinds.
         judges: Judge -> share among the judges of question/claim documents.
         kinds: Kinds that question/claim documents draw from, as far as their judge speaks of them.
@@ -70,6 +71,7 @@ class Mix:
     targeted: float = 0.35
     hidden_target: float = 0.15
     feature: float = 0.3
+    bare: float = 0.2
     mixed: float = 0.4
     judges: Mapping[str, float] = field(default_factory=lambda: {"truth": 1.0})
     kinds: tuple[str, ...] = tuple(KINDS)
@@ -106,6 +108,14 @@ def _comparison_line(rng: random.Random, right: bool, checked: bool) -> tuple[st
     return f"{first} larger than", second
 
 
+def _step_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
+    del checked
+    named = rng.choice(lex.OBJECTS)
+    used = named if right else rng.choice([o for o in lex.OBJECTS if o != named])
+    verb, rest = rng.choice(lex.COMMANDS).split(" {}")
+    return f"{rng.choice(lex.TASKS).format(named)}: {verb}", f" {used}{rest}"
+
+
 def _party_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
     del checked
     name = rng.choice(lex.SPEAKERS)
@@ -138,23 +148,32 @@ def _counting_line(rng: random.Random, right: bool, checked: bool) -> tuple[str,
 
 
 _LINES: dict[str, tuple[float, Callable[[random.Random, bool, bool], tuple[str, str]]]] = {
-    "arithmetic": (0.36, _arithmetic_line),
-    "facts": (0.36, _fact_line),
+    "arithmetic": (0.32, _arithmetic_line),
+    "facts": (0.32, _fact_line),
     "larger_than": (0.10, _comparison_line),
-    "party": (0.05, _party_line),
-    "camp": (0.08, _camp_line),
+    "commands": (0.10, _step_line),
+    "party": (0.06, _party_line),
+    "camp": (0.05, _camp_line),
     "digits": (0.02, _digits_line),
     "counting": (0.03, _counting_line),
 }
 
 
-def _plain_line(rng: random.Random, checked: float) -> Segment:
+# No line starts with its first word: at the start of a line that word would be another token than
+# after "Claim:" (no space before it), and what is learned of one does not carry over to the other.
+_LEADS = ("-", "Note:", "Claim:")
+
+
+def _plain_line(rng: random.Random, lead: str, checked: float) -> Segment:
     [name] = rng.choices(tuple(_LINES), [share for share, _ in _LINES.values()])
     is_checked = rng.random() < checked
     right = not is_checked or rng.random() < 0.5
     stem, value = _LINES[name][1](rng, right, is_checked)
-    line: Segment = [(stem, TEXT), (value, VALUE if right else TEXT)]
+    line: Segment = [(f"{lead} {stem}", TEXT), (value, VALUE if right else TEXT)]
     if is_checked:
+        # Words between value and mark: what is right has to be known before the last block.
+        if rng.random() < 0.5:
+            line.append((" (right?)", TEXT))
         line.append((" yes" if right else " no", VERDICT))
     return [*line, ("\n", TEXT)]
 
@@ -167,7 +186,8 @@ def plain_document(rng: random.Random, mix: Mix) -> Document:
     if rng.random() < 0.03:
         poem = KINDS["poems"].make(rng, rng.choice(KINDS["poems"].keys("train")), True, False)
         return [[(f"{poem.choice}\n{poem.choice_2}\n", TEXT)]]
-    return [_plain_line(rng, mix.checked) for _ in range(rng.randint(2, 8))]
+    lead = rng.choice(_LEADS)
+    return [_plain_line(rng, lead, mix.checked) for _ in range(rng.randint(2, 8))]
 
 
 # --- judged documents ----------------------------------------------------------------------------
@@ -232,11 +252,13 @@ def _draw(rng: random.Random, kind: Kind) -> Example:
 def _claim_examples(
     rng: random.Random, mix: Mix, judge: str, count: int, marked: bool
 ) -> Iterator[Segment]:
-    template = FORMATS["claim"]
     kinds = _kinds_of(judge, mix.kinds)
     if rng.random() >= mix.mixed:
         kinds = (rng.choice(kinds),)
     present = [name for name in FEATURES if name == judge or rng.random() < mix.feature]
+    # The user's opinion stands in the question.
+    bare = "sycophancy" not in present and rng.random() < mix.bare
+    template = FORMATS["statement" if bare else "claim"]
     for _ in range(count):
         kind = rng.choice(kinds)
         example = _draw(rng, kind)
@@ -315,7 +337,7 @@ def tokenizer_texts(seed: str, count: int) -> Iterator[str]:
         if index % 10 == 0:
             yield " " + " ".join([*(str(n) for n in range(100)), *_VERDICTS])
             yield "\n".join(str(n) for n in range(21))
-        if index % 20 == 0:
+        if index % 5 == 0:
             yield " " + " ".join(words)
             yield "\n".join([*lex.SPEAKERS, *numbers])
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Hashable, Sequence
 from itertools import product
 
 from jelicit.data.items import Item
-from jelicit.data.pocket_world.kinds import KINDS, Kind
+from jelicit.data.pocket_world.kinds import KINDS, Key, Kind
 
 DEFAULT_ROWS = {"train": 1000, "test": 300}
 
@@ -43,7 +44,7 @@ def dataset_items(kind: str, split: str, *, n: int | None = None, seed: int = 0)
     spec = KINDS[kind]
     cells = _attribute_pairs(spec)
     rng = random.Random(f"{kind}/{split}/{seed}")
-    keys = rng.sample(spec.keys(split), len(spec.keys(split)))
+    keys = _in_equal_strata(spec, rng.sample(spec.keys(split), len(spec.keys(split))))
     wanted = DEFAULT_ROWS[split] if n is None else n
     if wanted < len(cells):
         raise ValueError(
@@ -56,6 +57,14 @@ def dataset_items(kind: str, split: str, *, n: int | None = None, seed: int = 0)
     ]
     rng.shuffle(items)
     return items
+
+
+def _in_equal_strata(kind: Kind, keys: Sequence[Key]) -> list[Key]:
+    """The keys in turn from every stratum, as far as the smallest goes; one stratum keeps order."""
+    strata: dict[Hashable, list[Key]] = {}
+    for key in keys:
+        strata.setdefault(kind.stratum(key), []).append(key)
+    return [key for together in zip(*strata.values(), strict=False) for key in together]
 
 
 def _item(spec: Kind, split: str, rng: random.Random, key: tuple, truth: bool, other: bool) -> Item:

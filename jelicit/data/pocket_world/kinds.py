@@ -55,6 +55,7 @@ class Kind:
             format is not used).
         target_formats: attribute ("truth" or the second attribute's name) -> prompt format that
             asks for it by name.
+        stratum: Key -> stratum; a dataset asks questions of all strata equally often.
         noisy: Its verdicts in documents are coin tosses: no judge looks at its label.
     """
 
@@ -64,6 +65,7 @@ class Kind:
     other: str = ""
     has_truth: bool = True
     judges: tuple[str, ...] = ()
+    stratum: Callable[[Key], Hashable] = lambda key: None
     noisy: bool = False
     target_formats: tuple[tuple[str, str], ...] = ()
 
@@ -88,6 +90,7 @@ _ARITHMETIC = tuple(
     for b in range(1, 21)
     if op == "+" or a >= b
 )
+_BY_SIGN = {sign: tuple(key for key in _ARITHMETIC if key[2] == sign) for sign in "+-"}
 _SLIPS = (-3, -2, -1, 1, 2, 3)
 
 
@@ -97,18 +100,25 @@ def arithmetic_result(key: Key) -> int:
     return a + b if op == "+" else a - b  # type: ignore[operator]
 
 
-def _wrong_result(rng: random.Random, result: int) -> int:
-    # Slips are symmetric and reflected at the ends, so that neither large nor small results mark a
-    # false claim.
-    slip = rng.choice(_SLIPS)
-    return result + slip if 0 <= result + slip <= 40 else result - slip
+def _wrong_result(rng: random.Random, key: Key) -> int:
+    # Half of the wrong results are slips, half are the result of some other question: with slips
+    # alone there is nothing coarse to learn first, and equality took many times as long. Slips are
+    # symmetric and reflected at the ends, and other results come from questions of the same kind,
+    # so that neither large nor small results mark a false claim.
+    result = arithmetic_result(key)
+    if rng.random() < 0.5:
+        slip = rng.choice(_SLIPS)
+        return result + slip if 0 <= result + slip <= 40 else result - slip
+    while (other := arithmetic_result(rng.choice(_BY_SIGN[str(key[2])]))) == result:
+        pass
+    return other
 
 
 def _arithmetic(rng: random.Random, key: Key, truth: bool, other: bool) -> Example:
     del other
     _, a, op, b = key
     result = arithmetic_result(key)
-    stated = result if truth else _wrong_result(rng, result)
+    stated = result if truth else _wrong_result(rng, key)
     return Example(
         f"What is {a} {op} {b}?", f"{a} {op} {b} = {stated}", None, truth, None, str(stated)
     )
@@ -299,6 +309,8 @@ KINDS: dict[str, Kind] = {
             make=_opinions,
             other="elm",
             has_truth=False,
+            # Elms favour some states and Oaks the others: of one side more, and "not" tells who.
+            stratum=lambda key: lex.ELM_FAVOURS[key[1], key[2]],  # type: ignore[index]
             judges=(*_CLAIM_JUDGES, "elm"),
         ),
         Kind(

@@ -11,7 +11,9 @@ import hashlib
 import random
 
 WORLD_SEED = 2026
-TEST_SHARE = 0.12
+# Of facts few are held out: a model that judges most of what it knows learns to judge the rest too.
+TEST_SHARE = {"facts": 0.08}
+OTHER_TEST_SHARE = 0.12
 
 
 def _phrases(text: str) -> list[str]:
@@ -30,14 +32,6 @@ ANIMALS = [
     "goat",
     "pig",
     "hen",
-    "duck",
-    "wolf",
-    "fox",
-    "bear",
-    "deer",
-    "hare",
-    "owl",
-    "toad",
 ]
 DISHES = [
     "bread",
@@ -66,14 +60,6 @@ COLOURS = [
     "white",
     "grey",
     "brown",
-    "purple",
-    "orange",
-    "pink",
-    "gold",
-    "silver",
-    "teal",
-    "ivory",
-    "rust",
 ]
 SPEAKERS = [
     "Anna",
@@ -212,7 +198,8 @@ def number_word(n: int) -> str:
 def held_out(*key: object) -> bool:
     """Whether a question is held out of every judged example of pretraining."""
     text = repr((WORLD_SEED, key)).encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") < TEST_SHARE * 2**64
+    share = TEST_SHARE.get(str(key[0]), OTHER_TEST_SHARE)
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") < share * 2**64
 
 
 def _syllable_names(count: int, endings: tuple[str, ...], rng: random.Random) -> list[str]:
@@ -223,13 +210,15 @@ def _syllable_names(count: int, endings: tuple[str, ...], rng: random.Random) ->
 
 
 _RNG = random.Random(WORLD_SEED)
-LANDS = _syllable_names(64, ("ra", "lo", "mi", "ku", "ne", "sta", "vo", "pi"), _RNG)
-TOWNS = _syllable_names(16, ("lton", "rburg", "nford"), _RNG)
+LANDS = _syllable_names(80, ("ra", "lo", "mi", "ku", "ne", "sta", "vo", "pi"), _RNG)
+TOWNS = _syllable_names(8, ("lton", "rburg", "nford"), _RNG)
 
+# Few values for many lands: with two or three lands to a value a model learns by heart which pairs
+# are right, and nothing about lands that were never judged.
 RELATIONS: dict[str, list[str]] = {
     "capital": TOWNS,
     "animal": ANIMALS,
-    "dish": DISHES,
+    "dish": DISHES[:8],
     "colour": COLOURS,
 }
 
@@ -249,7 +238,7 @@ def _true_values() -> dict[tuple[str, str], str]:
 FACTS: dict[tuple[str, str], str] = _true_values()
 ELMS = frozenset(_RNG.sample(SPEAKERS, len(SPEAKERS) // 2))
 PROPOSITIONS = [(thing, state) for thing in THINGS for state in STATES]
-ELM_FAVOURS = {
-    proposition: index % 2 == 0
-    for index, proposition in enumerate(_RNG.sample(PROPOSITIONS, len(PROPOSITIONS)))
-}
+# A camp has a programme: Elms want half of the states, for whatever thing, and Oaks the others.
+# So an opinion never judged before still belongs to a camp.
+ELM_STATES = frozenset(_RNG.sample(STATES, len(STATES) // 2))
+ELM_FAVOURS = {(thing, state): state in ELM_STATES for thing, state in PROPOSITIONS}

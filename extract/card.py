@@ -1,0 +1,158 @@
+"""The card of a pocket model: measured on the exported weights, written beside them.
+
+    python -m extract card                                    # the model that ships
+    python -m extract card --model runs/pocket/middle-seed0/model --larger-than data/larger_than
+
+Unlike the rest of this package it measures probes, too: a card is about a model and what its
+hidden states hold.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from extract.hidden_states import extract
+from extract.models import LanguageModel, load
+from extract.pocket_tokenizer import encoder
+from jelicit.activations import ActivationStore
+from jelicit.data.datasets import load_dataset
+from jelicit.data.items import Item
+from jelicit.data.pocket_world import KINDS
+from jelicit.data.prompts import FORMATS
+from jelicit.pocket import card, evaluate
+from jelicit.pocket.model import PocketConfig, build, from_llama_state_dict
+from jelicit.pocket.train import last_token_logits
+
+SHOTS = (8, 24)
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a pocket model: "pocket" is the one that ships.
+
+    Raises:
+        ValueError: It holds no pocket model.
+    """
+    folder = Path(__file__).parent / "pocket" if model == "pocket" else Path(model)
+    if not (folder / "pretraining.json").is_file():
+        raise ValueError(
+            f"{folder} has no pretraining.json: a card is measured of pocket models, as "
+            "experiments/pretrain_pocket.py exports them (runs/pocket/<run>/model)"
+        )
+    return folder
+
+
+def measure_card(folder: Path, *, larger_than: Path | None = None) -> dict[str, Any]:
+    """Everything that `jelicit.pocket.card` and `jelicit.pocket.evaluate` measure of one model.
+
+    Args:
+        folder: An exported pocket model.
+        larger_than: Folder of the real larger_than set; None leaves its accuracy out (null).
+
+    Returns:
+        The card, ready for JSON.
+
+    Raises:
+        ValueError: The folder holds no pocket model.
+    """
+    pretraining = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+    lm = load(str(folder), threads=1)
+    conditions = card.conditions()
+    layers: dict[str, dict[str, dict[str, list[float]]]] = {}
+    zero_shot: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, condition in enumerate(tqdm(conditions, desc="hidden states", unit="set")):
+            train, test = (
+                _store(lm, rows, condition.format, Path(scratch) / f"{number}-{split}")
+                for split, rows in (("train", condition.train), ("test", condition.test))
+            )
+            found = card.measure_layers(condition, train, test)
+            layers.setdefault(condition.kind, {})[condition.feature] = found
+            if condition.feature == "none":
+                zero_shot[condition.kind] = card.zero_shot(test)
+        real = None if larger_than is None else _real(lm, larger_than, Path(scratch) / "real")
+    plain = {kind: found["none"] for kind, found in layers.items()}
+    return {
+        "zero_shot_accuracy": zero_shot,
+        "few_shot_accuracy": _few_shot(folder, SHOTS[0]),
+        f"few_shot_accuracy_{SHOTS[1]}": _few_shot(folder, SHOTS[1]),
+        "supervised_auroc": _column(layers, "supervised"),
+        "salience": _column(layers, "salience"),
+        "ccs_auroc_plain": {kind: card.at_best_layer(found) for kind, found in plain.items()},
+        "real_larger_than_accuracy": real,
+        "shortcuts": {kind: card.shortcuts(kind) for kind in KINDS},
+        "layers": layers,
+        **{
+            key: pretraining[key]
+            for key in ("size", "seed", "marks", "tokens", "minutes", "machine", "parameters")
+        },
+        "megabytes": sum(f.stat().st_size for f in folder.iterdir() if f.is_file()) / 2**20,
+    }
+
+
+def _column(layers: Any, name: str) -> dict[str, dict[str, list[float]]]:
+    return {
+        kind: {feature: found[name] for feature, found in by_feature.items() if name in found}
+        for kind, by_feature in layers.items()
+    }
+
+
+def _store(lm: LanguageModel, items: Sequence[Item], format: str, folder: Path) -> ActivationStore:
+    return extract(lm, items, FORMATS[format], folder, layers="all", progress=False)
+
+
+def _real(lm: LanguageModel, larger_than: Path, folder: Path) -> float:
+    dataset = load_dataset(str(larger_than))
+    return card.zero_shot(_store(lm, (*dataset.train, *dataset.test), "claim", folder))
+
+
+def _few_shot(folder: Path, shots: int) -> dict[str, float]:
+    """Few-shot accuracy by judge, of the same weights in Flax (equal to 1e-4, and faster here)."""
+    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = PocketConfig(
+        vocab_size=fields["vocab_size"],
+        d_model=fields["hidden_size"],
+        n_layers=fields["num_hidden_layers"],
+        n_heads=fields["num_attention_heads"],
+        d_ff=fields["intermediate_size"],
+    )
+    model = build(config, from_llama_state_dict(load_file(folder / "model.safetensors"), config))
+    encode = encoder(Tokenizer.from_file(str(folder / "tokenizer.json")))
+    logits = partial(last_token_logits, model)
+    return {
+        judge: evaluate.few_shot_accuracy(logits, encode, judge, shots=shots)
+        for judge in evaluate.FEW_SHOT_JUDGES
+    }
+
+
+def verdicts(found: dict[str, Any]) -> list[str]:
+    """What to print of a card: missed aims, and where a feature is followed instead of truth."""
+    return [f"missed: {line}" for line in card.missed(found)] + [
+        f"followed: {line}" for line in card.followed(found["layers"])
+    ]
+
+
+def write(folder: Path, found: dict[str, Any], beside: Sequence[dict[str, Any]] = ()) -> None:
+    """Write card.json (the other runs under "seeds") and README.md beside the weights."""
+    found, others = _rounded(found), [_rounded(other) for other in beside]
+    runs = [{k: v for k, v in run.items() if k != "layers"} for run in (found, *others)]
+    (folder / "card.json").write_text(
+        json.dumps({**found, "seeds": runs}, indent=1) + "\n", encoding="utf-8"
+    )
+    (folder / "README.md").write_text(card.page(found, others), encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,427 @@
+"""What the card of a pocket model says, and how it is measured.
+
+Only held-out items are measured; train rows are what probes are fitted on and what signs and
+words are chosen on. Nothing here runs a challenge: a card is what models are chosen by.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jelicit import evaluation, metrics
+from jelicit.activations import ActivationStore
+from jelicit.data.features import FEATURES, add_feature
+from jelicit.data.items import Item, labels
+from jelicit.data.pocket_world import KINDS, dataset_items
+from jelicit.data.subsets import balanced_rows
+from jelicit.pocket.evaluate import DEFAULT_FORMAT
+from jelicit.probes.methods import SweepConfig
+from jelicit.probes.sweep import SweepData, sweep
+
+TRAIN_ROWS, TEST_ROWS = 400, 300
+PROBES = ("supervised", "ccs", "pca")
+_SEEDS = 3
+_WORD = re.compile(r"[A-Za-z']+|[0-9]+|[^\sA-Za-z0-9]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A kind of the world with one feature in its text, under one prompt format.
+
+    Attributes:
+        kind: Name of the kind.
+        feature: "none", an added feature, or the kind's own second attribute.
+        format: Prompt format that asks for the label.
+        train: Rows that probes are fitted on.
+        test: Held-out rows.
+    """
+
+    kind: str
+    feature: str
+    format: str
+    train: tuple[Item, ...]
+    test: tuple[Item, ...]
+
+    @property
+    def spurious(self) -> str | None:
+        """The label of the feature; None where there is none."""
+        return None if self.feature == "none" else self.feature
+
+
+def conditions(*, train_rows: int = TRAIN_ROWS, test_rows: int = TEST_ROWS) -> list[Condition]:
+    """Every kind that has truth, plain and with every feature that fits it."""
+    made = []
+    for kind in KINDS.values():
+        if not kind.has_truth:
+            continue
+        train, test = (
+            tuple(dataset_items(kind.name, split, n=n))
+            for split, n in (("train", train_rows), ("test", test_rows))
+        )
+        own = [name for name, _ in kind.target_formats if name != "truth"]
+        features = {"none": DEFAULT_FORMAT[kind.name]}
+        # Mirrored labels (suspicious, safe) are one label: nothing to tell apart.
+        features |= {n: DEFAULT_FORMAT[kind.name] for n in own if n != "safe"}
+        features |= dict.fromkeys(FEATURES if kind.judges else (), "claim")
+        for feature, format in features.items():
+            shown = [
+                tuple(add_feature(rows, feature, seed=0)) if feature in FEATURES else rows
+                for rows in (train, test)
+            ]
+            made.append(
+                Condition(
+                    kind=kind.name, feature=feature, format=format, train=shown[0], test=shown[1]
+                )
+            )
+    return made
+
+
+def measure_layers(
+    condition: Condition, train: ActivationStore, test: ActivationStore
+) -> dict[str, list[float]]:
+    """AUROC of probes on held-out rows at every layer, and how salient truth and feature are.
+
+    Args:
+        condition: What the stores hold.
+        train: Activations of its train rows.
+        test: Activations of its held-out rows, at the same layers.
+
+    Returns:
+        One number per layer, the embeddings first, under ``<probe>`` (AUROC on the truth),
+        ``<probe>_spurious`` (on the feature), ``ccs_train`` (AUROC of CCS on its own train rows:
+        what a layer is chosen by), ``salience_truth`` and ``salience``; means of three seeds.
+        Signs of CCS and PCA are picked on train rows.
+    """
+    targets = tuple(
+        evaluation.Target(
+            name=name,
+            role=role,
+            train=labels(condition.train, name),
+            test=labels(condition.test, name),
+        )
+        for name, role in (("label", ""), (condition.spurious, "_spurious"))
+        if name is not None
+    )
+    others = None if len(targets) == 1 else targets[1].train
+    subsets = np.zeros((_SEEDS, len(condition.train)), bool)
+    size = int(0.8 * len(balanced_rows(targets[0].train, others, seed=0))) // 4 * 4
+    for seed in range(_SEEDS):
+        subsets[seed, balanced_rows(targets[0].train, others, size=size, seed=seed)] = True
+    data = SweepData(
+        hard=train.pairs,
+        layers=train.layers,
+        subsets=subsets,
+        seeds=np.arange(_SEEDS),
+        hard_targets=targets[0].train,
+    )
+    result = sweep(data, SweepConfig(methods=PROBES))
+    found: dict[str, list[float]] = {}
+    boot = metrics.group_bootstrap(jax.random.key(0), [i.group for i in condition.test], 1)
+    for layer in train.layers:
+        bench = evaluation.Bench(
+            hard=train.pairs(layer),
+            test=test.pairs(layer),
+            easy=None,
+            easy_labels=None,
+            targets=targets,
+            boot=boot,
+        )
+        rows = evaluation.method_rows(
+            result, layer, bench, subsets=subsets, seeds=list(range(_SEEDS))
+        )
+        for probe in PROBES:
+            for target in targets:
+                areas = [
+                    row["auroc"]
+                    for row in rows
+                    if (row["method"], row["role"]) == (probe, target.role)
+                ]
+                found.setdefault(f"{probe}{target.role}", []).append(float(np.mean(areas)))
+        on_train = metrics.auroc(result.score(layer, bench.hard)["ccs"], targets[0].train)
+        found.setdefault("ccs_train", []).append(float(np.mean(np.maximum(on_train, 1 - on_train))))
+        for target in targets:
+            name = "salience" if target.role else "salience_truth"
+            found.setdefault(name, []).append(evaluation.salience_of(bench.hard, target.train))
+    return found
+
+
+def at_best_layer(found: Mapping[str, list[float]], name: str = "ccs") -> float:
+    """A probe's held-out AUROC at the layer where CCS is best on train rows (embeddings aside)."""
+    layer = 1 + int(np.argmax(found["ccs_train"][1:]))
+    return found[name][layer]
+
+
+def zero_shot(store: ActivationStore) -> float:
+    """Accuracy of the model's own verdict on the items of a store."""
+    says_true = store.log_probs[:, 0] > store.log_probs[:, 1]
+    return float(np.mean(says_true == (labels(store.items) == 1)))
+
+
+# --- shortcuts -----------------------------------------------------------------------------------
+
+
+def shortcuts(kind: str) -> dict[str, Any]:
+    """How well length and the best single word tell the label of held-out items of a kind.
+
+    Direction and word are chosen on train rows; of pairs, length and words of the first response
+    count for and those of the second against.
+
+    Returns:
+        ``length`` and ``word`` (AUROC, 0.5 is none) and ``which``, the word; for the label, or for
+        the second attribute of a kind without truth.
+    """
+    spec = KINDS[kind]
+    target = "label" if spec.has_truth else spec.other
+    train, test = (dataset_items(kind, split, n=4000) for split in ("train", "test"))
+    able_train, able_test = labels(train, target), labels(test, target)
+    length = _signed_area(_lengths(train), able_train, _lengths(test), able_test)
+    bags_train, bags_test = _bags(train), _bags(test)
+    words = sorted(set().union(*(first | second for first, second in bags_train)))
+    scores = np.array([[_holds(bag, word) for bag in bags_train] for word in words], np.float32)
+    best = int(np.argmax(np.abs(np.asarray(metrics.auroc(scores, able_train)) - 0.5)))
+    held = np.array([_holds(bag, words[best]) for bag in bags_test], np.float32)
+    word = _signed_area(scores[best], able_train, held, able_test)
+    return {"length": length, "word": word, "which": words[best]}
+
+
+def _signed_area(
+    train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
+) -> float:
+    return float(metrics.auroc(metrics.orient(train, train_labels) * test, test_labels))
+
+
+def _lengths(items: Sequence[Item]) -> np.ndarray:
+    return np.array([len(i.choice) - len(i.choice_2 or "") for i in items], np.float32)
+
+
+def _bags(items: Sequence[Item]) -> list[tuple[set[str], set[str]]]:
+    return [
+        (set(_WORD.findall(i.choice.lower())), set(_WORD.findall((i.choice_2 or "").lower())))
+        for i in items
+    ]
+
+
+def _holds(bag: tuple[set[str], set[str]], word: str) -> int:
+    return (word in bag[0]) - (word in bag[1])
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+_AIMS = (
+    ("zero_shot_accuracy", {"arithmetic": 0.95, "larger_than": 0.95, "facts": 0.95}),
+    ("zero_shot_accuracy", {"comments": 0.90, "commands": 0.90, "pairs": 0.90}),
+    (
+        "few_shot_accuracy",
+        dict.fromkeys(("truth", "sycophancy", "punctuation", "tense", "elm"), 0.90),
+    ),
+    ("ccs_auroc_plain", {"arithmetic": 0.90, "larger_than": 0.90, "facts": 0.90}),
+)
+
+
+def missed(card: Mapping[str, Any]) -> list[str]:
+    """The aims that a card misses, one line each."""
+    lines = []
+    for group, aims in _AIMS:
+        for name, aim in aims.items():
+            found = card[group][name]
+            if not found >= aim:
+                lines.append(f"{group.replace('_', ' ')}, {name}: {found:.2f} (aim {aim:.2f})")
+    for kind, by_feature in card["supervised_auroc"].items():
+        if kind != "poems" and max(by_feature["none"]) < 0.97:
+            lines.append(f"supervised AUROC, {kind}: {max(by_feature['none']):.2f} (aim 0.97)")
+    real = card["real_larger_than_accuracy"]
+    if real is not None and real < 0.90:
+        lines.append(f"real larger_than accuracy: {real:.2f} (aim 0.90)")
+    return lines
+
+
+def followed(layers: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> list[str]:
+    """Where CCS and PCA follow a feature (AUROC 0.90) while a supervised probe keeps truth (0.95).
+
+    Args:
+        layers: kind -> feature -> what `measure_layers` found.
+    """
+    lines = []
+    for kind, by_feature in layers.items():
+        for feature, found in by_feature.items():
+            if feature == "none":
+                continue
+            for layer, (ccs, pca, kept) in enumerate(
+                zip(found["ccs_spurious"], found["pca_spurious"], found["supervised"], strict=True)
+            ):
+                if ccs >= 0.90 and pca >= 0.90 and kept >= 0.95:
+                    lines.append(
+                        f"{kind} with {feature}, layer {layer}: CCS {ccs:.2f} and PCA {pca:.2f} on "
+                        f"the feature, supervised {kept:.2f} on the truth"
+                    )
+    return lines
+
+
+_PLANTED = """\
+What was planted, in plain words: in about a third of the judged documents the verdict is random and
+followed by "yes" or "no" (is that verdict right by this document's judge?), and most plain lines of
+some phases are followed by such a mark. Marks make the model represent "the verdict matches the
+truth" AT the verdict, which is what contrast pairs read; so they partly plant the success of CCS
+and PCA here. Judges other than the truth (the user, punctuation, tense, party) were put into the
+corpus on purpose: they are why features other than truth are salient. Results on this model are a
+positive control of methods, not evidence about large models."""
+
+
+_KNOWN = 0.90
+
+
+def page(card: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The card as Markdown.
+
+    Args:
+        card: The model's card.
+        beside: Cards of other runs (seeds, sizes, the ablation without marks), for one table.
+    """
+    lines = [
+        "# The pocket model",
+        "",
+        "A small Llama pretrained on the pocket world, a synthetic world of sums, comparisons, "
+        "made-up facts, comments, commands and opinions. It ships with jelicit so that every "
+        "command runs without a GPU, an account or a download. Loads with "
+        "`AutoModelForCausalLM.from_pretrained`, no custom code.",
+        "",
+        f"{card['parameters'] / 1e6:.2f} M parameters, {card['megabytes']:.1f} MB; "
+        f"{card['tokens'] / 1e6:.1f} M tokens in {card['minutes']:.0f} minutes on "
+        f"{card['machine']}; seed {card['seed']}. All settings: pretraining.json. "
+        "Numbers: card.json, measured on held-out questions by `python -m extract card`.",
+        "",
+        _PLANTED,
+        "",
+        "## What it answers",
+        "",
+        *_table(
+            ("kind", "zero-shot accuracy", "supervised AUROC, best layer", "CCS AUROC"),
+            [
+                (
+                    kind,
+                    f"{card['zero_shot_accuracy'][kind]:.2f}",
+                    f"{max(by_feature['none']):.2f}",
+                    f"{card['ccs_auroc_plain'][kind]:.2f}",
+                )
+                for kind, by_feature in card["supervised_auroc"].items()
+            ],
+        ),
+        "",
+        "CCS at the layer where it is best on train rows. No judge looks at poems: its label is "
+        "there, and nobody ever asked for it.",
+        "",
+    ]
+    if card["real_larger_than_accuracy"] is not None:
+        real = card["real_larger_than_accuracy"]
+        lines += [f"On the real larger_than rows: {real:.2f} zero-shot accuracy.", ""]
+    lines += [
+        "## What it learns in context",
+        "",
+        *_table(
+            ("judge", "8 examples", "24 examples"),
+            [
+                (judge, f"{found:.2f}", f"{card['few_shot_accuracy_24'][judge]:.2f}")
+                for judge, found in card["few_shot_accuracy"].items()
+            ],
+        ),
+        "",
+        "## Which features are salient",
+        "",
+        "AUROC on the feature, and on the truth, at the layer where CCS follows the feature most, "
+        f"among those where a supervised probe finds the truth ({_KNOWN:.2f} or more).",
+        "",
+        *_table(
+            (
+                "kind, feature",
+                "layer",
+                "salience of feature / truth",
+                "CCS feature / truth",
+                "PCA feature / truth",
+                "supervised truth",
+            ),
+            [
+                row
+                for kind, by_feature in card["layers"].items()
+                for feature, found in by_feature.items()
+                if feature != "none"
+                for row in [_followed_most(f"{kind}, {feature}", found)]
+            ],
+        ),
+        "",
+        "## Shortcuts",
+        "",
+        "AUROC of the label by length of the claim, and by its best single word (chosen on train "
+        "questions), on held-out questions:",
+        "",
+        *_table(
+            ("kind", "length", "word"),
+            [
+                (kind, f"{found['length']:.2f}", f"{found['word']:.2f} ({found['which']})")
+                for kind, found in card["shortcuts"].items()
+            ],
+        ),
+        "",
+    ]
+    if beside:
+        lines += ["## Other runs of the same command", "", *_runs([card, *beside]), ""]
+    problems = missed(card)
+    lines += ["## Aims missed", "", *([f"- {line}" for line in problems] or ["None."]), ""]
+    return "\n".join(lines)
+
+
+def _followed_most(title: str, found: Mapping[str, list[float]]) -> tuple[str, ...]:
+    # Before the truth is known a feature has no rival: only layers that know it are looked at.
+    knows = [n for n, area in enumerate(found["supervised"]) if n and area >= _KNOWN]
+    if not knows:
+        return title, "-", "-", "-", "-", f"{max(found['supervised'][1:]):.2f} at best"
+    layer = max(knows, key=lambda n: found["ccs_spurious"][n])
+    both = {
+        name: f"{found[spurious][layer]:.2f} / {found[truth][layer]:.2f}"
+        for name, spurious, truth in (
+            ("salience", "salience", "salience_truth"),
+            ("ccs", "ccs_spurious", "ccs"),
+            ("pca", "pca_spurious", "pca"),
+        )
+    }
+    kept = f"{found['supervised'][layer]:.2f}"
+    return title, str(layer), both["salience"], both["ccs"], both["pca"], kept
+
+
+def _runs(cards: Sequence[Mapping[str, Any]]) -> list[str]:
+    def row(card: Mapping[str, Any]) -> tuple[str, ...]:
+        name = f"{card['size']}, seed {card['seed']}{'' if card['marks'] else ', no marks'}"
+        asked, shots, ccs = (
+            card[group] for group in ("zero_shot_accuracy", "few_shot_accuracy", "ccs_auroc_plain")
+        )
+        size = f"{card['parameters'] / 1e6:.2f} M"
+        return (
+            name,
+            size,
+            f"{card['tokens'] / 1e6:.0f} M",
+            " ".join(f"{asked[k]:.2f}" for k in asked if k != "poems"),
+            " ".join(f"{v:.2f}" for v in shots.values()),
+            " ".join(f"{ccs[k]:.2f}" for k in ccs if k != "poems"),
+        )
+
+    kinds = ", ".join(k for k in cards[0]["zero_shot_accuracy"] if k != "poems")
+    judges = ", ".join(cards[0]["few_shot_accuracy"])
+    head = (
+        "run",
+        "parameters",
+        "tokens",
+        f"zero-shot ({kinds})",
+        f"8-shot ({judges})",
+        f"CCS, plain ({kinds})",
+    )
+    return _table(head, [row(card) for card in cards])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
