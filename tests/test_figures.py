@@ -120,7 +120,7 @@ def test_methods_stand_in_their_groups():
         *("Unsupervised", "Random probe", "CCS", "PCA"),
         *("Random ensemble (consensus)", "PCA ensemble (consensus)"),
         *("Easy-to-hard", "E2H", "UE+E2H", "Random ensemble (E2H)", "PCA ensemble (E2H)"),
-        *("Ceiling", "Supervised"),
+        *("Ceiling", "Supervised", "Difference of means", "LDA"),
         *("Other", "unknown method 0"),
     ]
 
