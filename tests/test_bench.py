@@ -1,5 +1,6 @@
 """The benchmark measures what it says: numbers that fit together, and work that is the same."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -31,8 +32,7 @@ def test_numbers_fit_together(tmp_path):
 
 def test_the_torch_loop_descends_the_loss_of_the_pooled_fits(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    import bench
-
+    bench = importlib.import_module("bench")
     from jelicit.probes.methods import SweepConfig
     from jelicit.probes.sweep import SweepData, sweep
 

@@ -1,5 +1,6 @@
 """Platt scaling and calibration error: against SciPy, scikit-learn and hand-made numbers."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -67,7 +68,7 @@ def test_separable_scores_stay_finite_and_one_class_is_nan():
 
 def test_scaled_probabilities_are_calibrated_and_raw_ones_are_not():
     scores, labels = _case(4, 0.5, n=20_000, scale=10.0)
-    raw = Platt(np.float32(1.0), np.float32(0.0)).probability(scores)
+    raw = Platt(jnp.ones(()), jnp.zeros(())).probability(scores)
     scaled = fit_platt(scores, labels).probability(scores)
     assert float(calibration_error(raw, labels)) > 0.2
     assert float(calibration_error(scaled, labels)) < 0.02
@@ -81,7 +82,7 @@ def test_calibration_error_by_hand():
         0.5 * 0.2 + 0.5 * 0.1
     )
     perfect = np.array([0.0, 0.0, 1.0, 1.0], np.float32)
-    assert float(calibration_error(perfect, [0, 0, 1, 1])) == 0
+    assert float(calibration_error(perfect, np.array([0, 0, 1, 1]))) == 0
     stacked = calibration_error(np.stack([probabilities, perfect]), labels, bins=2)
     assert stacked.shape == (2,)
 
@@ -98,13 +99,13 @@ def test_brier_score_is_scikit_learns():
 def test_wrong_labels_are_refused(function):
     scores = np.full(3, 0.5, np.float32)
     with pytest.raises(ValueError, match="one label per score"):
-        function(scores, [1, 0])
+        function(scores, np.array([1, 0]))
     with pytest.raises(ValueError, match="labels holds 2"):
-        function(scores, [1, 0, 2])
+        function(scores, np.array([1, 0, 2]))
 
 
 def test_scores_are_no_probabilities():
     with pytest.raises(ValueError, match="outside"):
-        calibration_error(np.array([0.5, 1.5], np.float32), [0, 1])
+        calibration_error(np.array([0.5, 1.5], np.float32), np.array([0, 1]))
     with pytest.raises(ValueError, match="bins is 0"):
-        calibration_error(np.array([0.5, 0.5], np.float32), [0, 1], bins=0)
+        calibration_error(np.array([0.5, 0.5], np.float32), np.array([0, 1]), bins=0)

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -50,6 +50,18 @@ def _items(n: int, split: str) -> tuple[Item, ...]:
     )
 
 
+@dataclass
+class Store:
+    made: dict[int, Pairs]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(self.made)
+
+    def pairs(self, layer: int) -> Pairs:
+        return self.made[layer]
+
+
 def _store(items, strengths, seed: int):
     """Layers in which truth and feature are as strong as said: {layer: (truth, feature)}."""
     rng = np.random.default_rng(seed)
@@ -62,7 +74,7 @@ def _store(items, strengths, seed: int):
             (content + 5 * VERDICT + signal + 0.3 * noise).astype(np.float32),
             (content - 5 * VERDICT - signal - 0.3 * noise).astype(np.float32),
         )
-    return SimpleNamespace(layers=tuple(found), pairs=found.__getitem__)
+    return Store(found)
 
 
 def test_layers_are_measured_on_truth_and_on_the_feature():

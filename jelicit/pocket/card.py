@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from jelicit.data.features import FEATURES, add_feature
 from jelicit.data.items import Item, labels
 from jelicit.data.pocket_world import KINDS, dataset_items
 from jelicit.data.subsets import balanced_rows
+from jelicit.pairs import Pairs
 from jelicit.pocket.evaluate import DEFAULT_FORMAT
 from jelicit.probes.methods import SweepConfig
 from jelicit.probes.sweep import SweepData, sweep
@@ -82,8 +83,21 @@ def conditions(*, train_rows: int = TRAIN_ROWS, test_rows: int = TEST_ROWS) -> l
     return made
 
 
+class LayerStore(Protocol):
+    """What is asked of an activation store."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Its hidden-state indices."""
+        ...
+
+    def pairs(self, layer: int) -> Pairs:
+        """The pairs of a layer."""
+        ...
+
+
 def measure_layers(
-    condition: Condition, train: ActivationStore, test: ActivationStore
+    condition: Condition, train: LayerStore, test: LayerStore
 ) -> dict[str, list[float]]:
     """AUROC of probes on held-out rows at every layer, and how salient truth and feature are.
 

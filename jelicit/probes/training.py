@@ -179,7 +179,7 @@ def minimise(
             value_fn=penalised,
         )
         # The line search has evaluated the point that it chose: nothing is computed twice.
-        found = state[-1]
+        found = cast(Any, state)[-1]
         step = now.step + 1
         ended = (step >= settings.steps) | (_norm(found.grad) <= settings.tolerance * first)
         # A search that finds no lower point would go on for ever.
