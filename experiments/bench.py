@@ -264,6 +264,7 @@ def _whole(settings: Settings, torch_ms: float) -> dict[str, Any]:
     seconds, first, ends = {}, {}, {}
     for optimiser in ("adamw", "lbfgs"):
         run = partial(sweep, data, SweepConfig(methods=METHODS, optimiser=optimiser))
+        say(f"paper A's whole sweep with {optimiser}, twice (minutes on a CPU) ...")
         begin = time.perf_counter()
         jax.block_until_ready(run().probes)
         first[optimiser] = time.perf_counter() - begin
