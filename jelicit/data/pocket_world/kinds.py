@@ -102,9 +102,9 @@ def arithmetic_result(key: Key) -> int:
 
 def _wrong_result(rng: random.Random, key: Key) -> int:
     # Half of the wrong results are slips, half are the result of some other question: with slips
-    # alone there is nothing coarse to learn first, and equality took many times as long. Slips are
-    # symmetric and reflected at the ends, and other results come from questions of the same kind,
-    # so that neither large nor small results mark a false claim.
+    # alone there is nothing coarse to learn first. Slips are symmetric and reflected at the ends,
+    # and other results come from questions of the same sign, so that neither large nor small
+    # results mark a false claim.
     result = arithmetic_result(key)
     if rng.random() < 0.5:
         slip = rng.choice(_SLIPS)
