@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from common import console, refuse, say, start
+from common import console, machine, refuse, say, start
 from rich.table import Table
 
 from jelicit.data.subsets import class_share_rows
@@ -254,7 +254,7 @@ def measure(settings: Settings) -> dict[str, Any]:
         "peak_gflops": peak,
         "peak_fraction": fraction,
         "compile_s": compile_s,
-        "device": _device(),
+        "device": machine(),
     }
     return result | (_whole(settings, torch_ms) if settings.whole else {})
 
@@ -306,11 +306,6 @@ def _ends(result: SweepResult, data: SweepData, labels: np.ndarray) -> dict[str,
             "auroc": float(np.mean(np.maximum(area, 1 - area) if method == "ccs" else area)),
         }
     return found
-
-
-def _device() -> str:
-    device = jax.devices()[0]
-    return device.device_kind if device.platform != "cpu" else f"{os.cpu_count()} CPU cores"
 
 
 def show(result: dict[str, Any]) -> None:

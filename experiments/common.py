@@ -55,6 +55,12 @@ def say(line: str) -> None:
     console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
+def machine() -> str:
+    """The device that JAX computes on, in words."""
+    device = jax.devices()[0]
+    return device.device_kind if device.platform != "cpu" else f"{os.cpu_count()} CPU cores"
+
+
 def slug(name: str) -> str:
     """A name as part of a path: letters, digits, dot, dash and underscore only."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"

@@ -1,7 +1,7 @@
 """Pretrain the pocket model on the pocket world and export it in Hugging Face format.
 
     python experiments/pretrain_pocket.py                     # the middle size, seed 0
-    python experiments/pretrain_pocket.py --seeds 0 1 2       # three seeds; export the median one
+    python experiments/pretrain_pocket.py --seeds 0 1 2       # three seeds, a folder each
     python experiments/pretrain_pocket.py --sizes small middle large
 
 A run that is killed goes on where it stopped when the same command is given again.
@@ -12,12 +12,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import tyro
+from common import machine, refuse, start, unknown
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
@@ -60,12 +58,6 @@ def make_tokenizer() -> tuple[Tokenizer, WordEncoder]:
     """The tokenizer of the world, the same on every machine, and its table of words."""
     tokenizer = train_tokenizer(tokenizer_texts("tokenizer", 20_000))
     return tokenizer, encoder(tokenizer)
-
-
-def machine() -> str:
-    """The device of the training, in words."""
-    device = jax.devices()[0]
-    return device.device_kind if device.platform != "cpu" else f"{os.cpu_count()} CPU cores"
 
 
 def train_one(
@@ -127,6 +119,7 @@ def train_one(
 
 
 def main(settings: Settings) -> None:
+    refuse(unknown("--sizes", settings.sizes, list(SIZES)))
     tokenizer, encode = make_tokenizer()
     for size, seed in itertools.product(settings.sizes, settings.seeds):
         folder = train_one(settings, size, seed, tokenizer, encode)
@@ -134,5 +127,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    main(tyro.cli(Settings, description=__doc__))
+    start(main, Settings, about=__doc__)

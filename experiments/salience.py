@@ -46,7 +46,7 @@ from jelicit.data.describe import describe, table
 from jelicit.data.features import FEATURES, add_feature
 from jelicit.data.items import Item, digest, labels, with_target
 from jelicit.data.prompts import get_format
-from jelicit.data.subsets import balanced_rows
+from jelicit.data.subsets import balanced_runs
 from jelicit.metrics import group_bootstrap
 from jelicit.probes.methods import ALL_METHODS, METHODS, NEEDS_EASY, SweepConfig
 from jelicit.probes.sweep import SweepData, sweep
@@ -299,12 +299,7 @@ def runs_of(panel: Condition, settings: Settings) -> tuple[np.ndarray, np.ndarra
     """The train rows of each run, bool [R, N], balanced over label and feature, and the seeds."""
     label = labels(panel.train, panel.target)
     other = None if panel.spurious is None else labels(panel.train, panel.spurious)
-    cells = 2 if other is None else 4
-    largest = len(balanced_rows(label, other, seed=0))
-    size = settings.train_size or max(cells, int(0.8 * largest) // cells * cells)
-    subsets = np.zeros((settings.seeds, len(label)), bool)
-    for seed in range(settings.seeds):
-        subsets[seed, balanced_rows(label, other, size=size, seed=seed)] = True
+    subsets = balanced_runs(label, other, runs=settings.seeds, size=settings.train_size)
     return subsets, np.arange(settings.seeds)
 
 

@@ -29,7 +29,7 @@ from jelicit.data.items import Item
 from jelicit.data.pocket_world import KINDS
 from jelicit.data.prompts import FORMATS
 from jelicit.pocket import card, evaluate
-from jelicit.pocket.model import PocketConfig, build, from_llama_state_dict
+from jelicit.pocket.model import build, config_from_llama, from_llama_state_dict
 from jelicit.pocket.train import last_token_logits
 
 SHOTS = (8, 24)
@@ -54,14 +54,11 @@ def measure_card(folder: Path, *, larger_than: Path | None = None) -> dict[str, 
     """Everything that `jelicit.pocket.card` and `jelicit.pocket.evaluate` measure of one model.
 
     Args:
-        folder: An exported pocket model.
+        folder: An exported pocket model, as of `model_folder`.
         larger_than: Folder of the real larger_than set; None leaves its accuracy out (null).
 
     Returns:
         The card, ready for JSON.
-
-    Raises:
-        ValueError: The folder holds no pocket model.
     """
     pretraining = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
     lm = load(str(folder), threads=1)
@@ -79,11 +76,12 @@ def measure_card(folder: Path, *, larger_than: Path | None = None) -> dict[str, 
             if condition.feature == "none":
                 zero_shot[condition.kind] = card.zero_shot(test)
         real = None if larger_than is None else _real(lm, larger_than, Path(scratch) / "real")
+    few_shot = _few_shot(folder)
     plain = {kind: found["none"] for kind, found in layers.items()}
     return {
         "zero_shot_accuracy": zero_shot,
-        "few_shot_accuracy": _few_shot(folder, SHOTS[0]),
-        f"few_shot_accuracy_{SHOTS[1]}": _few_shot(folder, SHOTS[1]),
+        "few_shot_accuracy": few_shot[SHOTS[0]],
+        f"few_shot_accuracy_{SHOTS[1]}": few_shot[SHOTS[1]],
         "supervised_auroc": _column(layers, "supervised"),
         "salience": _column(layers, "salience"),
         "ccs_auroc_plain": {kind: card.at_best_layer(found) for kind, found in plain.items()},
@@ -114,22 +112,21 @@ def _real(lm: LanguageModel, larger_than: Path, folder: Path) -> float:
     return card.zero_shot(_store(lm, (*dataset.train, *dataset.test), "claim", folder))
 
 
-def _few_shot(folder: Path, shots: int) -> dict[str, float]:
-    """Few-shot accuracy by judge, of the same weights in Flax (equal to 1e-4, and faster here)."""
-    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = PocketConfig(
-        vocab_size=fields["vocab_size"],
-        d_model=fields["hidden_size"],
-        n_layers=fields["num_hidden_layers"],
-        n_heads=fields["num_attention_heads"],
-        d_ff=fields["intermediate_size"],
-    )
+def _few_shot(folder: Path) -> dict[int, dict[str, float]]:
+    """Few-shot accuracy by number of examples and judge.
+
+    Of the same weights in Flax: equal to 1e-4, and faster here.
+    """
+    config = config_from_llama(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     model = build(config, from_llama_state_dict(load_file(folder / "model.safetensors"), config))
     encode = encoder(Tokenizer.from_file(str(folder / "tokenizer.json")))
     logits = partial(last_token_logits, model)
     return {
-        judge: evaluate.few_shot_accuracy(logits, encode, judge, shots=shots)
-        for judge in evaluate.FEW_SHOT_JUDGES
+        shots: {
+            judge: evaluate.few_shot_accuracy(logits, encode, judge, shots=shots)
+            for judge in evaluate.FEW_SHOT_JUDGES
+        }
+        for shots in SHOTS
     }
 
 

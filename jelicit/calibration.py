@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jelicit.metrics import Labels, Scores
+from jelicit.metrics import Labels, Scores, checked
 
 _NEWTON_STEPS = 50
 
@@ -44,8 +44,7 @@ def fit_platt(scores: Scores, labels: Labels) -> Platt:
     Raises:
         ValueError: lengths differ, or a label is something other than 0, 1 and nan.
     """
-    scores = jnp.asarray(scores, float)
-    values = _checked(scores, labels)
+    scores, values = _checked(scores, labels)
     used = ~np.isnan(values)
     true, count = values[used].sum(), used.sum()
     if not 0 < true < count:
@@ -107,8 +106,7 @@ def calibration_error(
     """
     if bins < 1:
         raise ValueError(f"bins is {bins}; allowed: 1 or more")
-    probabilities = jnp.asarray(probabilities, float)
-    values = _checked(probabilities, labels)
+    probabilities, values = _checked(probabilities, labels)
     used = ~np.isnan(values)
     chosen, truth = probabilities[..., used], jnp.asarray(values[used])
     if bool(jnp.any((chosen < 0) | (chosen > 1))):
@@ -127,20 +125,13 @@ def brier_score(probabilities: Scores, labels: Labels) -> Float[Array, "*runs"]:
     Raises:
         ValueError: lengths differ, or a label is something other than 0, 1 and nan.
     """
-    probabilities = jnp.asarray(probabilities, float)
-    values = _checked(probabilities, labels)
+    probabilities, values = _checked(probabilities, labels)
     used = ~np.isnan(values)
     chosen = probabilities[..., used]
     return jnp.mean((chosen - jnp.broadcast_to(values[used], chosen.shape)) ** 2, axis=-1)
 
 
-def _checked(scores: jax.Array, labels: Labels) -> np.ndarray:
-    values = np.asarray(labels, np.float32)
-    if values.shape != scores.shape[-1:]:
-        raise ValueError(
-            f"labels has shape {values.shape}, scores {scores.shape}; give one label per score"
-        )
-    odd = values[~np.isnan(values) & (values != 0) & (values != 1)]
-    if odd.size:
-        raise ValueError(f"labels holds {odd[0]:g}; allowed are 0, 1 and nan (no truth value)")
-    return values
+def _checked(scores: Scores, labels: Labels) -> tuple[jax.Array, np.ndarray]:
+    """Both, as `metrics.checked` has them; labels as NumPy, because they choose rows."""
+    arrays = checked(scores, labels)
+    return arrays[0], np.asarray(arrays[1])

@@ -48,7 +48,7 @@ def auroc(
         ValueError: lengths differ, or a label is something other than 0, 1 and nan (values can
             only be checked outside jit; under jit such rows are ignored).
     """
-    scores, labels = _checked(scores, labels)
+    scores, labels = checked(scores, labels)
     return _auroc(scores, labels, _row_weights(weights, scores))
 
 
@@ -71,7 +71,7 @@ def accuracy(
     Raises:
         ValueError: as for `auroc`.
     """
-    scores, labels = _checked(scores, labels)
+    scores, labels = checked(scores, labels)
     scores, labels, weights = jnp.broadcast_arrays(scores, labels, _row_weights(weights, scores))
     counted = jnp.where(_has_class(labels), weights, 0.0)
     correct = jnp.where(counted > 0, _correctness(scores, labels), 0.0)
@@ -167,7 +167,7 @@ def auroc_interval(
     Raises:
         ValueError: level outside (0, 1), or as for `auroc`.
     """
-    scores, labels = _checked(scores, labels)
+    scores, labels = checked(scores, labels)
     ends = _auroc_ends(scores, labels, _boot_weights(weights, labels), _tails(level))
     return ends[..., 0], ends[..., 1]
 
@@ -179,7 +179,7 @@ def accuracy_interval(
 
     Arguments, returns and errors as for `auroc_interval`.
     """
-    scores, labels = _checked(scores, labels)
+    scores, labels = checked(scores, labels)
     ends = _accuracy_ends(scores, labels, _boot_weights(weights, labels), _tails(level))
     return ends[..., 0], ends[..., 1]
 
@@ -237,7 +237,7 @@ def salience(diff: Float[ArrayLike, "n D"], feature: Labels) -> Float[Array, ""]
         ValueError: lengths differ, or a value is something other than 0, 1 and nan.
     """
     diff = jnp.asarray(diff)
-    _, feature = _checked(diff.T, feature, name="feature", of="diff")
+    _, feature = checked(diff.T, feature, name="feature", of="diff")
     used = _has_class(feature)
     mean = jnp.where(used[:, None], diff, 0.0).sum(0) / used.sum()
     centred = jnp.where(used[:, None], diff - mean[None, :], 0.0)
@@ -248,10 +248,14 @@ def salience(diff: Float[ArrayLike, "n D"], feature: Labels) -> Float[Array, ""]
     return jnp.sum(along**2) / jnp.sum(centred**2)
 
 
-def _checked(
+def checked(
     scores: ArrayLike, labels: ArrayLike, *, name: str = "labels", of: str = "scores"
 ) -> tuple[jax.Array, jax.Array]:
-    """Both as floating-point arrays, refusing unequal lengths and labels that are no labels."""
+    """Both as floating-point arrays, refusing unequal lengths and labels that are no labels.
+
+    Raises:
+        ValueError: Lengths differ, or (outside jit) a label is something other than 0, 1 and nan.
+    """
     if not isinstance(labels, Tracer):
         values = np.asarray(labels, np.float32)
         odd = values[~np.isnan(values) & (values != 0) & (values != 1)]

@@ -98,7 +98,7 @@ def test_brier_score_is_scikit_learns():
 @pytest.mark.parametrize("function", [fit_platt, calibration_error, brier_score])
 def test_wrong_labels_are_refused(function):
     scores = np.full(3, 0.5, np.float32)
-    with pytest.raises(ValueError, match="one label per score"):
+    with pytest.raises(ValueError, match="one label per item of scores"):
         function(scores, np.array([1, 0]))
     with pytest.raises(ValueError, match="labels holds 2"):
         function(scores, np.array([1, 0, 2]))

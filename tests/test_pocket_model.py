@@ -16,6 +16,7 @@ from jelicit.pocket.model import (
     _attend,
     _mask,
     build,
+    config_from_llama,
     from_llama_state_dict,
     llama_config_dict,
     param_count,
@@ -226,3 +227,18 @@ def test_export_refuses_what_would_not_load(tmp_path, tokenizer_json):
     with pytest.raises(ValueError, match="vocab_size is 97"):
         export(weights, llama_config_dict(TINY), tokenizer_json, tmp_path, trained_length=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_shape_is_read_back_from_what_was_written():
+    config = PocketConfig(
+        vocab_size=300,
+        d_model=96,
+        n_layers=5,
+        n_heads=3,
+        d_ff=77,
+        rope_theta=2e4,
+        norm_eps=1e-6,
+        max_positions=640,
+        tie_embeddings=False,
+    )
+    assert config_from_llama(llama_config_dict(config)) == config

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,8 @@ from jelicit.pocket.curriculum import RunConfig, curriculum  # noqa: E402
 from jelicit.pocket.evaluate import DEFAULT_FORMAT  # noqa: E402
 from jelicit.pocket.model import (  # noqa: E402
     SIZES,
-    PocketConfig,
     build,
+    config_from_llama,
     from_llama_state_dict,
     param_count,
 )
@@ -55,13 +57,7 @@ def test_size_and_heads_suit_a_package_and_a_model_server(lm):
 
 def test_it_is_the_flax_model(lm):
     fields = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
-    config = PocketConfig(
-        vocab_size=fields["vocab_size"],
-        d_model=fields["hidden_size"],
-        n_layers=fields["num_hidden_layers"],
-        n_heads=fields["num_attention_heads"],
-        d_ff=fields["intermediate_size"],
-    )
+    config = config_from_llama(fields)
     model = build(config, from_llama_state_dict(load_file(FOLDER / "model.safetensors"), config))
     ids = np.array([lm.tokenizer("Question: What is 7 + 5?\nClaim: 7 + 5 = 12").input_ids])
     with torch.no_grad():
@@ -105,3 +101,13 @@ def test_it_answers_the_real_larger_than(lm, tmp_path):
 
     items = load_dataset(REAL).test
     assert zero_shot(lm, list(items), "claim", tmp_path / "store") >= 0.90
+
+
+def test_an_unknown_size_is_refused_before_anything_is_trained(tmp_path):
+    command = [sys.executable, str(FOLDER.parents[1] / "experiments/pretrain_pocket.py")]
+    done = subprocess.run(
+        [*command, "--sizes", "huge"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "error: --sizes huge is unknown; known: small, middle, large" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from jelicit.data.subsets import balanced_rows, class_share_rows
+from jelicit.data.subsets import balanced_rows, balanced_runs, class_share_rows
 
 LABELS = st.lists(st.sampled_from([0.0, 1.0, np.nan]), max_size=60).map(np.array)
 SHARES = [0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1]
@@ -104,3 +104,16 @@ def test_balanced_rows_by_class_size_and_refusals():
             balanced_rows(labels, size=size, seed=0)
     with pytest.raises(ValueError, match="17 labels but 2 alt"):
         balanced_rows(labels, [0, 1], seed=0)
+
+
+def test_runs_draw_balanced_rows_each_with_its_own_seed():
+    label = np.arange(40) % 2
+    other = np.arange(40) < 12
+    for alt, size in ((None, 32), (other, 16)):  # 80 % of 40, and of 4 x 6 in whole cells
+        runs = balanced_runs(label, alt, runs=3)
+        assert runs.shape == (3, 40)
+        for seed, chosen in enumerate(runs):
+            rows = balanced_rows(label, alt, size=size, seed=seed)
+            np.testing.assert_array_equal(np.flatnonzero(chosen), rows)
+    assert balanced_runs(label, other, runs=1, size=8).sum() == 8
+    assert balanced_runs([1, 0], runs=2).all()  # never fewer than a row of each cell

@@ -103,6 +103,34 @@ def balanced_rows(
     return np.sort(np.concatenate([rows[:each] for rows in cells]))
 
 
+def balanced_runs(
+    labels: Labels, alt: Labels | None = None, *, runs: int, size: int | None = None
+) -> np.ndarray:
+    """The train rows of several runs, each with a balanced draw of its own.
+
+    Args:
+        labels: As for `balanced_rows`.
+        alt: As for `balanced_rows`.
+        runs: How many; run r draws with the seed r.
+        size: Rows of a run; by default 80 % of the largest balanced subset (at least one row of
+            each cell), so that runs differ.
+
+    Returns:
+        bool [runs, n].
+
+    Raises:
+        ValueError: As for `balanced_rows`.
+    """
+    if size is None:
+        cells = 2 if alt is None else 4
+        largest = len(balanced_rows(labels, alt, seed=0))
+        size = max(cells, int(0.8 * largest) // cells * cells)
+    chosen = np.zeros((runs, len(labels)), bool)  # type: ignore[arg-type]
+    for seed in range(runs):
+        chosen[seed, balanced_rows(labels, alt, size=size, seed=seed)] = True
+    return chosen
+
+
 def _as_labels(labels: Labels, name: str) -> np.ndarray:
     """The labels as float64 [n] of 1, 0 and nan; None becomes nan."""
     values = np.asarray(labels, dtype=np.float64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Protocol
 
 import jax
@@ -19,11 +20,11 @@ from jelicit.activations import ActivationStore
 from jelicit.data.features import FEATURES, add_feature
 from jelicit.data.items import Item, labels
 from jelicit.data.pocket_world import KINDS, dataset_items
-from jelicit.data.subsets import balanced_rows
+from jelicit.data.subsets import balanced_runs
 from jelicit.pairs import Pairs
 from jelicit.pocket.evaluate import DEFAULT_FORMAT
 from jelicit.probes.methods import SweepConfig
-from jelicit.probes.sweep import SweepData, sweep
+from jelicit.probes.sweep import SweepData, SweepResult, sweep
 
 TRAIN_ROWS, TEST_ROWS = 400, 300
 PROBES = ("supervised", "ccs", "pca")
@@ -112,21 +113,8 @@ def measure_layers(
         what a layer is chosen by), ``salience_truth`` and ``salience``; means of three seeds.
         Signs of CCS and PCA are picked on train rows.
     """
-    targets = tuple(
-        evaluation.Target(
-            name=name,
-            role=role,
-            train=labels(condition.train, name),
-            test=labels(condition.test, name),
-        )
-        for name, role in (("label", ""), (condition.spurious, "_spurious"))
-        if name is not None
-    )
-    others = None if len(targets) == 1 else targets[1].train
-    subsets = np.zeros((_SEEDS, len(condition.train)), bool)
-    size = int(0.8 * len(balanced_rows(targets[0].train, others, seed=0))) // 4 * 4
-    for seed in range(_SEEDS):
-        subsets[seed, balanced_rows(targets[0].train, others, size=size, seed=seed)] = True
+    targets = _targets(condition)
+    subsets = balanced_runs(*(target.train for target in targets), runs=_SEEDS)
     data = SweepData(
         hard=train.pairs,
         layers=train.layers,
@@ -135,8 +123,8 @@ def measure_layers(
         hard_targets=targets[0].train,
     )
     result = sweep(data, SweepConfig(methods=PROBES))
-    found: dict[str, list[float]] = {}
     boot = metrics.group_bootstrap(jax.random.key(0), [i.group for i in condition.test], 1)
+    found: dict[str, list[float]] = {}
     for layer in train.layers:
         bench = evaluation.Bench(
             hard=train.pairs(layer),
@@ -146,22 +134,40 @@ def measure_layers(
             targets=targets,
             boot=boot,
         )
-        rows = evaluation.method_rows(
-            result, layer, bench, subsets=subsets, seeds=list(range(_SEEDS))
+        for name, value in _layer(result, layer, bench, subsets).items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def _targets(condition: Condition) -> tuple[evaluation.Target, ...]:
+    """The label and, where there is one, the feature; roles end the names of what is measured."""
+    return tuple(
+        evaluation.Target(
+            name=name,
+            role=role,
+            train=labels(condition.train, name),
+            test=labels(condition.test, name),
         )
-        for probe in PROBES:
-            for target in targets:
-                areas = [
-                    row["auroc"]
-                    for row in rows
-                    if (row["method"], row["role"]) == (probe, target.role)
-                ]
-                found.setdefault(f"{probe}{target.role}", []).append(float(np.mean(areas)))
-        on_train = metrics.auroc(result.score(layer, bench.hard)["ccs"], targets[0].train)
-        found.setdefault("ccs_train", []).append(float(np.mean(np.maximum(on_train, 1 - on_train))))
-        for target in targets:
-            name = "salience" if target.role else "salience_truth"
-            found.setdefault(name, []).append(evaluation.salience_of(bench.hard, target.train))
+        for name, role in (("label", ""), (condition.spurious, "_spurious"))
+        if name is not None
+    )
+
+
+def _layer(
+    result: SweepResult, layer: int, bench: evaluation.Bench, subsets: np.ndarray
+) -> dict[str, float]:
+    rows = evaluation.method_rows(result, layer, bench, subsets=subsets, seeds=range(_SEEDS))
+    found = {}
+    for probe, target in product(PROBES, bench.targets):
+        mine = (probe, target.role)
+        areas = [row["auroc"] for row in rows if (row["method"], row["role"]) == mine]
+        found[f"{probe}{target.role}"] = float(np.mean(areas))
+    truth = bench.targets[0]
+    on_train = metrics.auroc(result.score(layer, bench.hard)["ccs"], truth.train)
+    found["ccs_train"] = float(np.mean(np.maximum(on_train, 1 - on_train)))
+    for target in bench.targets:
+        name = "salience" if target.role else "salience_truth"
+        found[name] = evaluation.salience_of(bench.hard, target.train)
     return found
 
 
@@ -297,7 +303,21 @@ def page(card: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()) -> s
         card: The model's card.
         beside: Cards of other runs (seeds, sizes, the ablation without marks), for one table.
     """
-    lines = [
+    problems = missed(card)
+    sections = [
+        _head(card),
+        ["## What it answers", "", *_answers(card)],
+        ["## What it learns in context", "", *_in_context(card)],
+        ["## Which features are salient", "", *_features(card)],
+        ["## Shortcuts", "", *_shortcut_lines(card)],
+        ["## Other runs of the same command", "", *_runs([card, *beside])] if beside else [],
+        ["## Aims missed", "", *([f"- {line}" for line in problems] or ["None."])],
+    ]
+    return "\n".join(line for section in sections if section for line in (*section, ""))
+
+
+def _head(card: Mapping[str, Any]) -> list[str]:
+    return [
         "# The pocket model",
         "",
         "A small Llama pretrained on the pocket world, a synthetic world of sums, comparisons, "
@@ -311,82 +331,73 @@ def page(card: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()) -> s
         "Numbers: card.json, measured on held-out questions by `python -m extract card`.",
         "",
         _PLANTED,
-        "",
-        "## What it answers",
-        "",
-        *_table(
-            ("kind", "zero-shot accuracy", "supervised AUROC, best layer", "CCS AUROC"),
-            [
-                (
-                    kind,
-                    f"{card['zero_shot_accuracy'][kind]:.2f}",
-                    f"{max(by_feature['none']):.2f}",
-                    f"{card['ccs_auroc_plain'][kind]:.2f}",
-                )
-                for kind, by_feature in card["supervised_auroc"].items()
-            ],
-        ),
+    ]
+
+
+def _answers(card: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (
+            kind,
+            f"{card['zero_shot_accuracy'][kind]:.2f}",
+            f"{max(by_feature['none']):.2f}",
+            f"{card['ccs_auroc_plain'][kind]:.2f}",
+        )
+        for kind, by_feature in card["supervised_auroc"].items()
+    ]
+    lines = [
+        *_table(("kind", "zero-shot accuracy", "supervised AUROC, best layer", "CCS AUROC"), rows),
         "",
         "CCS at the layer where it is best on train rows. No judge looks at poems: its label is "
         "there, and nobody ever asked for it.",
-        "",
     ]
-    if card["real_larger_than_accuracy"] is not None:
-        real = card["real_larger_than_accuracy"]
-        lines += [f"On the real larger_than rows: {real:.2f} zero-shot accuracy.", ""]
-    lines += [
-        "## What it learns in context",
-        "",
-        *_table(
-            ("judge", "8 examples", "24 examples"),
-            [
-                (judge, f"{found:.2f}", f"{card['few_shot_accuracy_24'][judge]:.2f}")
-                for judge, found in card["few_shot_accuracy"].items()
-            ],
-        ),
-        "",
-        "## Which features are salient",
-        "",
+    real = card["real_larger_than_accuracy"]
+    if real is not None:
+        lines += ["", f"On the real larger_than rows: {real:.2f} zero-shot accuracy."]
+    return lines
+
+
+def _in_context(card: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (judge, f"{found:.2f}", f"{card['few_shot_accuracy_24'][judge]:.2f}")
+        for judge, found in card["few_shot_accuracy"].items()
+    ]
+    return _table(("judge", "8 examples", "24 examples"), rows)
+
+
+def _features(card: Mapping[str, Any]) -> list[str]:
+    head = (
+        "kind, feature",
+        "layer",
+        "salience of feature / truth",
+        "CCS feature / truth",
+        "PCA feature / truth",
+        "supervised truth",
+    )
+    rows = [
+        _followed_most(f"{kind}, {feature}", found)
+        for kind, by_feature in card["layers"].items()
+        for feature, found in by_feature.items()
+        if feature != "none"
+    ]
+    return [
         "AUROC on the feature, and on the truth, at the layer where CCS follows the feature most, "
         f"among those where a supervised probe finds the truth ({_KNOWN:.2f} or more).",
         "",
-        *_table(
-            (
-                "kind, feature",
-                "layer",
-                "salience of feature / truth",
-                "CCS feature / truth",
-                "PCA feature / truth",
-                "supervised truth",
-            ),
-            [
-                row
-                for kind, by_feature in card["layers"].items()
-                for feature, found in by_feature.items()
-                if feature != "none"
-                for row in [_followed_most(f"{kind}, {feature}", found)]
-            ],
-        ),
-        "",
-        "## Shortcuts",
-        "",
+        *_table(head, rows),
+    ]
+
+
+def _shortcut_lines(card: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (kind, f"{found['length']:.2f}", f"{found['word']:.2f} ({found['which']})")
+        for kind, found in card["shortcuts"].items()
+    ]
+    return [
         "AUROC of the label by length of the claim, and by its best single word (chosen on train "
         "questions), on held-out questions:",
         "",
-        *_table(
-            ("kind", "length", "word"),
-            [
-                (kind, f"{found['length']:.2f}", f"{found['word']:.2f} ({found['which']})")
-                for kind, found in card["shortcuts"].items()
-            ],
-        ),
-        "",
+        *_table(("kind", "length", "word"), rows),
     ]
-    if beside:
-        lines += ["## Other runs of the same command", "", *_runs([card, *beside]), ""]
-    problems = missed(card)
-    lines += ["## Aims missed", "", *([f"- {line}" for line in problems] or ["None."]), ""]
-    return "\n".join(lines)
 
 
 def _followed_most(title: str, found: Mapping[str, list[float]]) -> tuple[str, ...]:

@@ -336,6 +336,25 @@ def _check_shapes(params: Params, config: PocketConfig) -> None:
             raise ValueError(f"weights {name} have shape {value.shape}; wanted {leaf.shape}")
 
 
+def config_from_llama(fields: Mapping[str, Any]) -> PocketConfig:
+    """The shape that `llama_config_dict` wrote, as read back from a config.json.
+
+    Raises:
+        KeyError: A field is missing.
+    """
+    return PocketConfig(
+        vocab_size=fields["vocab_size"],
+        d_model=fields["hidden_size"],
+        n_layers=fields["num_hidden_layers"],
+        n_heads=fields["num_attention_heads"],
+        d_ff=fields["intermediate_size"],
+        rope_theta=fields["rope_theta"],
+        norm_eps=fields["rms_norm_eps"],
+        max_positions=fields["max_position_embeddings"],
+        tie_embeddings=fields["tie_word_embeddings"],
+    )
+
+
 def llama_config_dict(config: PocketConfig) -> dict[str, Any]:
     """The same shape as the fields of a `LlamaConfig` (no token ids: the tokenizer has those)."""
     return {

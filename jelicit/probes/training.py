@@ -199,8 +199,8 @@ def minimise(
 
     one, zero = jnp.asarray(1), jnp.asarray(0)
     state = optimiser.init(begin)  # pyright: ignore[reportArgumentType]
-    start = _Newton(begin, state, value, gradient, zero, one, first == 0)
-    last = jax.lax.while_loop(lambda now: ~now.stopped, body, start)
+    at_start = _Newton(begin, state, value, gradient, zero, one, first == 0)
+    last = jax.lax.while_loop(lambda now: ~now.stopped, body, at_start)
     loss = objective(last.params)
     info = TrainingInfo(
         loss,
