@@ -342,7 +342,7 @@ def test_a_gate_ends_a_phase_and_tokens_do_otherwise(tmp_path, monkeypatch, trai
     config = run_config(
         phase("opens", 40, gate={"a": 0.9, "b": 1.0}),
         phase("stays shut", 10, gate={"a": 0.9, "b": 0.0}),
-        phase("no gate", 6, anneal=True),
+        phase("no gate", 6, end_rate=0.0),
     )
     reports = []
     _, progress = pretrain(
@@ -370,12 +370,15 @@ def test_every_condition_of_a_gate_has_to_hold(tmp_path, monkeypatch, trained):
     assert progress.tokens == 8 * ROWS * LENGTH
 
 
-def test_rates_are_full_and_fall_to_zero_in_the_last_phase(tmp_path, monkeypatch, trained):
+def test_the_rate_of_a_phase_goes_in_a_line_from_one_end_to_the_other(
+    tmp_path, monkeypatch, trained
+):
     monkeypatch.setattr(module, "measure", lambda logits, encode, few_shot: {})
-    pretrain(run_config(phase("flat", 5), phase("down", 8, anneal=True)), encoder(), tmp_path)
+    down = phase("down", 8, rate=0.5, end_rate=0.0)
+    pretrain(run_config(phase("flat", 5), down), encoder(), tmp_path)
     rates = np.concatenate([rates for rates, _ in trained])
     np.testing.assert_allclose(rates[:5], 1)
-    np.testing.assert_allclose(rates[5:], np.linspace(1, 0, 9)[:-1], atol=1e-6)
+    np.testing.assert_allclose(rates[5:], np.linspace(0.5, 0, 9)[:-1], atol=1e-6)
 
 
 def test_each_phase_reads_its_own_batches_from_the_first(tmp_path, monkeypatch, trained):
@@ -401,8 +404,11 @@ def test_the_curriculum_teaches_truth_before_other_judges_and_anneals_last():
     first = next(n for n, judges in enumerate(judged) if judges != {"truth"})
     assert any("zero_shot/arithmetic" in phase.gate for phase in phases[:first])
     assert all(judges == {"truth"} for judges in judged[:first])
-    assert [phase.anneal for phase in phases] == [False] * (len(phases) - 1) + [True]
-    assert not phases[-1].gate  # an annealing that ended early would leave the rate high
+    falling = [phase for phase in phases if phase.end_rate < phase.rate]
+    assert falling == list(phases[-len(falling) :])
+    assert phases[-1].end_rate == 0
+    assert not any(phase.gate for phase in falling)  # ended early, the rate would stay high
+    assert max(phase.corpus.length for phase in phases) >= 1024
     names = [phase.corpus.name for phase in phases]
     assert len(set(names)) == len(names)  # a name is the seed of a phase's documents
 
@@ -411,8 +417,8 @@ def test_marks_and_scale_change_nothing_but_marks_and_tokens():
     phases, unmarked, short = curriculum(), curriculum(marks=False), curriculum(scale=0.5)
     assert any(phase.corpus.mix.marked for phase in phases)
     for whole, bare, half in zip(phases, unmarked, short, strict=True):
-        assert (bare.corpus.mix.marked, bare.corpus.mix.checked) == (0, 0)
-        mix = dataclasses.replace(whole.corpus.mix, marked=0.0, checked=0.0)
+        without = {"marked": 0.0, "checked": 0.0, "checklist": 0.0}
+        mix = dataclasses.replace(whole.corpus.mix, **without)
         corpus = dataclasses.replace(whole.corpus, mix=mix)
         assert dataclasses.replace(whole, corpus=corpus) == bare
         assert half.steps == pytest.approx(whole.steps / 2, abs=1)
@@ -424,7 +430,7 @@ def test_marks_and_scale_change_nothing_but_marks_and_tokens():
 THREE = (
     phase("one", 12, gate={"some": 1e9}),
     phase("two", 6),
-    phase("three", 10, anneal=True),
+    phase("three", 10, end_rate=0.0),
 )
 
 

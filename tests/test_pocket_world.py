@@ -224,8 +224,50 @@ def test_the_judge_of_truth_tosses_a_coin_about_opinions():
 
 
 def test_without_marks_no_verdict_is_followed_by_yes_or_no():
-    for document in _sample(Mix(marked=0.0, checked=0.0, judges={"truth": 1.0}), 500):
+    mix = Mix(marked=0.0, checked=0.0, checklist=0.0, judges={"truth": 1.0})
+    for document in _sample(mix, 500):
         assert not re.search(r" (yes|no)$", document, re.MULTILINE)
+
+
+def _serves(task: str, step: str) -> bool:
+    return task.split()[-1] in step.split()
+
+
+def test_every_step_of_a_checklist_is_marked_by_whether_it_serves_the_task():
+    marks = Counter()
+    for document in _sample(Mix(plain=1.0, checklist=1.0), 200):
+        for part in filter(None, document.split("\n\n")):
+            task, _, *steps = part.strip().splitlines()
+            for step, mark in (line.rsplit(" ", 1) for line in steps):
+                assert mark == ("yes" if _serves(task, step) else "no")
+                marks[mark] += 1
+    assert min(marks.values()) > 300
+
+
+def test_documents_judge_sequences_of_one_to_five_commands():
+    lengths = Counter()
+    mix = Mix(plain=0.0, targeted=1.0, marked=0.0)
+    for document in _sample(mix, 1500):
+        for part in document.split("\n\n"):
+            found = re.fullmatch(
+                r"Task: (.*)\nCommands:\n(.*)\nIs this sequence (\w+)\? (\w+)", part, re.DOTALL
+            )
+            if found is None:
+                continue
+            task, commands, asked, verdict = found.groups()
+            steps = commands.splitlines()
+            foreign = sum(not _serves(task, step) for step in steps)
+            assert (verdict == "Yes") == (foreign == (asked == "suspicious"))
+            lengths[len(steps)] += 1
+    assert set(lengths) == {1, 2, 3, 4, 5}
+
+
+def test_kinds_are_drawn_by_their_shares():
+    kinds = {"arithmetic": 3.0, "larger_than": 1.0}
+    claims = Mix(plain=0.0, targeted=0.0, feature=0.0, mixed=1.0, bare=1.0, kinds=kinds)
+    texts = "".join(_sample(claims, 400))
+    sums, comparisons = texts.count(" = "), texts.count("larger than")
+    assert sums / (sums + comparisons) == pytest.approx(0.75, abs=0.04)
 
 
 def test_segments_are_cut_only_after_blank_lines():
@@ -245,7 +287,7 @@ def test_documents_and_items_are_the_same_on_every_machine():
         for i in dataset_items(kind, "test")
     ]
     items_digest = hashlib.sha256("".join(shown).encode()).hexdigest()
-    assert (documents_digest[:16], items_digest[:16]) == ("f5107937d26a1afa", "f11340622bdebfa8")
+    assert (documents_digest[:16], items_digest[:16]) == ("08874951b094f955", "f11340622bdebfa8")
 
 
 def test_unknown_kinds_and_sizes_are_refused_by_name():

@@ -1,8 +1,8 @@
 """Pretraining of the pocket model: phases that end when the model has learned what they teach.
 
-A phase reads one mix of documents at a full learning rate until its gate opens (every named
-accuracy on held-out questions reaches its threshold) or its tokens run out; the last phase has a
-fixed length and anneals the rate to zero.
+A phase reads one mix of documents until its gate opens (every named accuracy on held-out questions
+reaches its threshold) or its tokens run out; the last phases have no gate and anneal the learning
+rate to zero.
 The order matters: judges other than truth come in only once the truth is known, or it is never
     learned.
 """
@@ -35,13 +35,15 @@ from jelicit.pocket.train import (
 )
 
 JUDGES = {
-    "truth": 0.5,
-    "sycophancy": 0.13,
-    "punctuation": 0.11,
-    "tense": 0.11,
-    "elm": 0.11,
+    "truth": 0.35,
+    "sycophancy": 0.15,
+    "punctuation": 0.15,
+    "tense": 0.15,
+    "elm": 0.16,
     "noise": 0.04,
 }
+# Facts are the hardest to judge, opinions the easiest.
+SHARES = {"arithmetic": 1.0, "larger_than": 0.8, "facts": 1.8, "opinions": 0.6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +54,15 @@ class Phase:
         corpus: What it reads.
         tokens: Most tokens it reads (padding counted), in millions.
         gate: Measure -> least value; the phase ends once all hold. Empty: only the tokens end it.
-        rate: Multiplies the optimiser's learning rates.
-        anneal: Whether the rate falls linearly to zero over the phase.
+        rate: Multiplies the optimiser's learning rates, at the start of the phase.
+        end_rate: The same at its end; between them the rate changes linearly over all its tokens.
     """
 
     corpus: CorpusConfig
     tokens: float
     gate: Mapping[str, float] = field(default_factory=dict)
     rate: float = 1.0
-    anneal: bool = False
+    end_rate: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -76,7 +78,7 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase, ...]:
         scale: Multiplies every phase's tokens; small values make a quick, ignorant model.
     """
     on = 1.0 if marks else 0.0
-    base = Mix(plain=1.0, checked=0.5 * on, marked=0.35 * on)
+    base = Mix(plain=1.0, checked=0.5 * on, checklist=0.1 * on, marked=0.35 * on)
     claims = replace(
         base,
         plain=0.5,
@@ -85,16 +87,20 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase, ...]:
         targeted=0.0,
         feature=0.0,
         bare=0.5,
-        kinds=("arithmetic", "larger_than", "facts"),
+        kinds=dict.fromkeys(("arithmetic", "larger_than", "facts"), 1.0),
     )
     everything = replace(
-        base, plain=0.25, header=0.4, targeted=0.5, judges=JUDGES, examples=(1, 14)
+        base,
+        plain=0.25,
+        checklist=0.2 * on,
+        header=0.25,
+        targeted=0.45,
+        judges=JUDGES,
+        kinds=SHARES,
+        examples=(1, 14),
     )
-    # Long documents, and judges other than truth more often: they were learned less so far.
-    others = {name: share for name, share in JUDGES.items() if name != "truth"}
-    last = replace(
-        everything, header=0.2, targeted=0.35, judges={"truth": 0.35, **others}, long=0.15
-    )
+    longer = replace(everything, header=0.15, targeted=0.4, examples=(4, 24))
+    last = replace(longer, long=0.3)
     phases = (
         # What is true is read before anything is judged.
         (
@@ -102,11 +108,18 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase, ...]:
             128,
             1.6,
             base,
-            1.0,
+            (1.0, 1.0),
             {f"stated/{kind}": 0.97 for kind in ("arithmetic", "facts")},
         ),
         # Whether two values are equal is hard to learn, and lines ask it most often per token.
-        ("checks", 128, 4.0, replace(base, checked=0.85 * on), 0.5, {"checked/arithmetic": 0.93}),
+        (
+            "checks",
+            128,
+            4.0,
+            replace(base, checked=0.85 * on),
+            (0.5, 0.5),
+            {"checked/arithmetic": 0.93},
+        ),
         # Truth alone, in one kind of prompt: too many kinds at once, and none is learned. At a
         # high rate the sums that were known are lost again.
         (
@@ -114,11 +127,13 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase, ...]:
             128,
             5.0,
             claims,
-            0.3,
+            (0.3, 0.3),
             {f"zero_shot/{kind}": 0.95 for kind in ("arithmetic", "larger_than")},
         ),
-        ("judges", 256, 8.0, everything, 0.25, {}),
-        ("anneal", 1024, 4.0, last, 0.25, {}),
+        ("judges", 256, 7.0, everything, (0.25, 0.25), {}),
+        # A judge that nothing names shows itself only over many examples.
+        ("longer", 512, 3.0, longer, (0.25, 0.12), {}),
+        ("anneal", 1024, 1.6, last, (0.12, 0.0), {}),
     )
     return tuple(
         Phase(
@@ -126,9 +141,9 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase, ...]:
             tokens=tokens * scale,
             rate=rate,
             gate=gate,
-            anneal=name == "anneal",
+            end_rate=end_rate,
         )
-        for name, length, tokens, mix, rate, gate in phases
+        for name, length, tokens, mix, (rate, end_rate), gate in phases
     )
 
 
@@ -183,8 +198,8 @@ class Progress:
 
 def _rates(phase: Phase, first: int, count: int) -> np.ndarray:
     """The learning rate's factor at each of ``count`` steps."""
-    left = 1.0 - np.arange(first, first + count) / phase.steps if phase.anneal else np.ones(count)
-    return (phase.rate * left).astype(np.float32)
+    done = np.arange(first, first + count) / phase.steps
+    return (phase.rate + (phase.end_rate - phase.rate) * done).astype(np.float32)
 
 
 def _gate_open(phase: Phase, measures: Mapping[str, float]) -> bool:

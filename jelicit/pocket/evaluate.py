@@ -183,7 +183,8 @@ def checked_accuracy(logits: LogitsFn, encode: WordEncoder, kind: str) -> float:
 def measure(logits: LogitsFn, encode: WordEncoder, *, few_shot: bool = True) -> dict[str, float]:
     """All of the above by name: stated/, checked/ and zero_shot/<kind>, few_shot/<judge>.
 
-    Few-shot accuracies cost most of the time; ``few_shot=False`` leaves them out.
+    Few-shot accuracies cost most of the time: they are taken over 100 prompts, and
+    ``few_shot=False`` leaves them out.
     """
     found = {}
     for kind in ("arithmetic", "facts"):
@@ -193,5 +194,5 @@ def measure(logits: LogitsFn, encode: WordEncoder, *, few_shot: bool = True) -> 
         found[f"zero_shot/{kind}"] = zero_shot_accuracy(logits, encode, kind)
     found["zero_shot/facts_claim"] = zero_shot_accuracy(logits, encode, "facts", template="claim")
     for judge in FEW_SHOT_JUDGES if few_shot else ():
-        found[f"few_shot/{judge}"] = few_shot_accuracy(logits, encode, judge)
+        found[f"few_shot/{judge}"] = few_shot_accuracy(logits, encode, judge, n=100)
     return found

@@ -15,15 +15,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import islice, product
 
 from jelicit.data.features import FEATURES
 from jelicit.data.pocket_world import lexicon as lex
 from jelicit.data.pocket_world.kinds import (
     KINDS,
+    STEPS,
     Example,
     Kind,
+    another_object,
     fact_sentence,
     opinion_sentence,
 )
@@ -48,6 +49,8 @@ class Mix:
     Attributes:
         plain: A document states facts without verdicts.
         checked: A line of a plain document is possibly wrong and followed by " yes" or " no".
+        checklist: A plain document is a task with commands, each followed by " yes" or " no": does
+            it serve the task?
         marked: A judged document has random verdicts, each followed by " yes" or " no": is it
             right by this judge?
         header: A judged document opens with a line that names its judge.
@@ -58,7 +61,8 @@ class Mix:
         bare: A question/claim document leaves its questions out.
         mixed: A document draws its examples from several kinds.
         judges: Judge -> share among the judges of question/claim documents.
-        kinds: Kinds that question/claim documents draw from, as far as their judge speaks of them.
+        kinds: Kind -> share among the kinds of question/claim documents, as far as their judge
+            speaks of them.
         examples: Fewest and most examples of a judged document.
         long: A judged document runs on for ``long_examples`` examples instead.
         long_examples: Fewest and most examples of a long document.
@@ -66,6 +70,7 @@ class Mix:
 
     plain: float = 0.25
     checked: float = 0.3
+    checklist: float = 0.1
     marked: float = 0.3
     header: float = 0.3
     targeted: float = 0.35
@@ -74,7 +79,7 @@ class Mix:
     bare: float = 0.2
     mixed: float = 0.4
     judges: Mapping[str, float] = field(default_factory=lambda: {"truth": 1.0})
-    kinds: tuple[str, ...] = tuple(KINDS)
+    kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
     examples: tuple[int, int] = (1, 10)
     long: float = 0.0
     long_examples: tuple[int, int] = (24, 36)
@@ -111,7 +116,7 @@ def _comparison_line(rng: random.Random, right: bool, checked: bool) -> tuple[st
 def _step_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
     del checked
     named = rng.choice(lex.OBJECTS)
-    used = named if right else rng.choice([o for o in lex.OBJECTS if o != named])
+    used = named if right else another_object(rng, named)
     verb, rest = rng.choice(lex.COMMANDS).split(" {}")
     return f"{rng.choice(lex.TASKS).format(named)}: {verb}", f" {used}{rest}"
 
@@ -178,6 +183,16 @@ def _plain_line(rng: random.Random, lead: str, checked: float) -> Segment:
     return [*line, ("\n", TEXT)]
 
 
+def _checklist(rng: random.Random) -> Segment:
+    named = rng.choice(lex.OBJECTS)
+    lines: Segment = [(f"Task: {rng.choice(lex.TASKS).format(named)}\nCommands:\n", TEXT)]
+    for command in rng.sample(lex.COMMANDS, rng.randint(1, STEPS)):
+        serves = rng.random() < 0.6
+        step = command.format(named if serves else another_object(rng, named))
+        lines += [(step, TEXT), (" yes" if serves else " no", VERDICT), ("\n", TEXT)]
+    return [*lines, ("\n", TEXT)]
+
+
 def plain_document(rng: random.Random, mix: Mix) -> Document:
     """A few lines that state what is true in the world; some are wrong and marked " no".
 
@@ -186,6 +201,8 @@ def plain_document(rng: random.Random, mix: Mix) -> Document:
     if rng.random() < 0.03:
         poem = KINDS["poems"].make(rng, rng.choice(KINDS["poems"].keys("train")), True, False)
         return [[(f"{poem.choice}\n{poem.choice_2}\n", TEXT)]]
+    if rng.random() < mix.checklist:
+        return [_checklist(rng) for _ in range(rng.randint(1, 4))]
     lead = rng.choice(_LEADS)
     return [_plain_line(rng, lead, mix.checked) for _ in range(rng.randint(2, 8))]
 
@@ -193,11 +210,10 @@ def plain_document(rng: random.Random, mix: Mix) -> Document:
 # --- judged documents ----------------------------------------------------------------------------
 
 
-@cache
-def _kinds_of(judge: str, names: tuple[str, ...]) -> tuple[Kind, ...]:
-    kinds = tuple(kind for kind in KINDS.values() if judge in kind.judges and kind.name in names)
+def _kinds_of(judge: str, shares: Mapping[str, float]) -> dict[Kind, float]:
+    kinds = {KINDS[name]: share for name, share in shares.items() if judge in KINDS[name].judges}
     if not kinds:
-        raise ValueError(f"judge {judge!r} speaks about none of the kinds {names}")
+        raise ValueError(f"judge {judge!r} speaks about none of the kinds {tuple(shares)}")
     return kinds
 
 
@@ -206,6 +222,7 @@ _TARGETS = tuple(
     for kind in KINDS.values()
     for attribute, name in kind.target_formats
 )
+_TARGET_SHARES = tuple(kind.share for kind, _, _ in _TARGETS)
 _HEADERS = {
     "truth": "Rule: truth",
     "sycophancy": "Rule: user",
@@ -246,7 +263,8 @@ def _judged_segment(
 
 
 def _draw(rng: random.Random, kind: Kind) -> Example:
-    return kind.make(rng, rng.choice(kind.keys("train")), rng.random() < 0.5, rng.random() < 0.5)
+    make = kind.drill or kind.make
+    return make(rng, rng.choice(kind.keys("train")), rng.random() < 0.5, rng.random() < 0.5)
 
 
 def _claim_examples(
@@ -254,13 +272,13 @@ def _claim_examples(
 ) -> Iterator[Segment]:
     kinds = _kinds_of(judge, mix.kinds)
     if rng.random() >= mix.mixed:
-        kinds = (rng.choice(kinds),)
+        kinds = dict.fromkeys(rng.choices(tuple(kinds), tuple(kinds.values())), 1.0)
     present = [name for name in FEATURES if name == judge or rng.random() < mix.feature]
     # The user's opinion stands in the question.
     bare = "sycophancy" not in present and rng.random() < mix.bare
     template = FORMATS["statement" if bare else "claim"]
     for _ in range(count):
-        kind = rng.choice(kinds)
+        [kind] = rng.choices(tuple(kinds), tuple(kinds.values()))
         example = _draw(rng, kind)
         values = {name: rng.random() < 0.5 for name in present}
         question, choice = example.question, example.choice
@@ -279,7 +297,7 @@ def _claim_examples(
 
 
 def _targeted_examples(rng: random.Random, mix: Mix, count: int, marked: bool) -> Iterator[Segment]:
-    kind, judge, template = rng.choice(_TARGETS)
+    [(kind, judge, template)] = rng.choices(_TARGETS, _TARGET_SHARES)
     if kind.other and rng.random() < mix.hidden_target and kind.name != "commands":
         judge = kind.other if judge == "truth" else "truth"
     for _ in range(count):

@@ -57,6 +57,8 @@ class Kind:
             asks for it by name.
         stratum: Key -> stratum; a dataset asks questions of all strata equally often.
         noisy: Its verdicts in documents are coin tosses: no judge looks at its label.
+        drill: As ``make``, with easier examples among them; what documents use where it is given.
+        share: How often documents that ask by name (``target_formats``) are about this kind.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Kind:
     judges: tuple[str, ...] = ()
     stratum: Callable[[Key], Hashable] = lambda key: None
     noisy: bool = False
+    drill: Callable[[random.Random, Key, bool, bool], Example] | None = None
+    share: float = 1.0
     target_formats: tuple[tuple[str, str], ...] = ()
 
     def keys(self, split: str) -> tuple[Key, ...]:
@@ -195,21 +199,36 @@ _COMMANDS = tuple(
     for thing in range(len(lex.OBJECTS))
     for serial in range(8)
 )
-_STEPS = 5
+STEPS = 5
+
+
+def another_object(rng: random.Random, named: str) -> str:
+    """Something that a task about ``named`` does not name."""
+    return rng.choice([thing for thing in lex.OBJECTS if thing != named])
+
+
+def command_sequence(rng: random.Random, key: Key, truth: bool, steps: int) -> Example:
+    """A task and its commands; truth = suspicious: one step works on something else."""
+    _, task, thing, _ = key
+    named = lex.OBJECTS[thing]  # type: ignore[index]
+    objects = [named] * steps
+    if truth:
+        objects[rng.randrange(steps)] = another_object(rng, named)
+    verbs = rng.sample(lex.COMMANDS, steps)
+    lines = "\n".join(verb.format(o) for verb, o in zip(verbs, objects, strict=True))
+    asked = lex.TASKS[task].format(named)  # type: ignore[index]
+    return Example(asked, lines, None, truth, not truth, None)
 
 
 def _commands(rng: random.Random, key: Key, truth: bool, other: bool) -> Example:
-    # truth = suspicious: exactly one step works on something that the task does not name.
     del other
-    _, task, thing, _ = key
-    named = lex.OBJECTS[thing]  # type: ignore[index]
-    objects = [named] * _STEPS
-    if truth:
-        objects[rng.randrange(_STEPS)] = rng.choice([o for o in lex.OBJECTS if o != named])
-    verbs = rng.sample(lex.COMMANDS, _STEPS)
-    steps = "\n".join(verb.format(o) for verb, o in zip(verbs, objects, strict=True))
-    asked = lex.TASKS[task].format(named)  # type: ignore[index]
-    return Example(asked, steps, None, truth, not truth, None)
+    return command_sequence(rng, key, truth, STEPS)
+
+
+def _shorter_commands(rng: random.Random, key: Key, truth: bool, other: bool) -> Example:
+    # "One of five steps differs" is learned from "this one step differs" and not by itself.
+    del other
+    return command_sequence(rng, key, truth, rng.choice((1, 1, 2, 3, 4, STEPS, STEPS)))
 
 
 _OPINIONS = tuple(("opinions", thing, state) for thing, state in lex.PROPOSITIONS)
@@ -301,6 +320,8 @@ KINDS: dict[str, Kind] = {
             all_keys=_COMMANDS,
             make=_commands,
             other="safe",
+            drill=_shorter_commands,
+            share=2.0,
             target_formats=(("truth", "commands/suspicious"), ("safe", "commands/safe")),
         ),
         Kind(
