@@ -353,7 +353,11 @@ def measure(
         found = evaluation.zero_shot_rows(stores.test.log_probs, targets, boot)
         if result is not None:
             found += evaluation.method_rows(
-                result, layer, bench, subsets=subsets, seeds=seeds.tolist()
+                result,
+                layer,
+                bench,
+                subsets=subsets,
+                runs=[{"seed": seed} for seed in seeds.tolist()],
             )
         rows += [
             {

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from jelicit.activations import ActivationStore
     from jelicit.data.datasets import load_dataset
     from jelicit.data.items import Item
+    from jelicit.grid import Grid, GridResult, run_grid
     from jelicit.pairs import Pairs
     from jelicit.probes.files import FittedProbe, load_probe, save_probe
+    from jelicit.probes.fitstore import FitStore
     from jelicit.probes.linear import LinearProbe, score
     from jelicit.probes.methods import SweepConfig
     from jelicit.probes.normalise import Normaliser
@@ -26,7 +28,10 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 _HOME = {
     "ActivationStore": "jelicit.activations",
+    "FitStore": "jelicit.probes.fitstore",
     "FittedProbe": "jelicit.probes.files",
+    "Grid": "jelicit.grid",
+    "GridResult": "jelicit.grid",
     "Item": "jelicit.data.items",
     "LinearProbe": "jelicit.probes.linear",
     "Normaliser": "jelicit.probes.normalise",
@@ -36,6 +41,7 @@ _HOME = {
     "SweepResult": "jelicit.probes.sweep",
     "load_dataset": "jelicit.data.datasets",
     "load_probe": "jelicit.probes.files",
+    "run_grid": "jelicit.grid",
     "save_probe": "jelicit.probes.files",
     "score": "jelicit.probes.linear",
     "sweep": "jelicit.probes.sweep",
@@ -43,7 +49,10 @@ _HOME = {
 
 __all__ = [
     "ActivationStore",
+    "FitStore",
     "FittedProbe",
+    "Grid",
+    "GridResult",
     "Item",
     "LinearProbe",
     "Normaliser",
@@ -53,6 +62,7 @@ __all__ = [
     "SweepResult",
     "load_dataset",
     "load_probe",
+    "run_grid",
     "save_probe",
     "score",
     "sweep",

@@ -1,6 +1,6 @@
 """From fitted probes to result rows: scores, signs, metrics and intervals for all runs at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ UNSIGNED = frozenset(
     {"random", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus"}
 )
 """Methods that find a direction but not its sign; `metrics.orient` has to pick it."""
+
+ORIENTATIONS = ("oracle", "easy")
+"""Who picks the sign of an unsigned method: train labels, or the easy labelled set."""
 
 NO_LAYER = float("nan")
 """The layer of a row whose method reads no hidden state (zero-shot)."""
@@ -46,7 +49,7 @@ class Bench:
 
     Attributes:
         hard: Pairs of the hard train rows [N, d].
-        test: Pairs of the test rows [n, d].
+        test: Pairs of the test rows [n, d]; None where only signs are asked for.
         easy: Pairs of the easy rows [E, d], or None.
         easy_labels: Their labels [E].
         targets: The labels to measure against.
@@ -54,15 +57,21 @@ class Bench:
     """
 
     hard: Pairs
-    test: Pairs
+    test: Pairs | None
     easy: Pairs | None
     easy_labels: np.ndarray | None
     targets: tuple[Target, ...]
-    boot: jax.Array
+    boot: jax.Array | None
 
 
 def method_rows(
-    result: SweepResult, layer: int, bench: Bench, *, subsets: np.ndarray, seeds: Sequence[int]
+    result: SweepResult,
+    layer: int,
+    bench: Bench,
+    *,
+    subsets: np.ndarray,
+    runs: Sequence[Mapping[str, Any]],
+    orientations: Sequence[str] = ORIENTATIONS,
 ) -> list[dict[str, Any]]:
     """One row per method, orientation, run and target.
 
@@ -75,17 +84,20 @@ def method_rows(
         layer: The layer to measure.
         bench: What to measure on.
         subsets: The hard train rows of each run, bool [R, N].
-        seeds: The seed of each run [R].
+        runs: What every run's rows say of it [R]: its seed, and whatever else was set.
+        orientations: Which of them.
     """
+    assert bench.test is not None
+    assert bench.boot is not None
     test = result.score(layer, bench.test)
-    train = result.score(layer, bench.hard)
-    easy = None if bench.easy is None else result.score(layer, bench.easy)
     rows = []
     for target in bench.targets:
+        found = signs(result, layer, bench, target, subsets=subsets)
         signed = [
-            (method, orientation, sign[:, None] * scores)
+            (method, orientation, found[method, orientation][:, None] * scores)
             for method, scores in test.items()
-            for orientation, sign in _signs(method, target, train, easy, bench, subsets)
+            for orientation in ("none", *orientations)
+            if (method, orientation) in found
         ]
         # All methods at once: one compilation and one pass over the bootstrap per target.
         columns = measured(jnp.stack([scores for _, _, scores in signed]), target.test, bench.boot)
@@ -93,36 +105,41 @@ def method_rows(
             {
                 "method": method,
                 "orientation": orientation,
-                "seed": int(seed),
+                **run,
                 "target": target.name,
                 "role": target.role,
                 "layer": layer,
-                "n_train": int(subsets[run].sum()),
-                **{name: float(values[place, run]) for name, values in columns.items()},
+                "n_train": int(subsets[number].sum()),
+                **{name: float(values[place, number]) for name, values in columns.items()},
             }
             for place, (method, orientation, _) in enumerate(signed)
-            for run, seed in enumerate(seeds)
+            for number, run in enumerate(runs)
         ]
     return rows
 
 
-def _signs(
-    method: str,
-    target: Target,
-    train: Mapping[str, jax.Array],
-    easy: Mapping[str, jax.Array] | None,
-    bench: Bench,
-    subsets: np.ndarray,
-) -> Iterable[tuple[str, jax.Array]]:
-    if method not in UNSIGNED:
-        yield "none", jnp.ones(len(subsets))
-        return
+def signs(
+    result: SweepResult, layer: int, bench: Bench, target: Target, *, subsets: np.ndarray
+) -> dict[tuple[str, str], jax.Array]:
+    """Method and orientation -> the sign of every run [R].
+
+    Methods that know their sign have the orientation "none"; "easy" is there where the bench has an
+    easy set.
+    """
+    train = result.score(layer, bench.hard)
+    easy = None if bench.easy is None else result.score(layer, bench.easy)
     # Rows outside a run's subset have no vote on its sign.
     voters = np.where(subsets, target.train[None, :], np.nan)
-    signs = [metrics.orient(s, v) for s, v in zip(train[method], voters, strict=True)]
-    yield "oracle", jnp.stack(signs)
-    if easy is not None and bench.easy_labels is not None:
-        yield "easy", metrics.orient(easy[method], bench.easy_labels)
+    found = {}
+    for method in result.methods:
+        if method not in UNSIGNED:
+            found[method, "none"] = jnp.ones(len(subsets))
+            continue
+        votes = [metrics.orient(s, v) for s, v in zip(train[method], voters, strict=True)]
+        found[method, "oracle"] = jnp.stack(votes)
+        if easy is not None and bench.easy_labels is not None:
+            found[method, "easy"] = metrics.orient(easy[method], bench.easy_labels)
+    return found
 
 
 def measured(scores: Any, labels: np.ndarray, boot: jax.Array) -> dict[str, np.ndarray]:

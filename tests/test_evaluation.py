@@ -101,7 +101,9 @@ def result() -> SweepResult:
 
 
 def rows_of(result: SweepResult, b: Bench) -> pd.DataFrame:
-    return pd.DataFrame(method_rows(result, LAYER, b, subsets=SUBSETS, seeds=SEEDS))
+    return pd.DataFrame(
+        method_rows(result, LAYER, b, subsets=SUBSETS, runs=[{"seed": s} for s in SEEDS])
+    )
 
 
 def one(rows: pd.DataFrame, **where: Any) -> pd.DataFrame:

@@ -82,17 +82,19 @@ def test_a_sweep_is_its_runs_one_by_one(scores):
 
 
 def test_chunks_do_not_change_anything(scores):
-    small = dataclasses.replace(CONFIG, memory_budget=40_000)
-    chunked = sweep(DATA, small).score(7, HARD[7])
-    for method in ALL_METHODS:
-        assert_close(scores[7][method], chunked[method])
+    trained = ("ccs", "supervised", "ue_e2h", "random_ensemble_consensus")
+    for methods, budget in ((trained, 17_000), (ALL_METHODS, 70_000)):
+        small = dataclasses.replace(CONFIG, methods=methods, memory_budget=budget)
+        chunked = sweep(DATA, small).score(7, HARD[7])
+        for method in methods:
+            assert_close(scores[7][method], chunked[method])
 
 
 def test_chunks_cover_the_runs_within_the_budget():
     chunks = list(sweep_module._chunks(np.arange(10), bytes_each=100, budget=450))
     assert [(len(runs), count) for runs, count in chunks] == [(4, 4), (4, 4), (4, 2)]
     assert np.concatenate([runs[:count] for runs, count in chunks]).tolist() == list(range(10))
-    assert len(list(sweep_module._chunks(np.arange(3), bytes_each=100, budget=1))) == 3
+    assert len(list(sweep_module._chunks(np.arange(3), bytes_each=100, budget=199))) == 3
 
 
 def test_rows_outside_a_subset_do_not_matter(scores):
@@ -242,7 +244,7 @@ def test_no_array_holds_the_hidden_states_once_per_run(method):
         statistics(hard, rows * 1.0, **args),
         sweep_module.Shared(hard, labels, hard, labels),
         jnp.asarray(0),
-        CONFIG,
+        sweep_module._rates_per_run(CONFIG, runs),
         family=family,
     )
     # Largest by right: w, X w and their like; PCA's block of nine vectors. X itself has n d.
@@ -258,7 +260,7 @@ def refuses(message: str, config: SweepConfig = CONFIG, **changes) -> None:
 
 
 def test_bad_data_is_refused_before_any_fit(monkeypatch):
-    monkeypatch.setattr(sweep_module, "_fit_layer", lambda *_: pytest.fail("fitting began"))
+    monkeypatch.setattr(sweep_module, "_fit_family", lambda *_: pytest.fail("fitting began"))
     broken = Pairs(HARD[7].pos.copy(), HARD[7].neg)
     broken.pos[5, 2] = np.nan
     names = [f"item{i}" for i in range(N)]
@@ -276,6 +278,11 @@ def test_bad_data_is_refused_before_any_fit(monkeypatch):
     refuses("must hold 0 and 1, both", easy_labels=np.ones(E))
     refuses("'e2h', 'ue_e2h'.* easy is missing", easy=None)
     refuses("'supervised', 'mean_difference', 'lda'. learn from hard_targets", hard_targets=None)
+    refuses("temperature has shape .2,.; give one number, or one for each of the 5 runs",
+            dataclasses.replace(CONFIG, temperature=np.ones(2)))  # fmt: skip
+    refuses("easy_share is -0.5", dataclasses.replace(CONFIG, easy_share=-0.5))
+    refuses("memory_budget=1000 bytes; a run of 'ccs' takes about",
+            dataclasses.replace(CONFIG, memory_budget=1000))  # fmt: skip
     refuses("methods=", dataclasses.replace(CONFIG, methods=("ccs", "cccs")))
 
 

@@ -156,7 +156,8 @@ def _targets(condition: Condition) -> tuple[evaluation.Target, ...]:
 def _layer(
     result: SweepResult, layer: int, bench: evaluation.Bench, subsets: np.ndarray
 ) -> dict[str, float]:
-    rows = evaluation.method_rows(result, layer, bench, subsets=subsets, seeds=range(_SEEDS))
+    runs = [{"seed": seed} for seed in range(_SEEDS)]
+    rows = evaluation.method_rows(result, layer, bench, subsets=subsets, runs=runs)
     found = {}
     for probe, target in product(PROBES, bench.targets):
         mine = (probe, target.role)

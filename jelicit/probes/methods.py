@@ -4,11 +4,12 @@ A family is a set of methods that share work. The sweep vmaps a family's `fit` o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jelicit.metrics import auroc
@@ -17,6 +18,7 @@ from jelicit.probes.baselines import random_probe
 from jelicit.probes.ccs import fit_ccs
 from jelicit.probes.discriminant import fit_lda, fit_mean_difference
 from jelicit.probes.ensembles import (
+    EnsembleInfo,
     consensus_weights,
     e2h_weights,
     member_scores,
@@ -27,7 +29,7 @@ from jelicit.probes.ensembles import (
 from jelicit.probes.joint import fit_joint
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.normalise import Divisor, Normaliser, identity_normaliser
-from jelicit.probes.pca import fit_components
+from jelicit.probes.pca import PCAInfo, fit_components
 from jelicit.probes.pytree import frozen_pytree
 from jelicit.probes.supervised import fit_supervised
 from jelicit.probes.training import Descent, QuasiNewton, Rate, TrainingInfo
@@ -50,6 +52,9 @@ ALL_METHODS = (*METHODS, *PEERS)
 NEEDS_TARGETS = frozenset({"supervised", *PEERS})
 NEEDS_EASY = frozenset({"e2h", "ue_e2h", "random_ensemble_e2h", "pca_ensemble_e2h"})
 
+PerRun = Rate | Float[Array, " runs"] | Float[np.ndarray, " runs"]
+"""One number for all runs of a sweep, or one for each of them."""
+
 
 @frozen_pytree(
     static=(
@@ -70,30 +75,34 @@ NEEDS_EASY = frozenset({"e2h", "ue_e2h", "random_ensemble_e2h", "pca_ensemble_e2
 )
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """Settings of a sweep; the defaults are paper A's. Rates are traced, all else is static."""
+    """Settings of a sweep; the defaults are paper A's.
+
+    A `PerRun` is a number, or an array [R] with one number per run of the sweep: runs of different
+    rates share one program. All else is static, and the same for every run.
+    """
 
     methods: tuple[str, ...] = METHODS
-    ccs_learning_rate: Rate = 0.01
+    ccs_learning_rate: PerRun = 0.01
     """Also of UE+E2H."""
     ccs_steps: int = 1000
     """Also of UE+E2H."""
     restarts: int = 1
     """Starts of CCS and UE+E2H; the lowest final loss wins."""
-    bce_learning_rate: Rate = 0.03
+    bce_learning_rate: PerRun = 0.03
     """Of E2H and supervised."""
     bce_steps: int = 1000
     """At most."""
     patience: int = 100
     """Steps without a new lowest validation loss after which E2H and supervised stop."""
-    validation_share: Rate = 0.2
+    validation_share: PerRun = 0.2
     """Of the items, held out by E2H and supervised."""
-    weight_decay: Rate = 0.01
-    max_gradient_norm: Rate = 1.0
-    easy_share: Rate = 0.5
+    weight_decay: PerRun = 0.01
+    max_gradient_norm: PerRun = 1.0
+    easy_share: PerRun = 0.5
     """a in a * BCE(easy) + (1 - a) * CCS(hard)."""
     ensemble_size: int = 128
     """Members of an ensemble; a PCA ensemble has at most min(N, d)."""
-    temperature: Rate = 0.1
+    temperature: PerRun = 0.1
     """T of the softmax over (AUROC on the easy set - 0.5) / T."""
     scale_by_variance: bool = False
     """Divide ensemble members by the standard deviation of their train scores."""
@@ -102,10 +111,10 @@ class SweepConfig:
     optimiser: str = "adamw"
     """Of all trained probes: adamw, as paper A has it, or lbfgs, to the optimum of the penalised
     loss; see `QuasiNewton`."""
-    lbfgs_penalty: Rate = 1e-4
+    lbfgs_penalty: PerRun = 1e-4
     lbfgs_steps: int = 60
     """At most."""
-    lda_shrinkage: Rate = 0.1
+    lda_shrinkage: PerRun = 0.1
     """Of the covariance within classes, towards a multiple of the identity."""
     divisor: Divisor = "paper"
     """See `fit_normaliser`."""
@@ -113,6 +122,10 @@ class SweepConfig:
     """Bytes that the runs fitted together may take beside the hidden states; sets the chunks."""
     devices: int = 1
     """Devices that share the runs of a chunk; each holds the hidden states. 0 takes all."""
+
+
+RATES = tuple(field.name for field in fields(SweepConfig) if field.type == PerRun)
+"""The settings that may differ from run to run."""
 
 
 class Shared(NamedTuple):
@@ -293,6 +306,14 @@ def _easy(shared: Shared) -> tuple[Pairs, Normaliser, Float[Array, " e"]]:
     return shared.easy, identity_normaliser(d, dtype=dtype), shared.easy_labels
 
 
+INFOS = {info.__name__: info for info in (TrainingInfo, PCAInfo, EnsembleInfo)}
+"""What `Fits` may say about how fits went, by name."""
+
+_DESCENT = ("weight_decay", "max_gradient_norm", "optimiser", "lbfgs_penalty", "lbfgs_steps")
+_CCS = (*_DESCENT, "ccs_learning_rate", "ccs_steps", "restarts")
+_BCE = (*_DESCENT, "bce_learning_rate", "bce_steps", "patience", "validation_share")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """Methods that are fitted together, and what their fits depend on."""
@@ -303,37 +324,40 @@ class Family:
     """Names the random stream; the ensembles of random members draw the same members."""
     by_seed: bool = True
     by_subset: bool = True
+    reads: tuple[str, ...] = ()
+    """Settings that change its fits; "divisor" changes all but those by seed alone."""
     vectors: int = 0
     """Vectors of n, e or d numbers that a run holds beside a training's own."""
 
-    def bytes_each(self, shared: Shared, config: SweepConfig) -> int:
-        """Roughly what a run takes while it is fitted."""
-        n, d = shared.hard.pos.shape
-        e = 0 if shared.easy is None else len(shared.easy.pos)
+    def bytes_each(self, n: int, d: int, e: int, config: SweepConfig) -> int:
+        """Roughly what a run takes while it is fitted on n hard and e easy float32 rows of d."""
         # L-BFGS keeps its past steps and gradients.
         training = 12 if config.optimiser == "adamw" else 40
         vectors = max(training * config.restarts, self.vectors)
-        return shared.hard.pos.dtype.itemsize * vectors * (n + d + e)
+        return 4 * vectors * (n + d + e)
 
 
 def families(config: SweepConfig) -> list[Family]:
     """The families of the wanted methods, each holding only the wanted ones."""
     scaled = config.scale_by_variance
+    members = ("ensemble_size", "scale_by_variance")
     ensembles = any(name.startswith("pca_ensemble") for name in config.methods)
+    temperature = ("temperature",) if "pca_ensemble_e2h" in config.methods else ()
     everything = (
         Family(methods=("random",), fit=_random, key="random", by_subset=False),
-        Family(methods=("ccs",), fit=_ccs, key="ccs"),
-        Family(methods=("e2h",), fit=_e2h, key="e2h", by_subset=False),
-        Family(methods=("supervised",), fit=_supervised, key="supervised"),
+        Family(methods=("ccs",), fit=_ccs, key="ccs", reads=_CCS),
+        Family(methods=("e2h",), fit=_e2h, key="e2h", by_subset=False, reads=_BCE),
+        Family(methods=("supervised",), fit=_supervised, key="supervised", reads=_BCE),
         Family(
             methods=("mean_difference",), fit=_mean_difference, key="mean_difference", by_seed=False
         ),
-        Family(methods=("lda",), fit=_lda, key="lda", by_seed=False),
-        Family(methods=("ue_e2h",), fit=_ue_e2h, key="ue_e2h"),
+        Family(methods=("lda",), fit=_lda, key="lda", by_seed=False, reads=("lda_shrinkage",)),
+        Family(methods=("ue_e2h",), fit=_ue_e2h, key="ue_e2h", reads=(*_CCS, "easy_share")),
         Family(
             methods=("random_ensemble_consensus",),
             fit=_random_ensemble,
             key="random_ensemble",
+            reads=members,
             vectors=2 * config.ensemble_size,
         ),
         Family(
@@ -341,6 +365,7 @@ def families(config: SweepConfig) -> list[Family]:
             fit=_random_ensemble,
             key="random_ensemble",
             by_subset=scaled,
+            reads=(*members, "temperature"),
             vectors=2 * config.ensemble_size,
         ),
         Family(
@@ -348,6 +373,7 @@ def families(config: SweepConfig) -> list[Family]:
             fit=_pca,
             key="pca",
             by_seed=False,
+            reads=("pca_steps", *(members if ensembles else ()), *temperature),
             vectors=8 * (config.ensemble_size if ensembles else 16),
         ),
     )

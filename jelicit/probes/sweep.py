@@ -3,11 +3,16 @@
 A run is a seed and a subset of the hard rows; its normaliser is folded into its probe and its
 subset is a vector of row weights. So all runs share the hidden states X+ and X- of a layer, and
 `jax.vmap` turns X w into one matmul X W: no array of runs x rows x d exists. Layers follow one
-another through the same compiled functions, since no two layers share an X.
+another through the same compiled functions, since no two layers share an X; the next one is read
+while the present one is fitted.
+
+A family of methods at one layer is a unit of work. A `FitStore` keeps finished units, so that a
+sweep that was killed goes on, and several hosts divide the units among them.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,15 +20,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt
 
+import jelicit
 from jelicit.pairs import Pairs, check_finite, check_shapes
+from jelicit.probes.fitstore import FitStore, pairs_digest, unit_name
 from jelicit.probes.linear import LinearProbe, score_folded
 from jelicit.probes.methods import (
     ALL_METHODS,
     NEEDS_EASY,
     NEEDS_TARGETS,
+    RATES,
     Family,
     Fits,
     Run,
@@ -71,15 +80,18 @@ def _fit_runs(
     *,
     family: Family,
 ) -> Fits:
-    """The fits of r runs, stacked. One random stream per (name, seed, layer)."""
+    """The fits of r runs, stacked; every rate of the settings is [r].
+
+    One random stream per (name, seed, layer).
+    """
     salt = zlib.crc32(family.key.encode())
 
-    def one_run(seed, chosen, normaliser):
+    def one_run(seed, chosen, normaliser, settings):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), salt), layer)
         run = Run(key, chosen.astype(shared.hard.pos.dtype), normaliser)
-        return family.fit(run, shared, config, family.methods)
+        return family.fit(run, shared, settings, family.methods)
 
-    return jax.vmap(one_run)(seeds, rows, normalisers)
+    return jax.vmap(one_run)(seeds, rows, normalisers, config)
 
 
 # A normaliser's name is static: a name of the data in here would compile every fit anew per set.
@@ -97,13 +109,20 @@ def _run_normalisers(hard: Pairs, rows: Float[Array, "r n"], *, divisor: Divisor
     return jax.vmap(fit)(rows)
 
 
-def _distinct(data: SweepData, family: Family) -> tuple[np.ndarray, np.ndarray]:
+def _distinct(
+    data: SweepData, config: SweepConfig, family: Family
+) -> tuple[np.ndarray, np.ndarray]:
     """Runs that differ for this family, and for every run the place of its like among them."""
     columns = [np.zeros((len(data.seeds), 1), np.uint8)]
     if family.by_seed:
         columns.append(np.ascontiguousarray(data.seeds, np.int64)[:, None].view(np.uint8))
     if family.by_subset:
         columns.append(np.packbits(data.subsets, axis=1))
+    columns += [
+        np.ascontiguousarray(getattr(config, name))[:, None].view(np.uint8)
+        for name in family.reads
+        if name in RATES
+    ]
     rows = np.ascontiguousarray(np.hstack(columns))
     whole = rows.view(np.dtype((np.void, rows.shape[1])))[:, 0]
     _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
@@ -118,7 +137,7 @@ def _chunks(
     Yields the runs and how many of them count. Equal chunks compile once. Several devices share a
     chunk, so its size is a multiple of their number.
     """
-    count = -(-len(runs) // max(1, budget // bytes_each))
+    count = -(-len(runs) // (budget // bytes_each))
     size = -(-len(runs) // count)
     size = -(-size // devices) * devices
     for begin in range(0, len(runs), size):
@@ -135,8 +154,9 @@ def _fit_family(
     config: SweepConfig,
 ) -> Fits:
     """Fit the distinct runs of a family in chunks, and hand every run its fit."""
-    distinct, place = _distinct(data, family)
-    size = family.bytes_each(shared, config)
+    distinct, place = _distinct(data, config, family)
+    easy_rows = 0 if shared.easy is None else len(shared.easy.pos)
+    size = family.bytes_each(*shared.hard.pos.shape, easy_rows, config)
     # What only decides which functions run, and how often, must not make them compile again.
     fixed = replace(config, methods=(), memory_budget=0, devices=0)
     parts = []
@@ -148,15 +168,16 @@ def _fit_family(
             jnp.asarray(data.subsets[chunk]),
             _on_host(lambda leaf: leaf[chunk], normalisers),  # noqa: B023
         )
+        settings = _on_host(lambda leaf: leaf[chunk], fixed)  # noqa: B023
         fits = _fit_runs(
             *_spread(own, mesh, "runs"),
             shared,
             _spread(jnp.asarray(layer), mesh),
-            fixed,
+            _spread(settings, mesh, "runs"),
             family=family,
         )
-        parts.append(_on_host(lambda leaf: leaf[:count], fits))  # noqa: B023
-    return _on_host(lambda *leaves: np.concatenate(leaves)[place], *parts)
+        parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:count], fits))  # noqa: B023
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *parts)
 
 
 def _mesh(config: SweepConfig) -> Mesh:
@@ -252,31 +273,69 @@ def _scores(
     return {method: score_runs(probe, normalisers) for method, probe in probes.items()}
 
 
-def sweep(data: SweepData, config: SweepConfig | None = None) -> SweepResult:
+def sweep(
+    data: SweepData,
+    config: SweepConfig | None = None,
+    *,
+    store: FitStore | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> SweepResult:
     """Fit every method on every layer for every run.
 
     E2H trains on the easy set normalised by its own statistics; scores always use the normaliser
-    of the run's hard train rows. A run's probes depend on its own seed, subset and layer alone,
-    not on what else is swept. Fits that would come out the same (E2H at another subset, PCA at
-    another seed) are made once.
+    of the run's hard train rows. A run's probes depend on its own seed, subset, rates and layer
+    alone, not on what else is swept. Fits that would come out the same (E2H at another subset, PCA
+    at another seed, CCS at another share of the easy set) are made once.
 
-    A second sweep with the same shapes, the same number of distinct seeds and subsets, and the
-    same static settings compiles nothing.
+    A second sweep with the same shapes, the same number of distinct runs, and the same static
+    settings compiles nothing.
+
+    Under `jax.distributed` the hosts divide the units of work among them and meet at the end; each
+    gets the whole result. They have to call this alike, with a store in a folder that all see.
 
     Args:
         data: see `SweepData`. A callable of layers is called twice per layer: all layers are
             checked before the first is fitted.
         config: the settings; None takes the defaults.
+        store: finished fits, taken from there and put there; None forgets them.
+        report: called with (units done, all units) before the first unit and after each.
 
     Raises:
         ValueError: before any fit. An unknown method; a hidden state that is not finite (naming
             item, layer and sign); sizes that disagree; a subset of fewer than two rows; a method
-            without the easy set or the targets that it needs; labels out of range.
+            without the easy set or the targets that it needs; labels or rates out of range;
+            several hosts without a shared folder.
     """
     config = SweepConfig() if config is None else config
     check(data, config)
-    layers = [_fit_layer(data, layer, config) for layer in data.layers]
-    pools, normalisers, fits = zip(*layers, strict=True)
+    if jax.process_count() > 1 and (store is None or store.folder is None):
+        raise ValueError(
+            f"{jax.process_count()} hosts share this sweep; give it store=FitStore(folder), with a "
+            "folder that all of them see."
+        )
+    config = _rates_per_run(config, len(data.seeds))
+    # Of fits that nobody keeps, the data need no name.
+    digest = (lambda pairs: "") if store is None else pairs_digest
+    store = FitStore() if store is None else store
+    wanted = families(config)
+    units: dict[int, list[str]] = {}
+    pools, normalisers = [], []
+    total = len(data.layers) * len(wanted)
+    report(0, total)
+    for layer, hard, easy in _read_ahead(data, config):
+        pool, within, shared = _prepare(data, hard, easy, config)
+        pools.append(pool)
+        normalisers.append(within)
+        digests = {"hard": digest(hard), "easy": "" if easy is None else digest(easy)}
+        units[layer] = [_unit(family, data, layer, config, digests) for family in wanted]
+        for family, name in zip(wanted, units[layer], strict=True):
+            done = sum(map(len, units.values())) - len(wanted) + wanted.index(family)
+            if name not in store and done % jax.process_count() == jax.process_index():
+                store.put(name, _fit_family(family, data, layer, shared, within, config))
+            report(done + 1, total)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("all units of the sweep are done")
+    fits = [_merged(store.get(name) for name in names) for names in units.values()]
 
     def stack(trees):
         return _on_host(lambda *leaves: np.stack(leaves), *trees)
@@ -293,27 +352,90 @@ def sweep(data: SweepData, config: SweepConfig | None = None) -> SweepResult:
     )
 
 
-def _fit_layer(
-    data: SweepData, layer: int, config: SweepConfig
-) -> tuple[Normaliser, Normaliser, Fits]:
-    """Pool statistics, run normalisers and fits of one layer."""
-    pool, hard = _pooled(_at(data.hard, layer), divisor=config.divisor)
+def _merged(parts: Iterable[Fits]) -> Fits:
+    return {method: fit for fits in parts for method, fit in fits.items()}
+
+
+def _rates_per_run(config: SweepConfig, runs: int) -> SweepConfig:
+    """The settings with every rate as float32 [runs]."""
+    rates = {
+        name: np.broadcast_to(np.asarray(getattr(config, name), np.float32), (runs,))
+        for name in RATES
+    }
+    return replace(config, **rates)
+
+
+def _read_ahead(data: SweepData, config: SweepConfig) -> Iterator[tuple[int, Pairs, Pairs | None]]:
+    """Layer by layer, its hard and its easy pairs; the next layer is read in a thread."""
+    wants_easy = data.easy is not None and bool(NEEDS_EASY & set(config.methods))
+
+    def read(layer: int) -> tuple[int, Pairs, Pairs | None]:
+        # As arrays on the device: a memory map would be read only once it is used.
+        hard = jax.tree.map(jnp.asarray, _at(data.hard, layer))
+        if not wants_easy:
+            return layer, hard, None
+        assert data.easy is not None
+        return layer, hard, jax.tree.map(jnp.asarray, _at(data.easy, layer))
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, data.layers[0])
+        for after in (*data.layers[1:], None):
+            here = coming.result()
+            if after is not None:
+                coming = reader.submit(read, after)
+            yield here
+
+
+def _prepare(
+    data: SweepData, raw: Pairs, raw_easy: Pairs | None, config: SweepConfig
+) -> tuple[Normaliser, Normaliser, Shared]:
+    """Pool statistics, run normalisers, and what the runs of a layer share."""
+    pool, hard = _pooled(raw, divisor=config.divisor)
     shared = Shared(hard, None, None, None)
     if NEEDS_TARGETS & set(config.methods) and data.hard_targets is not None:
-        # Rows that no run uses may lack a target; NaN would spoil the loss even at weight zero.
-        targets = np.where(data.subsets.any(axis=0), data.hard_targets, 0.5)
-        shared = shared._replace(hard_targets=jnp.asarray(targets, hard.pos.dtype))
-    if data.easy is not None and NEEDS_EASY & set(config.methods):
-        _, easy = _pooled(_at(data.easy, layer), divisor=config.divisor)
+        shared = shared._replace(hard_targets=jnp.asarray(_used_targets(data), hard.pos.dtype))
+    if raw_easy is not None:
+        _, easy = _pooled(raw_easy, divisor=config.divisor)
         labels = jnp.asarray(data.easy_labels, easy.pos.dtype)
         shared = shared._replace(easy=easy, easy_labels=labels)
-    shared = _spread(shared, _mesh(config))
     rows = jnp.asarray(data.subsets, hard.pos.dtype)
-    normalisers = _run_normalisers(hard, rows, divisor=config.divisor)
-    fits: Fits = {}
-    for family in families(config):
-        fits |= _fit_family(family, data, layer, shared, normalisers, config)
-    return pool, normalisers, fits
+    return (
+        pool,
+        _run_normalisers(hard, rows, divisor=config.divisor),
+        _spread(shared, _mesh(config)),
+    )
+
+
+def _used_targets(data: SweepData) -> np.ndarray:
+    # Rows that no run uses may lack a target; NaN would spoil the loss even at weight zero.
+    assert data.hard_targets is not None
+    return np.where(data.subsets.any(axis=0), data.hard_targets, 0.5)
+
+
+def _unit(
+    family: Family, data: SweepData, layer: int, config: SweepConfig, digests: Mapping[str, str]
+) -> str:
+    """The name of a unit of work: a hash of all that its fits depend on."""
+    settings = {
+        "version": jelicit.__version__,
+        "methods": family.methods,
+        "stream": family.key,
+        "layer": layer,
+        "divisor": config.divisor,
+        "hard": digests["hard"],
+        **{name: getattr(config, name) for name in family.reads if name not in RATES},
+    }
+    arrays = {name: getattr(config, name) for name in family.reads if name in RATES}
+    # A unit holds a fit for every run: their number and order count, too.
+    arrays["seeds"] = data.seeds if family.by_seed else np.zeros(len(data.seeds))
+    if family.by_subset:
+        arrays["subsets"] = data.subsets
+    if NEEDS_EASY & set(family.methods):
+        settings["easy"] = digests["easy"]
+        arrays["easy_labels"] = data.easy_labels
+    if NEEDS_TARGETS & set(family.methods):
+        arrays["targets"] = _used_targets(data)
+    return unit_name(settings, arrays)
 
 
 def _at(pairs: LayerPairs, layer: int) -> Pairs:
@@ -332,6 +454,7 @@ def check(data: SweepData, config: SweepConfig) -> None:
             f"devices={config.devices}; this machine has {len(jax.local_devices())} (0 takes all)."
         )
     _check_runs(data)
+    _check_rates(config, len(data.seeds))
     if NEEDS_TARGETS & set(config.methods):
         _check_targets(data, [method for method in config.methods if method in NEEDS_TARGETS])
     needing = [method for method in config.methods if method in NEEDS_EASY]
@@ -340,6 +463,7 @@ def check(data: SweepData, config: SweepConfig) -> None:
     if len(set(data.layers)) != len(data.layers) or not data.layers:
         raise ValueError(f"layers={data.layers}; name at least one layer, each once.")
     for layer in data.layers:
+        easy_n = 0
         n, d = _check_layer(data.hard, layer, "hard", data.hard_ids)
         if n != data.subsets.shape[1]:
             raise ValueError(
@@ -353,6 +477,18 @@ def check(data: SweepData, config: SweepConfig) -> None:
                 )
             if easy_d != d:
                 raise ValueError(f"Layer {layer}: easy pairs have d={easy_d}, hard pairs d={d}.")
+        _check_budget(config, n, d, easy_n)
+
+
+def _check_budget(config: SweepConfig, n: int, d: int, easy: int) -> None:
+    for family in families(config):
+        size = family.bytes_each(n, d, easy, config)
+        if size > config.memory_budget:
+            names = ", ".join(map(repr, family.methods))
+            raise ValueError(
+                f"memory_budget={config.memory_budget} bytes; a run of {names} takes about {size} "
+                f"at {n} rows of width {d}. Allow at least that much."
+            )
 
 
 def _check_layer(
@@ -385,6 +521,18 @@ def _check_runs(data: SweepData) -> None:
             f"subsets[{small[0]}] holds {subsets[small[0]].sum()} rows ({small.size} such runs); "
             "a run needs at least 2."
         )
+
+
+def _check_rates(config: SweepConfig, runs: int) -> None:
+    for name in RATES:
+        values = np.asarray(getattr(config, name))
+        if values.shape not in ((), (runs,)):
+            raise ValueError(
+                f"{name} has shape {values.shape}; give one number, or one for each of the {runs} "
+                "runs."
+            )
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise ValueError(f"{name} is {values}; it must be finite and not negative.")
 
 
 def _check_targets(data: SweepData, needing: list[str]) -> None:

@@ -1,0 +1,356 @@
+"""A whole study in one call: methods x seeds x class shares x settings x layers, measured.
+
+Runs that share hidden states share a program: seeds, class shares and rates (learning rates, loss
+weights, ...) are runs of one sweep. A setting that changes the program itself (restarts, optimiser,
+...) makes a sweep per value, in which only the methods that read it are fitted again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jelicit import evaluation
+from jelicit.data.subsets import class_share_rows
+from jelicit.metrics import group_bootstrap
+from jelicit.pairs import Pairs, check_finite, check_shapes
+from jelicit.probes.files import FittedProbe
+from jelicit.probes.fitstore import FitStore
+from jelicit.probes.methods import METHODS, NEEDS_TARGETS, RATES, SweepConfig
+from jelicit.probes.sweep import LayerPairs, SweepData, SweepResult, check, sweep
+
+if TYPE_CHECKING:
+    from jelicit.activations import ActivationStore
+
+Layered = "Pairs | Mapping[int, Pairs] | ActivationStore"
+"""Hidden states: of one layer (called layer 0), by layer, or in a store that extraction wrote."""
+
+_NO_GRID = frozenset({"methods", "memory_budget", "devices"})
+SETTINGS = tuple(f.name for f in fields(SweepConfig) if f.name not in _NO_GRID)
+"""The settings that a grid may cross."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What to sweep: the product of everything that is named here.
+
+    Attributes:
+        methods: Which probes.
+        seeds: Every seed draws its own start and its own train rows.
+        class_shares: Shares of true claims among the train rows (challenge 2 of paper A); None
+            stands for all train rows as they are.
+        train_size: Train rows of a run with a class share; None = min(#true, #false), which can be
+            had at every share.
+        layers: Which layers; None = all there are.
+        settings: Name of a `SweepConfig` setting -> its values, such as
+            {"easy_share": (0.25, 0.5), "restarts": (1, 10)}.
+        orientations: How the sign of an unlabelled direction is picked: "oracle" (by train labels)
+            and "easy" (by the easy set, where there is one).
+        base: All other settings; its methods are those above.
+    """
+
+    methods: tuple[str, ...] = METHODS
+    seeds: Sequence[int] = (0, 1, 2)
+    class_shares: Sequence[float | None] = (None,)
+    train_size: int | None = None
+    layers: tuple[int, ...] | None = None
+    settings: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    orientations: tuple[str, ...] = evaluation.ORIENTATIONS
+    base: SweepConfig = field(default_factory=SweepConfig)
+
+    def __post_init__(self) -> None:
+        for name in self.settings:
+            if name not in SETTINGS:
+                raise ValueError(f"settings has {name!r}; a grid may cross {', '.join(SETTINGS)}")
+        parts = {"seeds": self.seeds, "class_shares": self.class_shares, **self.settings}
+        for name, values in parts.items():
+            if isinstance(values, str) or not isinstance(values, Sequence | range | np.ndarray):
+                raise ValueError(f"{name} is {values!r}; give a sequence of values")
+            if len(values) == 0 or len(set(values)) < len(values):
+                raise ValueError(f"{name} is {list(values)}; name at least one value, each once")
+        wrong = [o for o in self.orientations if o not in evaluation.ORIENTATIONS]
+        if wrong or not self.orientations:
+            raise ValueError(
+                f"orientations is {self.orientations}; choose some of {evaluation.ORIENTATIONS}"
+            )
+
+    def runs(self) -> list[dict[str, Any]]:
+        """What sets the runs of one sweep apart: class share, rates, seed."""
+        rates = [name for name in self.settings if name in RATES]
+        values = (self.settings[name] for name in rates)
+        return [
+            {"class_share": share, **dict(zip(rates, chosen, strict=True)), "seed": int(seed)}
+            for share, *chosen, seed in product(self.class_shares, *values, self.seeds)
+        ]
+
+    def programs(self) -> Iterator[dict[str, Any]]:
+        """What sets the sweeps apart: settings that change the compiled program."""
+        names = [name for name in self.settings if name not in RATES]
+        for chosen in product(*(self.settings[name] for name in names)):
+            yield dict(zip(names, chosen, strict=True))
+
+    def subsets(self, labels: np.ndarray) -> np.ndarray:
+        """The train rows of every run, bool [R, N].
+
+        Raises:
+            ValueError: A class share that the labels cannot give.
+        """
+        runs = self.runs()
+        chosen = np.zeros((len(runs), len(labels)), bool)
+        for row, run in zip(chosen, runs, strict=True):
+            if run["class_share"] is None:
+                row[:] = True
+            else:
+                share, seed = run["class_share"], run["seed"]
+                row[class_share_rows(labels, share=share, seed=seed, size=self.train_size)] = True
+        return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridResult:
+    """Probes and result rows of a grid.
+
+    Attributes:
+        rows: One row per method, layer, orientation, target and run, with every setting that the
+            grid crossed, metrics and intervals; empty without test rows.
+        grid: What was swept.
+        sweeps: The settings of each program, and its sweep.
+        signs: Program, layer, method and orientation -> the sign of every run [R].
+    """
+
+    rows: pd.DataFrame
+    grid: Grid
+    sweeps: tuple[tuple[Mapping[str, Any], SweepResult], ...]
+    signs: Mapping[tuple[int, int, str, str], np.ndarray]
+
+    def probe(
+        self, method: str, *, layer: int | None = None, orientation: str | None = None, **where: Any
+    ) -> FittedProbe:
+        """One probe, ready to score, with its sign and settings.
+
+        Args:
+            method: Its method.
+            layer: Its layer; may be left out where there is one.
+            orientation: How its sign is picked; by default the first of the grid's orientations.
+                Of no effect on methods that know their sign.
+            where: Its seed, class share and settings, as far as the grid has several.
+
+        Raises:
+            ValueError: No probe has these settings, or several have; says which settings to name.
+        """
+        orientation = orientation or self.grid.orientations[0]
+        known = {"class_share", "seed", *self.grid.settings}
+        if unknown := sorted(set(where) - known):
+            raise ValueError(f"{', '.join(unknown)}: the grid has {', '.join(sorted(known))}")
+        found = [
+            (program, run, {**settings, **apart})
+            for program, (settings, _) in enumerate(self.sweeps)
+            for run, apart in enumerate(self.grid.runs())
+            if all({**settings, **apart}[name] == value for name, value in where.items())
+        ]
+        if len(found) > 1:
+            differ = [n for n in sorted(known) if len({each[n] for _, _, each in found}) > 1]
+            raise ValueError(f"{len(found)} runs fit {where}; name {', '.join(differ)}, too")
+        if not found:
+            raise ValueError(f"no run fits {where}; the grid has {self._values()}")
+        [(program, run, settings)] = found
+        result = self.sweeps[program][1]
+        if layer is None and len(result.layers) > 1:
+            raise ValueError(f"name a layer; there are {list(result.layers)}")
+        layer = result.layers[0] if layer is None else layer
+        probe, normaliser = result.probe(method, layer=layer, run=run)
+        named = {"method": method, "layer": layer, "orientation": "none", **settings}
+        fitted = FittedProbe(probe=probe, normaliser=normaliser, settings=named)
+        if method not in evaluation.UNSIGNED:
+            return fitted
+        key = (program, layer, method, orientation)
+        if key not in self.signs:
+            raise ValueError(
+                f"{method} has no sign by orientation {orientation!r}; it needs labels (oracle) or "
+                "an easy set (easy)"
+            )
+        fitted = replace(fitted, settings={**named, "orientation": orientation})
+        return fitted if self.signs[key][run] > 0 else fitted.flipped()
+
+    def _values(self) -> dict[str, list[Any]]:
+        parts = {"seed": self.grid.seeds, "class_share": self.grid.class_shares}
+        return {name: list(values) for name, values in {**parts, **self.grid.settings}.items()}
+
+
+def run_grid(
+    grid: Grid,
+    train: Pairs | Mapping[int, Pairs] | ActivationStore,
+    labels: Any,
+    *,
+    test: Pairs | Mapping[int, Pairs] | ActivationStore | None = None,
+    test_labels: Any = None,
+    test_groups: Sequence[Any] | None = None,
+    test_log_probs: np.ndarray | None = None,
+    easy: Pairs | Mapping[int, Pairs] | ActivationStore | None = None,
+    easy_labels: Any = None,
+    others: Mapping[str, tuple[Any, Any]] | None = None,
+    boot: int = 1000,
+    folder: str | os.PathLike[str] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> GridResult:
+    """Fit and measure every combination of a grid.
+
+    Args:
+        grid: What to sweep.
+        train: Hidden states of the train rows: pairs [N, d], pairs by layer, or a store.
+        labels: [N] of 1, 0 and nan (no truth value). Unlabelled methods never see them: they draw
+            the class shares, teach labelled methods, and pick signs under "oracle".
+        test: Hidden states of the test rows; without them there are probes, but no rows.
+        test_labels: Their labels [n].
+        test_groups: What belongs to one question [n]; intervals draw whole groups. None = every row
+            is its own.
+        test_log_probs: log P of the true and of the false verdict [n, 2]: adds rows of the method
+            "zero_shot", the model's own log-odds.
+        easy: Hidden states of the easy rows, for easy-to-hard methods.
+        easy_labels: Their labels.
+        others: Name of another label -> (train, test): every method is measured on it, too.
+        boot: Bootstrap samples behind every interval.
+        folder: Keeps finished fits: a call that was killed goes on where it stopped, and what does
+            not depend on a changed setting is taken from there.
+        report: Called with (units of work done, all units).
+
+    Raises:
+        ValueError: Before any fit: what `sweep` refuses, a class share that the labels cannot give,
+            sizes that disagree, a layer that a set lacks.
+    """
+    labels = np.asarray(labels, np.float64)
+    layers = _layers(grid, train)
+    subsets, runs = grid.subsets(labels), grid.runs()
+    data = SweepData(
+        hard=_by_layer(train),
+        layers=layers,
+        subsets=subsets,
+        seeds=np.array([run["seed"] for run in runs]),
+        hard_targets=_targets_of(grid, labels),
+        easy=None if easy is None else _by_layer(easy),
+        easy_labels=None if easy_labels is None else np.asarray(easy_labels, np.float64),
+        rows_name="train rows",
+    )
+    configs = [replace(_config(grid, runs), **program) for program in grid.programs()]
+    for config in configs:
+        check(data, config)
+    targets = _targets(labels, test_labels, others or {})
+    weights = _check_test(test, layers, targets, test_groups, test_log_probs, boot)
+    store = FitStore(folder)
+    sweeps, signs = [], {}
+    rows: list[dict[str, Any]] = []
+    for number, (program, config) in enumerate(zip(grid.programs(), configs, strict=True)):
+
+        def reported(done: int, total: int, before: int = number) -> None:
+            report(before * total + done, len(configs) * total)
+
+        result = sweep(data, config, store=store, report=reported)
+        sweeps.append((program, result))
+        named = [{**program, **run} for run in runs]
+        for layer in layers:
+            bench = evaluation.Bench(
+                hard=_at(train, layer),
+                test=None if test is None else _at(test, layer),
+                easy=None if easy is None else _at(easy, layer),
+                easy_labels=data.easy_labels,
+                targets=targets,
+                boot=weights,
+            )
+            for (method, orientation), sign in evaluation.signs(
+                result, layer, bench, targets[0], subsets=subsets
+            ).items():
+                signs[number, layer, method, orientation] = np.asarray(sign)
+            if test is not None:
+                rows += evaluation.method_rows(
+                    result,
+                    layer,
+                    bench,
+                    subsets=subsets,
+                    runs=named,
+                    orientations=grid.orientations,
+                )
+    if test_log_probs is not None and weights is not None:
+        rows += evaluation.zero_shot_rows(test_log_probs, targets, weights)
+    return GridResult(rows=pd.DataFrame(rows), grid=grid, sweeps=tuple(sweeps), signs=signs)
+
+
+def _config(grid: Grid, runs: Sequence[Mapping[str, Any]]) -> SweepConfig:
+    rates = {n: np.array([r[n] for r in runs], np.float64) for n in grid.settings if n in RATES}
+    return replace(grid.base, methods=tuple(grid.methods), **rates)
+
+
+def _layers(grid: Grid, train: Any) -> tuple[int, ...]:
+    if grid.layers is not None:
+        return grid.layers
+    if isinstance(train, Pairs):
+        return (0,)
+    return tuple(train) if isinstance(train, Mapping) else tuple(train.spec.layers)
+
+
+def _by_layer(states: Any) -> LayerPairs:
+    if isinstance(states, Pairs):
+        return {0: states}
+    return states if isinstance(states, Mapping) else states.pairs
+
+
+def _at(states: Any, layer: int) -> Pairs:
+    found = _by_layer(states)
+    return found(layer) if callable(found) else found[layer]
+
+
+def _targets_of(grid: Grid, labels: np.ndarray) -> np.ndarray | None:
+    if not NEEDS_TARGETS & set(grid.methods):
+        return None
+    return np.where(np.isnan(labels), 0.5, labels)
+
+
+def _targets(
+    labels: np.ndarray, test_labels: Any, others: Mapping[str, tuple[Any, Any]]
+) -> tuple[evaluation.Target, ...]:
+    pairs = {"truth": (labels, test_labels), **others}
+    return tuple(
+        evaluation.Target(
+            name=name,
+            role="truth" if name == "truth" else "spurious",
+            train=np.asarray(train, np.float64),
+            test=np.zeros(0) if test is None else np.asarray(test, np.float64),
+        )
+        for name, (train, test) in pairs.items()
+    )
+
+
+def _check_test(
+    test: Any,
+    layers: Sequence[int],
+    targets: Sequence[evaluation.Target],
+    groups: Sequence[Any] | None,
+    log_probs: np.ndarray | None,
+    boot: int,
+) -> jax.Array | None:
+    """Refuse test rows that do not fit together; their bootstrap weights [B, n]."""
+    if test is None:
+        if log_probs is not None:
+            raise ValueError("test_log_probs without test: give the test rows' hidden states, too")
+        return None
+    n = 0
+    for layer in layers:
+        if isinstance(_by_layer(test), Mapping) and layer not in _by_layer(test):
+            raise ValueError(f"test lacks layer {layer}")
+        pairs = _at(test, layer)
+        n, _ = check_shapes(pairs, name=f"test pairs of layer {layer}")
+        check_finite(pairs, None, layer)
+    shapes = {f"labels of {t.name!r} in test": np.shape(t.test) for t in targets}
+    shapes["test_groups"] = (n,) if groups is None else np.shape(np.asarray(groups))
+    shapes["test_log_probs"] = (n,) if log_probs is None else np.shape(log_probs)[:1]
+    for name, shape in shapes.items():
+        if shape != (n,):
+            raise ValueError(f"{name} has shape {shape}; test has {n} rows")
+    names = np.arange(n) if groups is None else np.asarray(groups)
+    return group_bootstrap(jax.random.key(0), names, boot)

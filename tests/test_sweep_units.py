@@ -1,0 +1,309 @@
+"""Rates per run, and units of work: what a fit depends on, kept, resumed and shared by hosts."""
+
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from planted import planted
+
+from jelicit.probes import sweep as module
+from jelicit.probes.fitstore import FitStore
+from jelicit.probes.methods import ALL_METHODS, RATES, SweepConfig, families
+from jelicit.probes.sweep import SweepData, SweepResult, sweep
+
+TESTS = Path(__file__).resolve().parent
+N, D, E = 60, 12, 40
+CONFIG = SweepConfig(
+    methods=ALL_METHODS,
+    ccs_steps=30,
+    bce_steps=150,
+    patience=60,
+    bce_learning_rate=0.5,
+    ensemble_size=6,
+)
+
+
+def data(runs: int = 4, layers: tuple[int, ...] = (2,)) -> SweepData:
+    hard, labels, _ = planted(N, D, seed=0)
+    easy, easy_labels, _ = planted(E, D, seed=1)
+    rng = np.random.default_rng(0)
+    subsets = rng.random((runs, N)) < 0.8
+    # Wrong labels, so that the validation loss rises again: otherwise nothing would stop early.
+    labels, easy_labels = (
+        np.where(rng.random(len(y)) < 0.3, 1 - y, y) for y in (labels, easy_labels)
+    )
+    return SweepData(
+        hard=dict.fromkeys(layers, hard),
+        layers=layers,
+        subsets=subsets,
+        seeds=np.arange(runs),
+        hard_targets=labels,
+        easy=dict.fromkeys(layers, easy),
+        easy_labels=easy_labels,
+    )
+
+
+def weights(result: SweepResult) -> dict[str, np.ndarray]:
+    return {method: np.asarray(probe.weight) for method, probe in result.probes.items()}
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, np.ndarray]:
+    return weights(sweep(data(), CONFIG))
+
+
+OTHERS = {
+    "ccs_learning_rate": 0.02,
+    "bce_learning_rate": 0.01,
+    "validation_share": 0.4,
+    "weight_decay": 0.5,
+    "max_gradient_norm": 0.01,
+    "easy_share": 0.2,
+    "temperature": 1.0,
+    "lda_shrinkage": 0.9,
+    "ccs_steps": 10,
+    "bce_steps": 5,
+    "patience": 1,
+    "restarts": 3,
+    "ensemble_size": 3,
+    "scale_by_variance": True,
+    "pca_steps": 1,
+    "optimiser": "lbfgs",
+    "divisor": "norm",
+}
+
+
+@pytest.mark.parametrize("setting", list(OTHERS))
+def test_a_family_reads_the_settings_that_change_its_fits_and_no_others(setting, plain):
+    config = dataclasses.replace(CONFIG, **{setting: OTHERS[setting]})
+    found = weights(sweep(data(), config))
+    changed = {m for m in ALL_METHODS if not np.array_equal(found[m], plain[m])}
+    reading = {
+        method
+        for family in families(config)
+        for method in family.methods
+        if setting in family.reads or (setting == "divisor" and method != "random")
+    }
+    assert changed
+    assert changed <= reading
+    # What is declared is true of at least one method of each family.
+    for family in families(config):
+        if setting in family.reads:
+            assert changed & set(family.methods), family.methods
+
+
+def test_settings_of_lbfgs_are_read_by_trained_probes_alone():
+    base = dataclasses.replace(CONFIG, optimiser="lbfgs")
+    first = weights(sweep(data(), base))
+    for name, value in (("lbfgs_penalty", 0.1), ("lbfgs_steps", 2)):
+        found = weights(sweep(data(), dataclasses.replace(base, **{name: value})))
+        changed = {m for m in ALL_METHODS if not np.array_equal(found[m], first[m])}
+        assert changed == {"ccs", "e2h", "supervised", "ue_e2h"}, name
+
+
+def test_every_setting_was_tried():
+    unread = {"methods", "memory_budget", "devices"}
+    names = {field.name for field in dataclasses.fields(SweepConfig)} - unread
+    assert names == {*OTHERS, "lbfgs_penalty", "lbfgs_steps"}
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_rate_per_run_is_the_same_as_a_sweep_per_rate(rate):
+    # Runs 0 and 1 differ in nothing but the rate, and so do 2 and 3.
+    base = data()
+    twice = dataclasses.replace(
+        base, subsets=base.subsets[[0, 0, 1, 1]], seeds=base.seeds[[0, 0, 1, 1]]
+    )
+    optimiser = "lbfgs" if rate == "lbfgs_penalty" else "adamw"
+    config = dataclasses.replace(CONFIG, optimiser=optimiser)
+    values = (getattr(config, rate), OTHERS.get(rate, 0.1))
+    mixed = weights(
+        sweep(twice, dataclasses.replace(config, **{rate: np.array([*values, *values])}))
+    )
+    for place, value in enumerate(values):
+        alone = weights(sweep(twice, dataclasses.replace(config, **{rate: value})))
+        for method in ALL_METHODS:
+            found, expected = mixed[method][:, place::2], alone[method][:, place::2]
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(found, expected, atol=1e-3 * scale, err_msg=method)
+    assert any(not np.array_equal(mixed[m][:, 0], mixed[m][:, 1]) for m in ALL_METHODS)
+
+
+# --- kept units ----------------------------------------------------------------------------------
+
+
+def counted(monkeypatch) -> list[tuple[str, ...]]:
+    fitted, fit = [], module._fit_family
+
+    def watched(family, *rest):
+        fitted.append(family.methods)
+        return fit(family, *rest)
+
+    monkeypatch.setattr(module, "_fit_family", watched)
+    return fitted
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_unit_is_fitted_again_only_if_something_that_it_reads_changed(
+    tmp_path, monkeypatch, folder
+):
+    store = FitStore(tmp_path / "fits" if folder else None)
+    first = sweep(data(), CONFIG, store=store)
+    fitted = counted(monkeypatch)
+    again = sweep(data(), CONFIG, store=store)
+    assert not fitted
+    for method in ALL_METHODS:
+        for mine, other in zip(
+            jax.tree.leaves((first.probes[method], first.info[method])),
+            jax.tree.leaves((again.probes[method], again.info[method])),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(mine, other)
+        assert type(first.info[method]) is type(again.info[method])
+    sweep(data(), dataclasses.replace(CONFIG, easy_share=0.1), store=store)
+    assert fitted == [("ue_e2h",)]
+    fitted.clear()
+    changed = dataclasses.replace(data(), hard_targets=1 - np.asarray(data().hard_targets))
+    sweep(changed, CONFIG, store=store)
+    assert set(fitted) == {("supervised",), ("mean_difference",), ("lda",)}
+    fitted.clear()
+    pairs = data().hard[2]  # type: ignore[index]
+    sweep(dataclasses.replace(data(), hard={2: pairs._replace(pos=pairs.pos + 1)}), CONFIG,
+          store=store)  # fmt: skip
+    assert len(fitted) == len(families(CONFIG))
+
+
+def test_the_fits_of_another_layer_are_others(tmp_path):
+    # The same hidden states at two layers: the layer still seeds its own random stream.
+    found = weights(sweep(data(layers=(2, 5)), CONFIG, store=FitStore(tmp_path)))
+    assert not np.array_equal(found["ccs"][0], found["ccs"][1])
+    np.testing.assert_array_equal(found["pca"][0], found["pca"][1])
+
+
+def run_until(folder: str, units: int) -> None:
+    """Another process: this sweep, killed after so many units."""
+
+    def report(done: int, total: int) -> None:
+        if done == units:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sweep(data(layers=(2, 5)), CONFIG, store=FitStore(folder), report=report)
+
+
+def test_a_killed_sweep_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    code = f"import test_sweep_units as test; test.run_until({str(tmp_path)!r}, 5)"
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "JAX_PLATFORMS": "cpu"}
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob("*.npz"))) == 5
+    fitted = counted(monkeypatch)
+    resumed = sweep(data(layers=(2, 5)), CONFIG, store=FitStore(tmp_path))
+    assert len(fitted) == 2 * len(families(CONFIG)) - 5
+    undisturbed = sweep(data(layers=(2, 5)), CONFIG)
+    for method in ALL_METHODS:
+        np.testing.assert_array_equal(weights(resumed)[method], weights(undisturbed)[method])
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    config = dataclasses.replace(CONFIG, methods=("ccs",))
+    sweep(data(), config, store=FitStore(tmp_path))
+    [file] = tmp_path.glob("*.npz")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"{file.name} is no whole file of fits.*remove it"):
+        sweep(data(), config, store=FitStore(tmp_path))
+
+
+def test_progress_counts_units():
+    seen = []
+    sweep(data(layers=(2, 5)), CONFIG, report=lambda done, total: seen.append((done, total)))
+    total = 2 * len(families(CONFIG))
+    assert seen == [(done, total) for done in range(total + 1)]
+
+
+def test_the_next_layer_is_read_while_one_is_fitted(monkeypatch):
+    hard, read, begun = data().hard[2], [], []  # type: ignore[index]
+
+    def load(layer: int):
+        read.append(layer)
+        return hard
+
+    fit = module._fit_family
+
+    def watched(family, its_data, layer, *rest):
+        begun.append((layer, read[3:].copy()))  # the first three reads are the check's
+        return fit(family, its_data, layer, *rest)
+
+    monkeypatch.setattr(module, "_fit_family", watched)
+    layers = (2, 5, 9)
+    config = dataclasses.replace(CONFIG, methods=("random",))
+    with_loader = dataclasses.replace(data(layers=layers), hard=load)
+    sweep(with_loader, config)
+    assert [layer for layer, _ in begun] == list(layers)
+    assert read[:3] == list(layers)
+    assert read[3:] == list(layers)
+    # Never more than one layer ahead.
+    for place, (_, seen) in enumerate(begun):
+        assert len(seen) <= place + 2
+
+
+# --- hosts ---------------------------------------------------------------------------------------
+
+
+def on_host(address: str, number: int, folder: str, out: str) -> None:
+    """Another process: one of two hosts that share a sweep."""
+    jax.distributed.initialize(address, num_processes=2, process_id=number)
+    assert jax.process_count() == 2
+    fitted, fit = [], module._fit_family
+
+    def watched(family, *rest):
+        fitted.append(family.methods)
+        return fit(family, *rest)
+
+    module._fit_family = watched
+    result = sweep(data(layers=(2, 5)), CONFIG, store=FitStore(folder))
+    np.savez(out, fitted=len(fitted), **weights(result))
+
+
+def test_two_hosts_divide_the_units_and_both_get_all(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "JAX_PLATFORMS": "cpu"}
+    hosts = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-c"),
+                f"import test_sweep_units as test; test.on_host({address!r}, {number}, "
+                f"{str(tmp_path / 'fits')!r}, {str(tmp_path / f'{number}.npz')!r})",
+            ],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for host in hosts:
+        _, errors = host.communicate(timeout=240)
+        assert host.returncode == 0, errors
+    expected = weights(sweep(data(layers=(2, 5)), CONFIG))
+    found = [np.load(tmp_path / f"{number}.npz") for number in range(2)]
+    shares = [int(arrays["fitted"]) for arrays in found]
+    assert sum(shares) == 2 * len(families(CONFIG))
+    assert min(shares) > 0
+    for arrays in found:
+        for method in ALL_METHODS:
+            np.testing.assert_array_equal(arrays[method], expected[method], err_msg=method)
+
+
+def test_hosts_without_a_shared_folder_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for store in (None, FitStore()):
+        with pytest.raises(ValueError, match=r"2 hosts share this sweep; give it store=FitStore"):
+            sweep(data(), CONFIG, store=store)
