@@ -8,10 +8,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import rich
@@ -23,6 +23,8 @@ from jelicit.activations import ActivationStore
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item, digest, with_target
 from jelicit.data.prompts import get_format
+from jelicit.probes.methods import SweepConfig
+from jelicit.probes.normalise import Divisor
 
 console = rich.get_console()
 Settings = TypeVar("Settings")
@@ -87,6 +89,45 @@ class ModelSettings:
     threads: int | None = None
     token_budget: int = 8192
     stores: Path = Path("runs/stores")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How probes are fitted.
+
+    Attributes:
+        optimiser: adamw, as paper A has it, or lbfgs, to the optimum of the penalised loss.
+        precision: Of the products with the hidden states: float32, tf32 or bfloat16 (faster on
+            accelerators).
+        divisor: What normalises hidden states: paper, norm, burns or std; see `fit_normaliser`.
+        restarts: Starts of CCS and UE+E2H; the lowest final loss wins.
+        devices: Devices that share the runs; 0 takes all.
+        memory_gb: What runs that are fitted together may take beside the hidden states.
+    """
+
+    optimiser: Literal["adamw", "lbfgs"] = "adamw"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    divisor: Divisor = "paper"
+    restarts: int = 1
+    devices: int = 1
+    memory_gb: float = 2.0
+
+    def config(self, methods: Sequence[str]) -> SweepConfig:
+        """The settings of a sweep over these methods."""
+        return SweepConfig(
+            methods=tuple(methods),
+            optimiser=self.optimiser,
+            precision=self.precision,
+            divisor=self.divisor,
+            restarts=self.restarts,
+            devices=self.devices,
+            memory_budget=int(self.memory_gb * 2**30),
+        )
+
+
+def identity(config: SweepConfig) -> dict[str, Any]:
+    """The settings of a sweep that change its numbers."""
+    return {k: v for k, v in asdict(config).items() if k not in ("devices", "memory_budget")}
 
 
 class Extractor:

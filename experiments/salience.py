@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ import tyro
 from common import (
     EasySet,
     Extractor,
+    FitSettings,
     ModelSettings,
     console,
     easy_set,
     extraction,
+    identity,
     refuse,
     same_names,
     say,
@@ -48,7 +50,7 @@ from jelicit.data.items import Item, digest, labels, with_target
 from jelicit.data.prompts import get_format
 from jelicit.data.subsets import balanced_runs
 from jelicit.metrics import group_bootstrap
-from jelicit.probes.methods import ALL_METHODS, METHODS, NEEDS_EASY, SweepConfig
+from jelicit.probes.methods import ALL_METHODS, METHODS, NEEDS_EASY
 from jelicit.probes.sweep import SweepData, sweep
 from jelicit.results import Results, print_table, run_id
 
@@ -79,9 +81,11 @@ class Settings:
             do without.
         boot: Bootstrap samples (of whole questions) behind every interval.
         out: Folder of rows and figures.
+        fit: How probes are fitted.
     """
 
     run_on: tyro.conf.OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
+    fit: tyro.conf.OmitArgPrefixes[FitSettings] = field(default_factory=FitSettings)
     dataset: tuple[str, ...] = DEFAULT_SETS
     features: tuple[str, ...] = ("none", *FEATURES)
     layers: tuple[str, ...] = ("best",)
@@ -118,6 +122,7 @@ def check(settings: Settings) -> None:
             ("--seeds", settings.seeds, 1),
             ("--boot", settings.boot, 1),
             ("--max-rows", settings.max_rows, 8),
+            ("--restarts", settings.fit.restarts, 1),
         )
         if value < least
     ]
@@ -338,7 +343,7 @@ def measure(
         easy_ids=None if stores.easy is None else [item.id for item in stores.easy.items],
         rows_name=f"{panel.dataset} train rows",
     )
-    result = sweep(data, SweepConfig(methods=methods)) if methods else None
+    result = sweep(data, settings.fit.config(methods)) if methods else None
     rows = []
     for layer in layers:
         bench = evaluation.Bench(
@@ -389,14 +394,16 @@ def choose_layer(
         "extraction": extraction(store),
         "seeds": settings.seeds,
         "train_size": settings.train_size,
-        "sweep": asdict(SweepConfig(methods=("ccs",))),
+        "sweep": identity(settings.fit.config(["ccs"])),
     }
     name = run_id(chosen, store.spec.item_digest, __version__)
     if not results.has(name):
         subsets, seeds = runs_of(plain, settings)
         hard = {layer: store.pairs(layer) for layer in store.spec.layers if layer > 0}
         label = labels(plain.train, plain.target)
-        areas = evaluation.ccs_by_layer(hard, label, subsets=subsets, seeds=seeds)
+        areas = evaluation.ccs_by_layer(
+            hard, label, subsets=subsets, seeds=seeds, config=settings.fit.config(["ccs"])
+        )
         results.write(
             name, [{"layer": layer, "auroc": area} for layer, area in areas.items()], chosen
         )
@@ -440,7 +447,7 @@ def run_panel(
         "train_size": settings.train_size,
         "max_rows": settings.max_rows,
         "boot": settings.boot,
-        "sweep": asdict(SweepConfig(methods=settings.methods)),
+        "sweep": identity(settings.fit.config(settings.methods)),
     }
     name = run_id(chosen, digest([*panel.train, *panel.test]), __version__)
     spelled = f"{stores.train.spec.texts['byte_share']:.0%} of its letters spelled one by one"

@@ -1,7 +1,7 @@
 """From fitted probes to result rows: scores, signs, metrics and intervals for all runs at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -188,16 +188,21 @@ def salience_of(pairs: Pairs, label: np.ndarray) -> float:
 
 
 def ccs_by_layer(
-    hard: Mapping[int, Pairs], labels: np.ndarray, *, subsets: np.ndarray, seeds: np.ndarray
+    hard: Mapping[int, Pairs],
+    labels: np.ndarray,
+    *,
+    subsets: np.ndarray,
+    seeds: np.ndarray,
+    config: SweepConfig | None = None,
 ) -> dict[int, float]:
-    """Mean AUROC of CCS on its own train rows, layer by layer.
+    """Mean AUROC of CCS on its own train rows, layer by layer; the defaults unless `config` is set.
 
     This is how the layer is chosen: paper A takes the layer with the best CCS AUROC on unmodified
     claims. It looks at labels, so it is an ORACLE; it sees train rows only.
     """
     layers = tuple(hard)
     data = SweepData(hard=hard, layers=layers, subsets=subsets, seeds=seeds)
-    result = sweep(data, SweepConfig(methods=("ccs",)))
+    result = sweep(data, replace(config or SweepConfig(), methods=("ccs",)))
     best = {}
     for layer in layers:
         scores = result.score(layer, hard[layer])["ccs"]

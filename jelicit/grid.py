@@ -83,11 +83,12 @@ class Grid:
 
     def runs(self) -> list[dict[str, Any]]:
         """What sets the runs of one sweep apart: class share, rates, seed."""
-        rates = [name for name in self.settings if name in RATES]
-        values = (self.settings[name] for name in rates)
+        rates = {name: values for name, values in self.settings.items() if name in RATES}
         return [
             {"class_share": share, **dict(zip(rates, chosen, strict=True)), "seed": int(seed)}
-            for share, *chosen, seed in product(self.class_shares, *values, self.seeds)
+            for share in self.class_shares
+            for chosen in product(*rates.values())
+            for seed in self.seeds
         ]
 
     def programs(self) -> Iterator[dict[str, Any]]:
@@ -160,7 +161,7 @@ class GridResult:
             raise ValueError(f"{len(found)} runs fit {where}; name {', '.join(differ)}, too")
         if not found:
             raise ValueError(f"no run fits {where}; the grid has {self._values()}")
-        [(program, run, settings)] = found
+        program, run, settings = found[0]
         result = self.sweeps[program][1]
         if layer is None and len(result.layers) > 1:
             raise ValueError(f"name a layer; there are {list(result.layers)}")
@@ -340,9 +341,10 @@ def _check_test(
             raise ValueError("test_log_probs without test: give the test rows' hidden states, too")
         return None
     n = 0
+    known = _by_layer(test)
     for layer in layers:
-        if isinstance(_by_layer(test), Mapping) and layer not in _by_layer(test):
-            raise ValueError(f"test lacks layer {layer}")
+        if isinstance(known, Mapping) and layer not in known:
+            raise ValueError(f"test lacks layer {layer}; it has {sorted(known)}")
         pairs = _at(test, layer)
         n, _ = check_shapes(pairs, name=f"test pairs of layer {layer}")
         check_finite(pairs, None, layer)

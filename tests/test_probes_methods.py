@@ -36,11 +36,12 @@ def spread_pairs(n: int, d: int) -> Pairs:
 # Both ways to the components: through the hidden states (d < 3n/4) and through Gram blocks.
 @pytest.mark.parametrize(("n", "d"), [(120, 20), (40, 90)])
 @pytest.mark.parametrize("subset", [False, True])
-def test_components_are_those_of_sklearn(n, d, subset):
+@pytest.mark.parametrize("divisor", ["paper", "std"])
+def test_components_are_those_of_sklearn(n, d, subset, divisor):
     pool = pool_of(spread_pairs(n, d))
     chosen = np.random.default_rng(2).random(n) < (0.7 if subset else 2.0)
     weights = jnp.asarray(chosen, jnp.float32)
-    normaliser = fit_normaliser(pool, weights, fitted_on="chosen")
+    normaliser = fit_normaliser(pool, weights, fitted_on="chosen", divisor=divisor)
     probes, info = fit_components(pool, normaliser, weights=weights, count=4)
     phi = normalise(normaliser, pool.take(chosen))
     difference = np.asarray(phi.pos, np.float64) - np.asarray(phi.neg)
@@ -58,6 +59,30 @@ def test_components_are_those_of_sklearn(n, d, subset):
         found = score(member, normaliser, pool.take(chosen))
         expected = np.sign(cosines[m]) * sklearn.transform(difference)[:, m]
         np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+
+
+# Sizes at which the Krylov space is a small part of the whole, through either operator.
+@pytest.mark.parametrize(("n", "d"), [(900, 400), (400, 900)])
+def test_many_components_of_a_flat_spectrum_hold_as_much_variance_as_the_best(n, d):
+    rng = np.random.default_rng(0)
+    pos, neg = rng.normal(size=(2, n, d)).astype(np.float32)
+    pos[:, :3] *= [9, 7, 5]  # three directions stand out, the others are noise
+    pool = pool_of(Pairs(pos, neg))
+    probes, info = fit_components(pool, identity_normaliser(d), count=40)
+    difference = np.asarray(pool.pos, np.float64) - np.asarray(pool.neg)
+    difference -= difference.mean(axis=0)
+    values, vectors = np.linalg.eigh(difference.T @ difference / n)
+    best = values[::-1][:40]
+    found = np.asarray(probes.weight, np.float64)
+    np.testing.assert_allclose(found @ found.T, np.eye(40), atol=1e-4)
+    held = np.sum((difference @ found.T) ** 2, axis=0) / n
+    np.testing.assert_allclose(held, best, rtol=2e-3)
+    total = np.trace(difference.T @ difference) / n
+    np.testing.assert_allclose(info.explained * total, held, rtol=1e-3)
+    # Those that stand out are found to rounding.
+    for place in range(3):
+        cosine = found[place] @ vectors[:, ::-1][:, place]
+        assert abs(cosine) == pytest.approx(1, abs=1e-5)
 
 
 def test_scores_are_centred_on_the_weighted_rows_whatever_the_normaliser():

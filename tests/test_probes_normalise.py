@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import planted
+from sklearn.linear_model import LogisticRegression
 
 from jelicit.pairs import Pairs, check_finite, check_shapes
 from jelicit.probes.normalise import compose, fit_normaliser, identity_normaliser, normalise
@@ -34,6 +35,37 @@ def test_equals_the_definition_on_the_weighted_rows(divisor):
     np.testing.assert_allclose(found.pos / scale, expected.pos / scale, atol=5e-6)
     np.testing.assert_allclose(found.neg / scale, expected.neg / scale, atol=5e-6)
     assert normaliser.fitted_on == "some"
+
+
+def test_std_gives_every_dimension_of_each_sign_mean_0_and_deviation_1():
+    pairs, _, _ = planted(200, 64, seed=0)
+    pairs = Pairs(pairs.pos * np.arange(1, 65, dtype="f4"), pairs.neg)
+    pairs.pos[:, 7] = 3.5  # never varies
+    chosen = np.random.default_rng(0).random(200) < 0.3
+    normaliser = fit_normaliser(
+        pairs, jnp.asarray(chosen, jnp.float32), fitted_on="some", divisor="std"
+    )
+    found = normalise(normaliser, pairs.take(chosen))
+    for sign, flat in (("pos", 7), ("neg", None)):
+        values = np.asarray(getattr(found, sign), np.float64)
+        np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-4)
+        expected = np.ones(64)
+        if flat is not None:
+            expected[flat] = 0
+        np.testing.assert_allclose(values.std(axis=0), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("divisor", ["norm", "std"])
+def test_no_linear_reader_tells_the_signs_apart_any_more(divisor):
+    pairs, _, _ = planted(300, 20, seed=2, common=20.0)
+
+    def weight(phi: Pairs) -> float:
+        rows, sign = np.concatenate([phi.pos, phi.neg]), np.repeat([1, 0], 300)
+        return float(np.abs(LogisticRegression(max_iter=1000).fit(rows, sign).coef_).max())
+
+    phi = normalise(fit_normaliser(pairs, fitted_on="all", divisor=divisor), pairs)
+    assert weight(pairs) > 0.05
+    assert weight(phi) < 1e-4
 
 
 def test_a_huge_common_mean_does_not_cancel_the_spread():

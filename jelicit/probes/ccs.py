@@ -49,7 +49,7 @@ def fit_ccs(
     weights = jnp.ones(n, dtype) if weights is None else weights
 
     def objective(params: Affine):
-        return ccs_loss(*logits(params, normaliser, pairs), weights)
+        return ccs_loss(*logits(params, normaliser, pairs, descent.precision), weights)
 
     params, info = best_of(
         lambda key: train(objective, start(key, d, dtype), descent), key, restarts=restarts

@@ -36,8 +36,9 @@ class _Rows(NamedTuple):
     def project(self, v: Float[Array, " d"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """phi+' v and phi-' v."""
         by = self.normaliser
-        pos = (matmul(self.pairs.pos, v) - (by.mean_pos * v).sum()) / by.scale_pos
-        neg = (matmul(self.pairs.neg, v) - (by.mean_neg * v).sum()) / by.scale_neg
+        v_pos, v_neg = v / by.scale_pos, v / by.scale_neg
+        pos = matmul(self.pairs.pos, v_pos) - (by.mean_pos * v_pos).sum()
+        neg = matmul(self.pairs.neg, v_neg) - (by.mean_neg * v_neg).sum()
         return pos, neg
 
     def gather(self, pos: Float[Array, " n"], neg: Float[Array, " n"]) -> Float[Array, " d"]:
@@ -53,8 +54,9 @@ class _Rows(NamedTuple):
 
         def one_sign(phi, mean, scale):
             # About the mean without a copy: the pool's own mean is gone, so nothing cancels.
-            squares = jnp.square(phi).sum(1) - 2 * matmul(phi, mean) + (mean * mean).sum()
-            return matmul(self.share, squares) / scale**2
+            by = jnp.broadcast_to(1 / scale**2, mean.shape)
+            squares = matmul(jnp.square(phi), by) - 2 * matmul(phi, mean * by)
+            return matmul(self.share, squares) + (mean * mean * by).sum()
 
         return (
             one_sign(self.pairs.pos, by.mean_pos, by.scale_pos)

@@ -53,7 +53,8 @@ class FitStore:
         file = self._file(name)
         part = file.with_name(f"{file.stem}.{uuid.uuid4().hex[:8]}.part")
         with part.open("wb") as sink:
-            np.savez(sink, **_flat(fits))
+            arrays: dict[str, Any] = _flat(fits)
+            np.savez(sink, **arrays)
         part.replace(file)
 
     def get(self, name: str) -> Fits:
@@ -93,7 +94,7 @@ def unit_name(settings: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
     for key, value in sorted(arrays.items()):
         array = np.ascontiguousarray(value)
         digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.view(np.uint8).reshape(-1) if array.size else b"")
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 

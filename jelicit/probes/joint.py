@@ -60,8 +60,10 @@ def fit_joint(
     easy_weights = jnp.ones(len(easy.pos), dtype) if easy_weights is None else easy_weights
 
     def objective(params: Affine):
-        labelled = bce_loss(*logits(params, easy_normaliser, easy), easy_targets, easy_weights)
-        consistent = ccs_loss(*logits(params, hard_normaliser, hard), weights)
+        given = logits(params, easy_normaliser, easy, descent.precision)
+        labelled = bce_loss(*given, easy_targets, easy_weights)
+        found = logits(params, hard_normaliser, hard, descent.precision)
+        consistent = ccs_loss(*found, weights)
         return easy_share * labelled + (1 - easy_share) * consistent
 
     params, info = best_of(

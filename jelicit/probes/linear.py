@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jelicit.pairs import Pairs
@@ -32,19 +33,68 @@ class Affine(NamedTuple):
     bias: Float[Array, ""]
 
 
+PRECISIONS = ("float32", "tf32", "bfloat16")
+"""What the products with the hidden states are rounded to; sums are float32 always.
+
+"tf32" is an accelerator's faster mode (on a TPU, three passes of bfloat16) and plain float32 on a
+CPU.
+"""
+
+
+def project(
+    phi: Float[Array, "n d"], weight: Float[Array, " d"], precision: str = "float32"
+) -> Float[Array, " n"]:
+    """The product phi . w and its gradient, at one of `PRECISIONS`.
+
+    Raises:
+        ValueError: An unknown precision.
+    """
+    if precision == "float32":
+        return matmul(phi, weight)
+    if precision == "tf32":
+        return jnp.matmul(phi, weight, precision=jax.lax.Precision.HIGH)
+    if precision == "bfloat16":
+        return _bfloat16_project(phi, weight)
+    raise ValueError(f"precision={precision!r}; choose one of {PRECISIONS}.")
+
+
+def _bfloat16(left: Array, right: Array) -> Array:
+    left, right = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
+    return jnp.matmul(left, right, preferred_element_type=jnp.float32)
+
+
+# JAX's own transposition would compute the gradient of the weights from float32 hidden states.
+@jax.custom_vjp
+def _bfloat16_project(phi: Array, weight: Array) -> Array:
+    return _bfloat16(phi, weight)
+
+
+def _forward(phi: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _bfloat16(phi, weight), (phi, weight)
+
+
+def _backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    phi, weight = kept
+    return jnp.outer(gradient, weight).astype(phi.dtype), _bfloat16(gradient, phi)
+
+
+_bfloat16_project.defvjp(_forward, _backward)
+
+
 def logits(
-    params: Affine, normaliser: Normaliser, pairs: Pairs
+    params: Affine, normaliser: Normaliser, pairs: Pairs, precision: str = "float32"
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """s(phi+') and s(phi-') of pairs [n, d], with the normaliser folded into the probe.
 
-    w . (phi - mean) / scale + b = (phi . w - mean . w) / scale + b, so probes with different
-    normalisers share one matmul with the hidden states. Pairs with a large common mean should be
-    centred beforehand (`fit_normaliser` on the pool, `normalise`), or the difference cancels.
+    w . (phi - mean) / scale + b = phi . (w / scale) - mean . (w / scale) + b, so probes with
+    different normalisers share one matmul with the hidden states. Pairs with a large common mean
+    should be centred beforehand (`fit_normaliser` on the pool, `normalise`), or the difference
+    cancels.
     """
 
     def one_sign(phi, mean, scale):
-        projected = matmul(phi, params.weight) - (mean * params.weight).sum()
-        return projected / scale + params.bias
+        weight = params.weight / scale
+        return project(jnp.asarray(phi), weight, precision) - (mean * weight).sum() + params.bias
 
     return (
         one_sign(pairs.pos, normaliser.mean_pos, normaliser.scale_pos),

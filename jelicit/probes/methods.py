@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
 from jelicit.probes.baselines import random_probe
 from jelicit.probes.ccs import fit_ccs
-from jelicit.probes.discriminant import fit_lda, fit_mean_difference
+from jelicit.probes.discriminant import DiscriminantInfo, fit_lda, fit_mean_difference
 from jelicit.probes.ensembles import (
     EnsembleInfo,
     consensus_weights,
@@ -32,7 +31,7 @@ from jelicit.probes.normalise import Divisor, Normaliser, identity_normaliser
 from jelicit.probes.pca import PCAInfo, fit_components
 from jelicit.probes.pytree import frozen_pytree
 from jelicit.probes.supervised import fit_supervised
-from jelicit.probes.training import Descent, QuasiNewton, Rate, TrainingInfo
+from jelicit.probes.training import Descent, QuasiNewton, TrainingInfo
 
 METHODS = (
     "random",
@@ -52,8 +51,9 @@ ALL_METHODS = (*METHODS, *PEERS)
 NEEDS_TARGETS = frozenset({"supervised", *PEERS})
 NEEDS_EASY = frozenset({"e2h", "ue_e2h", "random_ensemble_e2h", "pca_ensemble_e2h"})
 
-PerRun = Rate | Float[Array, " runs"] | Float[np.ndarray, " runs"]
-"""One number for all runs of a sweep, or one for each of them."""
+PerRun = Any
+"""One number for all runs of a sweep, or an array with one for each of them; within a fit, the
+traced number of its run."""
 
 
 @frozen_pytree(
@@ -71,6 +71,7 @@ PerRun = Rate | Float[Array, " runs"] | Float[np.ndarray, " runs"]
         "devices",
         "optimiser",
         "lbfgs_steps",
+        "precision",
     )
 )
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,8 @@ class SweepConfig:
     """T of the softmax over (AUROC on the easy set - 0.5) / T."""
     scale_by_variance: bool = False
     """Divide ensemble members by the standard deviation of their train scores."""
-    pca_steps: int = 100
-    """Cap on the iterations of PCA."""
+    pca_steps: int = 20
+    """Cap on the iterations of PCA after its Krylov space."""
     optimiser: str = "adamw"
     """Of all trained probes: adamw, as paper A has it, or lbfgs, to the optimum of the penalised
     loss; see `QuasiNewton`."""
@@ -116,6 +117,8 @@ class SweepConfig:
     """At most."""
     lda_shrinkage: PerRun = 0.1
     """Of the covariance within classes, towards a multiple of the identity."""
+    precision: str = "float32"
+    """Of trained probes: what the products with the hidden states are rounded to."""
     divisor: Divisor = "paper"
     """See `fit_normaliser`."""
     memory_budget: int = 2**31
@@ -124,7 +127,7 @@ class SweepConfig:
     """Devices that share the runs of a chunk; each holds the hidden states. 0 takes all."""
 
 
-RATES = tuple(field.name for field in fields(SweepConfig) if field.type == PerRun)
+RATES = tuple(field.name for field in fields(SweepConfig) if field.type is PerRun)
 """The settings that may differ from run to run."""
 
 
@@ -151,7 +154,9 @@ Fits = dict[str, tuple[LinearProbe, Any]]
 
 
 def _quasi_newton(config: SweepConfig) -> QuasiNewton:
-    return QuasiNewton(penalty=config.lbfgs_penalty, steps=config.lbfgs_steps)
+    return QuasiNewton(
+        penalty=config.lbfgs_penalty, steps=config.lbfgs_steps, precision=config.precision
+    )
 
 
 def _ccs_descent(config: SweepConfig) -> Descent | QuasiNewton:
@@ -162,6 +167,7 @@ def _ccs_descent(config: SweepConfig) -> Descent | QuasiNewton:
         weight_decay=config.weight_decay,
         max_gradient_norm=config.max_gradient_norm,
         steps=config.ccs_steps,
+        precision=config.precision,
     )
 
 
@@ -174,6 +180,7 @@ def _bce_descent(config: SweepConfig) -> Descent | QuasiNewton:
         max_gradient_norm=config.max_gradient_norm,
         steps=config.bce_steps,
         patience=config.patience,
+        precision=config.precision,
     )
 
 
@@ -306,10 +313,13 @@ def _easy(shared: Shared) -> tuple[Pairs, Normaliser, Float[Array, " e"]]:
     return shared.easy, identity_normaliser(d, dtype=dtype), shared.easy_labels
 
 
-INFOS = {info.__name__: info for info in (TrainingInfo, PCAInfo, EnsembleInfo)}
+INFOS = {info.__name__: info for info in (TrainingInfo, PCAInfo, EnsembleInfo, DiscriminantInfo)}
 """What `Fits` may say about how fits went, by name."""
 
-_DESCENT = ("weight_decay", "max_gradient_norm", "optimiser", "lbfgs_penalty", "lbfgs_steps")
+_DESCENT = (
+    *("weight_decay", "max_gradient_norm", "optimiser", "lbfgs_penalty", "lbfgs_steps"),
+    "precision",
+)
 _CCS = (*_DESCENT, "ccs_learning_rate", "ccs_steps", "restarts")
 _BCE = (*_DESCENT, "bce_learning_rate", "bce_steps", "patience", "validation_share")
 

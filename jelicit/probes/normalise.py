@@ -19,18 +19,21 @@ from jelicit.probes.pytree import frozen_pytree
 # JAX's default precision is TF32 or bfloat16 on accelerators; hidden states need all of float32.
 matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
-Divisor = Literal["paper", "norm", "burns"]
+Divisor = Literal["paper", "norm", "burns", "std"]
 
 
 @frozen_pytree(static=("fitted_on",))
 @dataclass(frozen=True, kw_only=True)
 class Normaliser:
-    """Mean and divisor of each sign. Leading axes, if any, are stacked normalisers."""
+    """Mean and divisor of each sign. Leading axes, if any, are stacked normalisers.
+
+    A divisor is one number [*batch], or one for every dimension [*batch, d].
+    """
 
     mean_pos: Float[Array, "*batch d"]
     mean_neg: Float[Array, "*batch d"]
-    scale_pos: Float[Array, "*batch"]
-    scale_neg: Float[Array, "*batch"]
+    scale_pos: Float[Array, "..."]
+    scale_neg: Float[Array, "..."]
     fitted_on: str
     """Name of the rows the statistics come from."""
 
@@ -45,8 +48,12 @@ def fit_normaliser(
     """Statistics of the weighted rows: the mean, and the mean row norm around it.
 
     scale = mean_i ||phi_i - mean|| * f, where f is sqrt(d) for "paper" (paper A's released code,
-    the default), 1 for "norm", and 1 / sqrt(d) for "burns" (Burns' research code).
-    Rows that are all the same get scale 1 and so become zero.
+    the default), 1 for "norm", and 1 / sqrt(d) for "burns" (Burns' research code). "std" divides
+    every dimension by its own standard deviation (Burns' notebook).
+    Rows, or dimensions, that are all the same get scale 1 and so become zero.
+
+    With each sign centred on its own mean, no linear reader can tell the signs apart: erasing the
+    sign by LEACE (Belrose et al. 2023) would change nothing any more.
 
     Args:
         pairs: hidden states [n, d].
@@ -59,19 +66,20 @@ def fit_normaliser(
         ValueError: malformed pairs, or an unknown divisor.
     """
     n, d = check_shapes(pairs)
-    factors = {"paper": d**0.5, "norm": 1.0, "burns": d**-0.5}
+    factors = {"paper": d**0.5, "norm": 1.0, "burns": d**-0.5, "std": 1.0}
     if divisor not in factors:
         raise ValueError(f"divisor={divisor!r} is unknown; choose one of {sorted(factors)}.")
     pos, neg = jnp.asarray(pairs.pos), jnp.asarray(pairs.neg)
     weights = jnp.ones(n, pos.dtype) if weights is None else weights
-    mean_pos, norm_pos = _mean_and_norm(pos, weights)
-    mean_neg, norm_neg = _mean_and_norm(neg, weights)
+    spread = _mean_and_deviations if divisor == "std" else _mean_and_norm
+    mean_pos, scale_pos = spread(pos, weights)
+    mean_neg, scale_neg = spread(neg, weights)
     factor = factors[divisor]
     return Normaliser(
         mean_pos=mean_pos,
         mean_neg=mean_neg,
-        scale_pos=jnp.where(norm_pos > 0, norm_pos * factor, 1.0),
-        scale_neg=jnp.where(norm_neg > 0, norm_neg * factor, 1.0),
+        scale_pos=jnp.where(scale_pos > 0, scale_pos * factor, 1.0),
+        scale_neg=jnp.where(scale_neg > 0, scale_neg * factor, 1.0),
         fitted_on=fitted_on,
     )
 
@@ -90,11 +98,29 @@ def _mean_and_norm(
     return common + mean, matmul(share, jnp.sqrt(jnp.maximum(squares, 0)))
 
 
+def _mean_and_deviations(
+    X: Float[Array, "n d"], weights: Float[Array, " n"]
+) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """Weighted mean of the rows and standard deviation of every dimension."""
+    share = (weights / weights.sum()).astype(X.dtype)
+    common = X.mean(axis=0)
+    X = X - common[None]
+    mean, square = matmul(share, X), matmul(share, jnp.square(X))
+    variance = square - jnp.square(mean)
+    # A dimension that never varies is left with rounding, which must not be divided by.
+    varies = variance > 10 * jnp.finfo(X.dtype).eps * square
+    return common + mean, jnp.sqrt(jnp.where(varies, variance, 0.0))
+
+
 def normalise(normaliser: Normaliser, pairs: Pairs) -> Pairs:
     """Apply phi' = (phi - mean) / scale to each sign of pairs [n, d]."""
+
+    def one_sign(phi, mean, scale):
+        return (phi - mean[None]) / jnp.broadcast_to(scale, mean.shape)[None]
+
     return Pairs(
-        (pairs.pos - normaliser.mean_pos[None]) / normaliser.scale_pos,
-        (pairs.neg - normaliser.mean_neg[None]) / normaliser.scale_neg,
+        one_sign(pairs.pos, normaliser.mean_pos, normaliser.scale_pos),
+        one_sign(pairs.neg, normaliser.mean_neg, normaliser.scale_neg),
     )
 
 

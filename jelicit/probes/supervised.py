@@ -74,7 +74,7 @@ def fit_supervised(
     if isinstance(descent, QuasiNewton):
 
         def whole(params: Affine):
-            return bce_loss(*logits(params, normaliser, pairs), targets, weights)
+            return bce_loss(*logits(params, normaliser, pairs, descent.precision), targets, weights)
 
         params, info = minimise(whole, begin, descent)
         return to_probe(params), info
@@ -83,7 +83,7 @@ def fit_supervised(
     train, validation = weights * ~held_out, weights * held_out
 
     def objective(params: Affine):
-        pos, neg = logits(params, normaliser, pairs)
+        pos, neg = logits(params, normaliser, pairs, descent.precision)
         return bce_loss(pos, neg, targets, train), bce_loss(pos, neg, targets, validation)
 
     params, info = descend_with_validation(objective, begin, descent)

@@ -41,7 +41,7 @@ class TrainingInfo(NamedTuple):
     """Passes over the hidden states: evaluations of the loss with its gradient."""
 
 
-@frozen_pytree(static=("steps", "patience"))
+@frozen_pytree(static=("steps", "patience", "precision"))
 @dataclass(frozen=True, kw_only=True)
 class Descent:
     """Settings of the descent. Rates may be traced; the counts are static."""
@@ -54,9 +54,11 @@ class Descent:
     steps: int = 1000
     patience: int = 100
     """Steps without a new best after which early stopping stops; unused without validation."""
+    precision: str = "float32"
+    """Of the products with the hidden states; see `PRECISIONS`."""
 
 
-@frozen_pytree(static=("steps", "memory", "line_search_steps"))
+@frozen_pytree(static=("steps", "memory", "line_search_steps", "precision"))
 @dataclass(frozen=True, kw_only=True)
 class QuasiNewton:
     """Settings of L-BFGS (Liu & Nocedal 1989), for the optimum rather than the paper's path.
@@ -72,6 +74,8 @@ class QuasiNewton:
     memory: int = 10
     """Past steps that shape the next direction."""
     line_search_steps: int = 15
+    precision: str = "float32"
+    """Of the products with the hidden states; see `PRECISIONS`."""
 
 
 CCS_DESCENT = Descent(learning_rate=0.01)
