@@ -26,11 +26,12 @@ import tyro
 from common import console, machine, refuse, say, start
 from rich.table import Table
 
+from jelicit import figures
 from jelicit.data.subsets import class_share_rows
 from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
 from jelicit.probes.ccs import fit_ccs
-from jelicit.probes.methods import METHODS, SweepConfig
+from jelicit.probes.methods import METHODS, SweepConfig, families
 from jelicit.probes.normalise import fit_normaliser
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
 from jelicit.probes.training import CCS_DESCENT, Descent
@@ -50,8 +51,9 @@ class Settings:
         runs: Numbers of pooled runs.
         steps: Steps that are timed.
         repeats: Times that each contestant is timed; the least counts.
+        growth: Also time other numbers of items and other widths.
         whole: Also time paper A's whole imbalance sweep: ten methods, 13 class shares, 3 seeds.
-        json: Where to write the numbers.
+        json: Where to write the numbers; a figure of the costs is drawn beside them.
     """
 
     what: tyro.conf.Positional[Literal["probes"]]
@@ -60,6 +62,7 @@ class Settings:
     runs: tuple[int, ...] = (1, 8, 39, 128, 512)
     steps: int = 60
     repeats: int = 3
+    growth: bool = True
     whole: bool = True
     json: Path | None = None
 
@@ -256,22 +259,38 @@ def measure(settings: Settings) -> dict[str, Any]:
         "compile_s": compile_s,
         "device": machine(),
     }
+    if settings.growth:
+        result |= {"by_n": {}, "by_d": {}}
+        for share in (4, 2, 1):
+            n, d = settings.n // share, settings.d // share
+            result["by_n"][n] = _growth_ms(settings, n, settings.d)
+            result["by_d"][d] = _growth_ms(settings, settings.n, d)
     return result | (_whole(settings, torch_ms) if settings.whole else {})
+
+
+def _growth_ms(settings: Settings, n: int, d: int) -> float:
+    """Milliseconds per probe-step of the whole study's number of runs, on data of another size."""
+    runs = len(SHARES) * SEEDS
+    run = pooled_fits(pairs_like_a_models(n, d, seed=0)[0], settings.steps, runs)
+    taken = least_seconds({"pooled": run}, settings.repeats)["pooled"]
+    return 1e3 * taken / (settings.steps * runs)
 
 
 def _whole(settings: Settings, torch_ms: float) -> dict[str, Any]:
     data, labels = paper_sweep(settings.n, settings.d)
-    seconds, first, ends = {}, {}, {}
+    seconds, parts, ends = {}, {}, {}
     for optimiser in ("adamw", "lbfgs"):
-        run = partial(sweep, data, SweepConfig(methods=METHODS, optimiser=optimiser))
         say(f"paper A's whole sweep with {optimiser}, twice (minutes on a CPU) ...")
-        begin = time.perf_counter()
-        jax.block_until_ready(run().probes)
-        first[optimiser] = time.perf_counter() - begin
-        begin = time.perf_counter()
-        result = run()
-        jax.block_until_ready(result.probes)
-        seconds[optimiser] = time.perf_counter() - begin
+        config = SweepConfig(methods=METHODS, optimiser=optimiser)
+        names = ["before", *(" + ".join(family.methods) for family in families(config))]
+        for _ in range(2):  # the first compiles
+            marks = [time.perf_counter()]
+            result = sweep(data, config, report=lambda *_: marks.append(time.perf_counter()))  # noqa: B023
+            jax.block_until_ready(result.probes)
+        seconds[optimiser] = time.perf_counter() - marks[0]
+        parts[optimiser] = dict(zip(names, np.diff(marks).tolist(), strict=True))
+        for name, part in parts[optimiser].items():
+            say(f"  {name}: {part:.1f} s")
         ends[optimiser] = _ends(result, data, labels)
     runs = len(data.seeds)
     # The loop would take as many steps as the fits here did: CCS, UE+E2H (which also reads the easy
@@ -282,7 +301,7 @@ def _whole(settings: Settings, torch_ms: float) -> dict[str, Any]:
     loop = torch_ms / 1e3 * steps
     return {
         "sweep_s": seconds["adamw"],
-        "sweep_first_s": first["adamw"],
+        "sweep_parts_s": parts,
         "lbfgs_sweep_s": seconds["lbfgs"],
         "torch_sweep_s": loop,
         "torch_sweep_is": "extrapolated from its time per step; no PCA, no ensembles",
@@ -348,6 +367,12 @@ def main(settings: Settings) -> None:
     if settings.json is not None:
         settings.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         say(f"numbers: {settings.json}")
+        costs = {"runs": result["pooled_ms"]}
+        if settings.growth:
+            costs |= {"contrast pairs (39 runs)": result["by_n"], "width (39 runs)": result["by_d"]}
+        figure = figures.cost_figure(costs, baseline_ms=result["torch_ms"])
+        for path in figures.save(figure, settings.json.with_suffix("")):
+            say(f"figure: {path}")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,10 @@ def say(line: str) -> None:
 def machine() -> str:
     """The device that JAX computes on, in words."""
     device = jax.devices()[0]
-    return device.device_kind if device.platform != "cpu" else f"{os.cpu_count()} CPU cores"
+    if device.platform != "cpu":
+        return device.device_kind
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} CPU core{'' if cores == 1 else 's'}"
 
 
 def slug(name: str) -> str:

@@ -257,6 +257,44 @@ def training_figure(progress: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def cost_figure(costs: Mapping[str, Mapping[int, float]], *, baseline_ms: float) -> Figure:
+    """Time of one step of one probe, over how many runs share it and how large the data are.
+
+    Args:
+        costs: What grows ("runs", "items", "width") -> {its size: milliseconds per probe-step}.
+        baseline_ms: The same of the loop that fits one run at a time, at the sizes of the first
+            panel.
+
+    Raises:
+        ValueError: There is nothing to draw.
+    """
+    if not costs:
+        raise ValueError("no costs were measured: nothing to draw.")
+    with _style():
+        figure = _figure(height=2.6)
+        panels = np.asarray(figure.subplots(1, len(costs), sharey=True, squeeze=False))[0]
+        for number, (axes, (what, points)) in enumerate(zip(panels, costs.items(), strict=True)):
+            sizes, values = zip(*sorted(points.items()), strict=True)
+            axes.plot(sizes, values, marker="o", ms=3, lw=0.9, color="black")
+            axes.set(xlabel=what, xscale="log", yscale="log")
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45)
+            axes.minorticks_off()
+            if number == 0:
+                axes.axhline(baseline_ms, color=GREY, lw=0.8, ls="--")
+                axes.annotate(
+                    "torch loop, one run",
+                    (1, baseline_ms),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(-2, -3),
+                    textcoords="offset points",
+                    ha="right",
+                    va="top",
+                    fontsize="small",
+                )
+        panels[0].set_ylabel("ms per probe-step")
+    return figure
+
+
 def save(figure: Figure, path_stem: str | Path) -> list[Path]:
     """Writes `<stem>.png` (300 dpi) and `<stem>.svg` (text stays text) and returns both paths.
 

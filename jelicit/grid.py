@@ -163,9 +163,10 @@ class GridResult:
             raise ValueError(f"no run fits {where}; the grid has {self._values()}")
         program, run, settings = found[0]
         result = self.sweeps[program][1]
-        if layer is None and len(result.layers) > 1:
-            raise ValueError(f"name a layer; there are {list(result.layers)}")
-        layer = result.layers[0] if layer is None else layer
+        if layer is None:
+            if len(result.layers) > 1:
+                raise ValueError(f"name a layer; there are {list(result.layers)}")
+            layer = next(iter(result.layers))
         probe, normaliser = result.probe(method, layer=layer, run=run)
         named = {"method": method, "layer": layer, "orientation": "none", **settings}
         fitted = FittedProbe(probe=probe, normaliser=normaliser, settings=named)

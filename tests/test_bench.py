@@ -27,7 +27,10 @@ def test_numbers_fit_together(tmp_path):
         assert found["ratio"][runs] == pytest.approx(found["torch_ms"] / ms)
         gflops = 8 * 60 * 16 / (ms * 1e-3) / 1e9
         assert found["peak_fraction"][runs] == pytest.approx(gflops / found["peak_gflops"])
+    assert {int(n) for n in found["by_n"]} == {15, 30, 60}
+    assert {int(d) for d in found["by_d"]} == {4, 8, 16}
     assert "load average" in done.stdout
+    assert (tmp_path / "out.png").stat().st_size > 5000
 
 
 def test_the_torch_loop_descends_the_loss_of_the_pooled_fits(monkeypatch):

@@ -19,12 +19,13 @@ def test_library_example_runs_as_pasted_and_finds_the_planted_truth(tmp_path):
         [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stderr
-    areas = dict(re.findall(r"^(ccs|pca) \[([^\]]*)\]", found.stdout, re.MULTILINE | re.DOTALL))
-    assert set(areas) == {"ccs", "pca"}
-    for text in areas.values():
-        values = [float(value) for value in text.split()]
-        assert len(values) == 8
-        assert min(values) > 0.95
+    lines = [line.split() for line in found.stdout.splitlines()]
+    areas = {words[0]: [float(word) for word in words[1:]] for words in lines if len(words) == 4}
+    shares = areas.pop("class_share")
+    assert shares == [0.0, 0.5, 0.9]
+    assert set(areas) == {"ccs", "pca", "supervised"}
+    for values in areas.values():
+        assert values[1] > 0.95
 
 
 def test_commands_name_scripts_and_options_that_exist():
