@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -315,42 +315,72 @@ def sweep(
             "folder that all of them see."
         )
     config = _rates_per_run(config, len(data.seeds))
-    # Of fits that nobody keeps, the data need no name.
-    digest = (lambda pairs: "") if store is None else pairs_digest
-    store = FitStore() if store is None else store
-    wanted = families(config)
-    units: dict[int, list[str]] = {}
-    pools, normalisers = [], []
-    total = len(data.layers) * len(wanted)
-    report(0, total)
+    layers = []
     for layer, hard, easy in _read_ahead(data, config):
-        pool, within, shared = _prepare(data, hard, easy, config)
-        pools.append(pool)
-        normalisers.append(within)
-        digests = {"hard": digest(hard), "easy": "" if easy is None else digest(easy)}
-        units[layer] = [_unit(family, data, layer, config, digests) for family in wanted]
-        for family, name in zip(wanted, units[layer], strict=True):
-            done = sum(map(len, units.values())) - len(wanted) + wanted.index(family)
-            if name not in store and done % jax.process_count() == jax.process_index():
-                store.put(name, _fit_family(family, data, layer, shared, within, config))
-            report(done + 1, total)
-    if jax.process_count() > 1:
+        layers.append(_fit_layer(data, layer, hard, easy, config, store, len(layers), report))
+    if store is not None and jax.process_count() > 1:
         multihost_utils.sync_global_devices("all units of the sweep are done")
-    fits = [_merged(store.get(name) for name in names) for names in units.values()]
+        layers = [made._replace(fits=[store.get(name) for name in made.names]) for made in layers]
 
     def stack(trees):
         return _on_host(lambda *leaves: np.stack(leaves), *trees)
 
-    stacked = stack(fits)
+    stacked = stack([_merged(made.fits) for made in layers])
     return SweepResult(
         layers=tuple(data.layers),
         methods=config.methods,
         probes={method: stacked[method][0] for method in config.methods},
         info={method: stacked[method][1] for method in config.methods},
-        pool=stack(pools),
-        within_pool=stack(normalisers),
+        pool=stack([made.pool for made in layers]),
+        within_pool=stack([made.within_pool for made in layers]),
         rows_name=data.rows_name,
     )
+
+
+class _Layer(NamedTuple):
+    """What a sweep has of one layer."""
+
+    pool: Normaliser
+    within_pool: Normaliser
+    names: list[str]
+    """Of its units of work, in a store."""
+    fits: list[Fits]
+    """Of its units; several hosts collect them at the end."""
+
+
+def _fit_layer(
+    data: SweepData,
+    layer: int,
+    hard: Pairs,
+    easy: Pairs | None,
+    config: SweepConfig,
+    store: FitStore | None,
+    place: int,
+    report: Callable[[int, int], None],
+) -> _Layer:
+    """Fit the units of one layer, the `place`th, that are this host's and not in the store."""
+    wanted = families(config)
+    total, before = len(data.layers) * len(wanted), place * len(wanted)
+    if place == 0:
+        report(0, total)
+    pool, within, shared = _prepare(data, hard, easy, config)
+    made = _Layer(pool, within, [], [])
+    # Of fits that nobody keeps, the data need no name.
+    digests = {}
+    if store is not None:
+        digests = {"hard": pairs_digest(hard), "easy": "" if easy is None else pairs_digest(easy)}
+    for done, family in enumerate(wanted, before):
+        if store is None:
+            made.fits.append(_fit_family(family, data, layer, shared, within, config))
+        else:
+            name = _unit(family, data, layer, config, digests)
+            made.names.append(name)
+            if name not in store and done % jax.process_count() == jax.process_index():
+                store.put(name, _fit_family(family, data, layer, shared, within, config))
+            if jax.process_count() == 1:
+                made.fits.append(store.get(name))
+        report(done + 1, total)
+    return made
 
 
 def _merged(parts: Iterable[Fits]) -> Fits:
