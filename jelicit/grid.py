@@ -29,9 +29,6 @@ from jelicit.probes.sweep import LayerPairs, SweepData, SweepResult, check, swee
 if TYPE_CHECKING:
     from jelicit.activations import ActivationStore
 
-Layered = "Pairs | Mapping[int, Pairs] | ActivationStore"
-"""Hidden states: of one layer (called layer 0), by layer, or in a store that extraction wrote."""
-
 _NO_GRID = frozenset({"methods", "memory_budget", "devices"})
 SETTINGS = tuple(f.name for f in fields(SweepConfig) if f.name not in _NO_GRID)
 """The settings that a grid may cross."""
@@ -206,7 +203,8 @@ def run_grid(
 
     Args:
         grid: What to sweep.
-        train: Hidden states of the train rows: pairs [N, d], pairs by layer, or a store.
+        train: Hidden states of the train rows: pairs [N, d] (of a layer called 0), pairs by layer,
+            or a store that extraction wrote.
         labels: [N] of 1, 0 and nan (no truth value). Unlabelled methods never see them: they draw
             the class shares, teach labelled methods, and pick signs under "oracle".
         test: Hidden states of the test rows; without them there are probes, but no rows.
