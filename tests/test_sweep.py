@@ -230,14 +230,16 @@ def most_elements(lowered: Any) -> int:
 
 @pytest.mark.parametrize("method", ["ccs", "supervised", "e2h", "ue_e2h", "pca"])
 def test_no_array_holds_the_hidden_states_once_per_run(method):
-    n, d, runs = 64, 48, 96
+    # PCA's Krylov space has 96 vectors: they have to be few beside the hidden states.
+    n, d, runs = (640, 480, 96) if method == "pca" else (64, 48, 96)
     (family,) = families(dataclasses.replace(CONFIG, methods=(method,)))
     pairs, labels, _ = planted(n, d, seed=0)
     hard, labels = Pairs(*map(jnp.asarray, pairs)), jnp.asarray(labels, jnp.float32)
     rows = jnp.ones((runs, n), bool)
     args = {"divisor": "paper"}
     statistics: Any = sweep_module._run_normalisers
-    assert most_elements(statistics.lower(hard, rows * 1.0, **args)) <= runs * max(n, d)
+    allowed = max(n * d, runs * max(n, d))
+    assert most_elements(statistics.lower(hard, rows * 1.0, **args)) <= allowed
     lowered = sweep_module._fit_runs.lower(
         jnp.arange(runs, dtype=jnp.uint32),
         rows,
@@ -247,8 +249,8 @@ def test_no_array_holds_the_hidden_states_once_per_run(method):
         sweep_module._rates_per_run(CONFIG, runs),
         family=family,
     )
-    # Largest by right: w, X w and their like; PCA's block of nine vectors. X itself has n d.
-    vectors = 9 if method == "pca" else 2
+    # Largest by right: w, X w and their like; PCA's Krylov space. X itself has n d.
+    vectors = 96 if method == "pca" else 2
     allowed = vectors * runs * max(n, d)
     assert allowed < runs * n * d / 4
     assert most_elements(lowered) <= allowed
