@@ -107,7 +107,7 @@ class SweepConfig:
     """T of the softmax over (AUROC on the easy set - 0.5) / T."""
     scale_by_variance: bool = False
     """Divide ensemble members by the standard deviation of their train scores."""
-    pca_steps: int = 20
+    pca_steps: int = 5
     """Cap on the iterations of PCA after its Krylov space."""
     optimiser: str = "adamw"
     """Of all trained probes: adamw, as paper A has it, or lbfgs, to the optimum of the penalised

@@ -197,7 +197,7 @@ def fit_components(
     *,
     weights: Float[Array, " n"] | None = None,
     count: int = 1,
-    max_steps: int = 20,
+    max_steps: int = 5,
 ) -> tuple[LinearProbe, PCAInfo]:
     """The leading principal components of phi+' - phi-' over the weighted rows.
 
@@ -254,7 +254,7 @@ def fit_pca(
     normaliser: Normaliser,
     *,
     weights: Float[Array, " n"] | None = None,
-    max_steps: int = 20,
+    max_steps: int = 5,
 ) -> tuple[LinearProbe, PCAInfo]:
     """The first principal component alone; see `fit_components`."""
     components = fit_components(pairs, normaliser, weights=weights, count=1, max_steps=max_steps)
