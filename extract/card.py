@@ -140,7 +140,9 @@ def verdicts(found: dict[str, Any]) -> list[str]:
 def write(folder: Path, found: dict[str, Any], beside: Sequence[dict[str, Any]] = ()) -> None:
     """Write card.json (the other runs under "seeds") and README.md beside the weights."""
     found, others = _rounded(found), [_rounded(other) for other in beside]
-    runs = [{k: v for k, v in run.items() if k != "layers"} for run in (found, *others)]
+    runs = [
+        {k: v for k, v in run.items() if k not in ("layers", "seeds")} for run in (found, *others)
+    ]
     (folder / "card.json").write_text(
         json.dumps({**found, "seeds": runs}, indent=1) + "\n", encoding="utf-8"
     )

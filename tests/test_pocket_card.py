@@ -205,4 +205,7 @@ def test_without_pretraining_record_there_is_no_card(tmp_path):
     found = json.loads((tmp_path / "card.json").read_text())
     assert found["zero_shot_accuracy"] == CARD["zero_shot_accuracy"]
     assert [run["seed"] for run in found["seeds"]] == [3, 3]
+    # A card read back and written again holds no cards within cards.
+    write(tmp_path, found, [found])
+    assert json.loads((tmp_path / "card.json").read_text()) == found
     assert (tmp_path / "README.md").read_text() == card.page(CARD, [CARD])
