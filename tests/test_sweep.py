@@ -283,7 +283,7 @@ def test_bad_data_is_refused_before_any_fit(monkeypatch):
     refuses("temperature has shape .2,.; give one number, or one for each of the 5 runs",
             dataclasses.replace(CONFIG, temperature=np.ones(2)))  # fmt: skip
     refuses("easy_share is -0.5", dataclasses.replace(CONFIG, easy_share=-0.5))
-    refuses("memory_budget=1000 bytes; a run of 'ccs' takes about",
+    refuses("memory_budget=1000 bytes; a run of 'random' takes about",
             dataclasses.replace(CONFIG, memory_budget=1000))  # fmt: skip
     refuses("methods=", dataclasses.replace(CONFIG, methods=("ccs", "cccs")))
 
