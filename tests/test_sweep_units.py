@@ -143,18 +143,20 @@ def test_a_rate_per_run_is_the_same_as_a_sweep_per_rate(rate):
         base, subsets=base.subsets[[0, 0, 1, 1]], seeds=base.seeds[[0, 0, 1, 1]]
     )
     optimiser = "lbfgs" if rate == "lbfgs_penalty" else "adamw"
-    config = dataclasses.replace(CONFIG, optimiser=optimiser)
+    reading = {m for family in families(CONFIG) for m in family.methods if rate in family.reads}
+    methods = tuple(m for m in ALL_METHODS if m in reading)
+    config = dataclasses.replace(CONFIG, optimiser=optimiser, methods=methods)
     values = (getattr(config, rate), OTHERS.get(rate, 0.1))
     mixed = weights(
         sweep(twice, dataclasses.replace(config, **{rate: np.array([*values, *values])}))
     )
     for place, value in enumerate(values):
         alone = weights(sweep(twice, dataclasses.replace(config, **{rate: value})))
-        for method in ALL_METHODS:
+        for method in methods:
             found, expected = mixed[method][:, place::2], alone[method][:, place::2]
             scale = np.abs(expected).max()
             np.testing.assert_allclose(found, expected, atol=1e-3 * scale, err_msg=method)
-    assert any(not np.array_equal(mixed[m][:, 0], mixed[m][:, 1]) for m in ALL_METHODS)
+    assert any(not np.array_equal(mixed[m][:, 0], mixed[m][:, 1]) for m in methods)
 
 
 # --- kept units ----------------------------------------------------------------------------------
