@@ -51,7 +51,7 @@ from jelicit.data.prompts import get_format
 from jelicit.data.subsets import balanced_runs
 from jelicit.metrics import group_bootstrap
 from jelicit.probes.methods import ALL_METHODS, METHODS, NEEDS_EASY
-from jelicit.probes.sweep import SweepData, sweep
+from jelicit.probes.sweep import SweepData, check_config, sweep
 from jelicit.results import Results, print_table, run_id
 
 DEFAULT_SETS = ("pocket/arithmetic", "pocket/larger_than", "pocket/facts", "pocket/comments")
@@ -132,6 +132,7 @@ def check(settings: Settings) -> None:
     if "://" in str(settings.out):
         problems.append(f"--out {settings.out}: figures are written to a local folder only")
     refuse(problems)
+    check_config(settings.fit.config(settings.methods))
 
 
 # --- what is measured ----------------------------------------------------------------------------

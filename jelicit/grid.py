@@ -253,7 +253,6 @@ def run_grid(
 
         result = sweep(data, config, store=store, report=reported)
         sweeps.append((program, result))
-        named = [{**program, **run} for run in runs]
         for layer in layers:
             bench = evaluation.Bench(
                 hard=_at(train, layer),
@@ -263,22 +262,32 @@ def run_grid(
                 targets=targets,
                 boot=weights,
             )
-            for (method, orientation), sign in evaluation.signs(
-                result, layer, bench, targets[0], subsets=subsets
-            ).items():
-                signs[number, layer, method, orientation] = np.asarray(sign)
-            if test is not None:
-                rows += evaluation.method_rows(
-                    result,
-                    layer,
-                    bench,
-                    subsets=subsets,
-                    runs=named,
-                    orientations=grid.orientations,
-                )
+            found, measured = _measure(grid, result, layer, bench, subsets, program)
+            signs |= {(number, layer, *key): sign for key, sign in found.items()}
+            rows += measured
     if test_log_probs is not None and weights is not None:
         rows += evaluation.zero_shot_rows(test_log_probs, targets, weights)
     return GridResult(rows=pd.DataFrame(rows), grid=grid, sweeps=tuple(sweeps), signs=signs)
+
+
+def _measure(
+    grid: Grid,
+    result: SweepResult,
+    layer: int,
+    bench: evaluation.Bench,
+    subsets: np.ndarray,
+    program: Mapping[str, Any],
+) -> tuple[dict[tuple[str, str], np.ndarray], list[dict[str, Any]]]:
+    """The signs by the labels of the task, and the rows of one layer of one program."""
+    found = evaluation.signs(result, layer, bench, bench.targets[0], subsets=subsets)
+    signs = {key: np.asarray(sign) for key, sign in found.items()}
+    if bench.test is None:
+        return signs, []
+    runs = [{**program, **run} for run in grid.runs()]
+    rows = evaluation.method_rows(
+        result, layer, bench, subsets=subsets, runs=runs, orientations=grid.orientations
+    )
+    return signs, rows
 
 
 def _config(grid: Grid, runs: Sequence[Mapping[str, Any]]) -> SweepConfig:

@@ -80,6 +80,7 @@ def test_many_components_of_a_flat_spectrum_hold_as_much_variance_as_the_best(n,
     found = np.asarray(probes.weight, np.float64)
     np.testing.assert_allclose(found @ found.T, np.eye(40), atol=1e-4)
     theirs = PCA(40, svd_solver="randomized", random_state=0).fit(difference).components_
+    assert theirs is not None
     assert held(theirs).sum() < held(found).sum() <= best.sum() * (1 + 1e-6)
     total = np.trace(difference.T @ difference) / n
     np.testing.assert_allclose(info.explained * total, held(found), rtol=1e-3)

@@ -378,6 +378,43 @@ def test_settings_that_cannot_work_are_refused(run, words, message):
         run(*ARITHMETIC, *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--devices", "999"), "devices=999; this machine has"),
+        (("--optimiser", "lbfgs", "--precision", "tf32"), "precision='tf32' with L-BFGS"),
+        (("--restarts", "0"), "--restarts 0: allowed are whole numbers from 1"),
+    ],
+)
+def test_fits_that_cannot_work_are_refused_before_any_model_is_loaded(salience, words, message):
+    settings = tyro.cli(salience.Settings, args=["--model", "nowhere/at-all", *words])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        salience.main(settings)
+
+
+def test_fit_options_reach_every_sweep_and_name_the_run(salience, run, monkeypatch):
+    seen, sweep = [], salience.sweep
+
+    def watched(data, config):
+        seen.append(config)
+        return sweep(data, config)
+
+    monkeypatch.setattr(salience, "sweep", watched)
+    words = ("--dataset", "pocket/arithmetic", "--features", "none", "--layers", "1",
+             "--seeds", "2", "--max-rows", "40", "--boot", "10")  # fmt: skip
+    other = ("--optimiser", "lbfgs", "--divisor", "std", "--restarts", "2")
+    run(*words, out="fits")
+    found = run(*words, *other, out="fits")
+    assert [(c.optimiser, c.divisor, c.restarts) for c in seen] == [
+        ("adamw", "paper", 1),
+        ("lbfgs", "std", 2),
+    ]
+    assert set(found.rows["settings.sweep.divisor"]) == {"std"}
+    # What only decides how a sweep is cut up makes no other run.
+    assert "reused" in run(*words, *other, "--memory-gb", "1", out="fits").printed
+    assert len(seen) == 2
+
+
 def test_everything_wrong_is_said_at_once(salience):
     settings = salience.Settings(methods=("magic",), boot=0, train_size=6)
     with pytest.raises(ValueError, match="--methods magic") as refused:

@@ -2,9 +2,8 @@
 
 A phase reads one mix of documents until its gate opens (every named accuracy on held-out questions
 reaches its threshold) or its tokens run out; the last phases have no gate and anneal the learning
-rate to zero.
-The order matters: judges other than truth come in only once the truth is known, or it is never
-    learned.
+rate to zero. The order matters: judges other than truth come in only once the truth is known, or it
+is never learned.
 """
 
 from __future__ import annotations

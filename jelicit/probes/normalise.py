@@ -7,7 +7,7 @@ nothing is ever normalised by "whatever batch came along".
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,32 +84,46 @@ def fit_normaliser(
     )
 
 
+class _Centred(NamedTuple):
+    """Rows less their plain mean: what all rows share must go before anything is squared."""
+
+    rows: Float[Array, "n d"]
+    common: Float[Array, " d"]
+    share: Float[Array, " n"]
+    """Row weights that add up to 1."""
+
+    def mean(self) -> Float[Array, " d"]:
+        """Weighted mean of what is left."""
+        return matmul(self.share, self.rows)
+
+
+def _centred(X: Float[Array, "n d"], weights: Float[Array, " n"]) -> _Centred:
+    common = X.mean(axis=0)
+    return _Centred(X - common[None], common, (weights / weights.sum()).astype(X.dtype))
+
+
 def _mean_and_norm(
     X: Float[Array, "n d"], weights: Float[Array, " n"]
 ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
     """Weighted mean of the rows and weighted mean of their distances from it."""
-    share = (weights / weights.sum()).astype(X.dtype)
+    centred = _centred(X, weights)
+    rows, mean = centred.rows, centred.mean()
     # ||x - mean||^2 is expanded so that many weightings of one X need one matmul and no copy of
-    # X each. The large mean that all rows share must go first, or the expansion would cancel.
-    common = X.mean(axis=0)
-    X = X - common[None]
-    mean = matmul(share, X)
-    squares = jnp.square(X).sum(axis=1) - 2 * matmul(X, mean) + matmul(mean, mean)
-    return common + mean, matmul(share, jnp.sqrt(jnp.maximum(squares, 0)))
+    # X each.
+    squares = jnp.square(rows).sum(axis=1) - 2 * matmul(rows, mean) + matmul(mean, mean)
+    return centred.common + mean, matmul(centred.share, jnp.sqrt(jnp.maximum(squares, 0)))
 
 
 def _mean_and_deviations(
     X: Float[Array, "n d"], weights: Float[Array, " n"]
 ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
     """Weighted mean of the rows and standard deviation of every dimension."""
-    share = (weights / weights.sum()).astype(X.dtype)
-    common = X.mean(axis=0)
-    X = X - common[None]
-    mean, square = matmul(share, X), matmul(share, jnp.square(X))
+    centred = _centred(X, weights)
+    mean, square = centred.mean(), matmul(centred.share, jnp.square(centred.rows))
     variance = square - jnp.square(mean)
     # A dimension that never varies is left with rounding, which must not be divided by.
     varies = variance > 10 * jnp.finfo(X.dtype).eps * square
-    return common + mean, jnp.sqrt(jnp.where(varies, variance, 0.0))
+    return centred.common + mean, jnp.sqrt(jnp.where(varies, variance, 0.0))
 
 
 def normalise(normaliser: Normaliser, pairs: Pairs) -> Pairs:

@@ -2,10 +2,9 @@
 
 A kind lists its questions (``keys``) and turns one of them into an example whose two binary
 attributes are given: ``truth`` (is the claim right, is the comment rude, is the first answer
-    better, ...) and ``other`` (a second attribute
-of the same text: the speaker's party, the topic, the camp). Both values exist for every question,
-    so that no
-attribute follows from the question, and ``make`` draws all remaining words independently of both.
+better, ...) and ``other`` (a second attribute of the same text: the speaker's party, the topic, the
+camp). Both values exist for every question, so that no attribute follows from the question, and
+``make`` draws all remaining words independently of both.
 """
 
 from __future__ import annotations
