@@ -1,4 +1,4 @@
-"""Command line: `python -m extract run|info|verify|card`."""
+"""Command line: `python -m extract run|info|verify|merge|card`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import tyro
 from rich.console import Console
-from rich.table import Table
 
-from jelicit.activations import ActivationStore
+from jelicit.activations import ActivationStore, merge_stores
+from jelicit.activations.files import open_folder
 from jelicit.data.datasets import load_dataset
 from jelicit.data.features import add_feature
 from jelicit.data.items import Item
-from jelicit.data.prompts import get_format
+from jelicit.data.prompts import PromptFormat, get_format
+
+if TYPE_CHECKING:
+    from extract.models import TextModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,9 @@ class Run:
     layers: tuple[int, ...] = ()
     """Hidden states to keep: 0 = embeddings, l = after block l, the last = after the final norm;
     negative ones count from the end. Default: all (each costs 2 * items * width numbers)."""
-    out: Path | None = None
-    """Folder of the store; default: activations/<model>_<dataset>_<split>_<features>_<format>."""
+    out: str | None = None
+    """Folder of the store, or an fsspec URL such as s3://bucket/folder; default:
+    activations/<model>_<dataset>_<split>_<features>_<format>."""
     max_items: int | None = None
     """At most this many items, drawn in whole question groups. Default: all."""
     seed: int = 0
@@ -68,14 +71,32 @@ class Run:
     shard_size: int = 512
     """Items per file: what an interrupted run may lose."""
     method: Literal["auto", "shared", "separate"] = "auto"
-    """shared = read each prompt once and both verdicts from its cache; separate = twice."""
+    """shared = read once what prompts and verdicts begin with alike; separate = every verdict
+    with its whole prompt; auto = shared where that gives the model's numbers."""
+    backend: Literal["transformers", "vllm"] = "transformers"
+    """vllm = vLLM's own batching on its GPUs (installed apart, see the README); it has no
+    layer after the final norm, and takes a --token-budget of 65536 or more well."""
+    tensor_parallel: int = 1
+    """vLLM only: GPUs that the model is split over."""
+    max_model_len: int | None = None
+    """vLLM only: longest prompt to make room for. Default: the model's context."""
+    scratch: Path | None = None
+    """vLLM only: where its files pass through; /dev/shm is fastest. Default: the system's."""
 
     def main(self) -> None:
         """Loads items and model, extracts, and prints what was written."""
-        from extract.hidden_states import extract
+        items, format_name = self.items()
+        name = default_name(self.model, self.dataset, self.split, *self.features, format_name)
+        out = self.out or str(Path("activations") / name)
+        open_folder(out)  # refuses a URL of an unknown kind before the model is loaded
+        run = self._vllm if self.backend == "vllm" else self._transformers
+        store = run(items, get_format(format_name), out)
+        state = "complete" if store.complete else "this worker is done, others are not"
+        print(f"{out}: {state}; look at it with `python -m extract info {out}`")
+
+    def _transformers(self, items: list[Item], form: PromptFormat, out: str) -> ActivationStore:
         from extract.models import load
 
-        items, format_name = self.items()
         lm = load(
             self.model,
             revision=self.revision,
@@ -83,25 +104,41 @@ class Run:
             device=self.device,
             threads=self.threads,
         )
-        out = self.out or Path("activations") / default_name(
-            self.model, self.dataset, self.split, *self.features, format_name
-        )
-        print(f"{lm.describe()}\n{len(items)} items in the format {format_name!r} -> {out}")
+        return self._extract(lm, items, form, out, layers=self.layers or "all", method=self.method)
+
+    def _vllm(self, items: list[Item], form: PromptFormat, out: str) -> ActivationStore:
+        from extract.vllm_states import VllmModel, VllmPass
+
+        options = {} if self.max_model_len is None else {"max_model_len": self.max_model_len}
+        with VllmModel.load(
+            self.model,
+            layers=self.layers or "all",
+            revision=self.revision,
+            dtype=self.dtype,
+            tensor_parallel=self.tensor_parallel,
+            scratch=self.scratch,
+            **options,
+        ) as lm:
+            return self._extract(lm, items, form, out, layers=lm.layers, method=VllmPass(lm))
+
+    def _extract(
+        self, lm: TextModel, items: list[Item], form: PromptFormat, out: str, **options: Any
+    ) -> ActivationStore:
+        from extract.hidden_states import extract
+
+        print(f"{lm.describe()}\n{len(items)} items in the format {form.name!r} -> {out}")
         number, count = _worker()
-        store = extract(
+        return extract(
             lm,
             items,
-            get_format(format_name),
+            form,
             out,
-            layers=self.layers or "all",
             token_budget=self.token_budget,
             shard_size=self.shard_size,
-            method=self.method,
             worker=(number, count),
             progress=number == 0,
+            **options,
         )
-        state = "complete" if store.complete else "this worker is done, others are not"
-        print(f"{out}: {state}; look at it with `python -m extract info {out}`")
 
     def items(self) -> tuple[list[Item], str]:
         """The items with features, and the name of the prompt format."""
@@ -123,26 +160,24 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Show what a store holds, and numbers that tell whether the model understood the prompts."""
+    """Show what a store holds, how to read it, and whether the model understood the prompts."""
 
-    store: Annotated[Path, tyro.conf.Positional]
-    """Folder of the store."""
+    store: Annotated[str, tyro.conf.Positional]
+    """Folder or URL of the store."""
 
     def main(self) -> None:
-        """Prints two tables."""
-        store = ActivationStore.open(self.store)
-        console = Console()
-        console.print(_facts(store))
-        if store.complete:
-            console.print(_norms(store))
+        """Prints a page."""
+        from extract.info import show
+
+        show(ActivationStore.open(self.store), Console())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
     """Read every byte of a store and compare it with the checksums in its manifest."""
 
-    store: Annotated[Path, tyro.conf.Positional]
-    """Folder of the store."""
+    store: Annotated[str, tyro.conf.Positional]
+    """Folder or URL of the store."""
 
     def main(self) -> None:
         """Prints one line; a damaged store is an error."""
@@ -150,6 +185,31 @@ class Verify:
         store.verify()
         shards = len(store.spec.shards)
         print(f"{self.store}: {shards} shard(s) and {len(store)} items are as they were written")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Make one store of several: of parts of one store, or of the rows of different data sets.
+
+    Parts: the same command ran on machines that share no disk, and each wrote some of the shards.
+    Different items: complete stores of one model, put one after another. Stores made with other
+    settings are refused. An interrupted merge goes on: give the same command again.
+
+    Two data sets: `extract merge activations/a activations/b --out activations/both`.
+    """
+
+    stores: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Folders or URLs of the stores, in the order of their rows."""
+    out: str
+    """Folder or URL of the new store."""
+
+    def main(self) -> None:
+        """Merges, and prints one line."""
+        store = merge_stores(self.stores, self.out)
+        print(
+            f"{self.out}: {len(store)} items in {len(store.spec.shards)} shard(s), complete; look "
+            f"at it with `python -m extract info {self.out}`"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,62 +253,14 @@ def _worker() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _facts(store: ActivationStore) -> Table:
-    spec, texts = store.spec, store.spec.texts
-    lengths = texts.get("prompt_tokens", {})
-    table = Table(title=str(store.folder), show_header=False)
-    rows = {
-        "model": f"{spec.model} {spec.revision[:12]}".strip(),
-        "prompt format": spec.prompt_format.get("name", "?"),
-        "items": str(len(store)),
-        "shards": f"{len(spec.shards)}, complete" if store.complete else _incomplete(store),
-        "layers": f"{_span(spec.layers)} of 0..{spec.n_blocks}, width {spec.d_model}, {spec.dtype}",
-        "size": f"{store.size / 1e6:.1f} MB",
-        "prompt tokens": f"{lengths.get('least')} to {lengths.get('most')}, "
-        f"median {lengths.get('median')}",
-        "beyond trained length": f"{texts.get('beyond_trained_length')} prompts "
-        f"(trained length: {texts.get('trained_length') or 'not known'})",
-        "letters spelled in bytes": f"{texts.get('byte_share', float('nan')):.1%}",
-        "batches": ", ".join(f"{key} {value}" for key, value in spec.settings.items()),
-        "made on": ", ".join(f"{key} {value}" for key, value in spec.machine.items()),
-    }
-    if store.complete:
-        mass = np.exp(store.log_probs.astype(np.float64)).sum(1).mean()
-        rows["verdict mass"] = f"{mass:.3f} (mean of P(true) + P(false); near 0: wrong prompt)"
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
-
-
-def _incomplete(store: ActivationStore) -> str:
-    missing = store.missing()
-    return f"{len(store.spec.shards)}, INCOMPLETE: {missing or 'not finished'}; run it again"
-
-
-def _span(layers: tuple[int, ...]) -> str:
-    if len(layers) > 2 and layers == tuple(range(layers[0], layers[-1] + 1)):
-        return f"{layers[0]}..{layers[-1]}"
-    return ", ".join(map(str, layers))
-
-
-def _norms(store: ActivationStore) -> Table:
-    table = Table(title="mean norm of the hidden states")
-    for column in ("layer", "phi+", "phi-", "phi+ - phi-"):
-        table.add_column(column, justify="right")
-    for layer in store.layers:
-        pairs = store.pairs(layer)
-        pos, neg = np.asarray(pairs.pos), np.asarray(pairs.neg)
-        norms = (np.linalg.norm(x, axis=1).mean() for x in (pos, neg, pos - neg))
-        table.add_row(str(layer), *(f"{norm:.4g}" for norm in norms))
-    return table
-
-
 def main() -> None:
     """Runs the command; a user's mistake ends in one line on stderr and exit code 1."""
-    command = tyro.cli(Run | Info | Verify | Card, prog="python -m extract", description=__doc__)  # type: ignore[arg-type]
+    command = tyro.cli(
+        Run | Info | Verify | Merge | Card, prog="python -m extract", description=__doc__
+    )  # type: ignore[arg-type]
     try:
         command.main()
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, MemoryError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
 

@@ -11,7 +11,8 @@ import dataclasses
 import os
 import statistics
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple
 
@@ -19,8 +20,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from extract import passes
-from extract.models import LanguageModel
+from extract.models import LanguageModel, TextModel
+from extract.passes import PairStates, Pass, Separate, Shared, can_share, longest, shared_prefix
 from extract.verdicts import Encoded, byte_share, encode
 from jelicit.activations import DTYPES, ActivationStore, StoreSpec, StoreWriter
 from jelicit.data.items import Item, digest
@@ -31,7 +32,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
 def extract(
-    lm: LanguageModel,
+    lm: TextModel,
     items: Sequence[Item],
     format: PromptFormat,
     out: str | os.PathLike[str],
@@ -39,7 +40,7 @@ def extract(
     layers: Literal["all"] | Sequence[int] = "all",
     token_budget: int = 8192,
     shard_size: int = 512,
-    method: Method = "auto",
+    method: Method | Pass = "auto",
     worker: tuple[int, int] = (0, 1),
     progress: bool = True,
 ) -> ActivationStore:
@@ -55,11 +56,12 @@ def extract(
         out: Folder of the store.
         layers: Hidden-state indices: 0 = embeddings, l = output of block l, n_blocks = after the
             final norm; negative ones count from the end. "all" = every one.
-        token_budget: Most tokens, padding included, in the two sequences per item of one batch.
-            Lower it when the device runs out of memory.
+        token_budget: Most tokens, padding included, that a batch computes. It is halved, and the
+            batches that are left are planned again, when the device runs out of memory.
         shard_size: Rows per shard; an interrupted run loses at most one shard of each worker.
-        method: "shared" (prompt once, both verdicts from its cache), "separate" (two sequences per
-            item), or "auto" = shared where the model's cache allows it.
+        method: "shared" (whatever sequences begin with alike is read once), "separate" (two
+            sequences per item), "auto" = shared where it gives the model's numbers; or a `Pass` of
+            another engine's, for example `VllmPass`.
         worker: (k, n): this process is the k-th of n and writes every n-th shard; the last to be
             done finishes the store.
         progress: Show a progress bar while something is computed.
@@ -76,12 +78,10 @@ def extract(
     if not 0 <= worker[0] < worker[1]:
         raise ValueError(f"worker is {worker}; allowed: (k, n) with 0 <= k < n")
     chosen = resolve_layers(layers, n_blocks=lm.n_blocks)
-    run = _method(lm, method)
     encoded = encode_items(lm, items, format)
+    job = _Job(_pass(lm, method, encoded), lm, items, encoded)
     texts = describe_texts(lm, encoded)
-    shards, batches = plan(
-        [_length(row) for row in encoded], shard_size=shard_size, token_budget=token_budget
-    )
+    shards, batches = plan(job.way, encoded, shard_size=shard_size, token_budget=token_budget)
     spec = StoreSpec(
         model=lm.name,
         revision=lm.revision,
@@ -96,17 +96,17 @@ def extract(
         batch_plan=batches,
         n_blocks=lm.n_blocks,
         settings={
-            "method": run.__name__,
+            "method": job.way.name,
+            **job.way.settings,
             "token_budget": token_budget,
             "shard_size": shard_size,
-            "attention": lm.model.config._attn_implementation,
         },
         texts=texts,
         machine=_machine(lm),
         versions={"jelicit": version("jelicit")} | {name: version(name) for name in LIBRARIES},
     )
     writer = StoreWriter.open(out, spec, items)
-    _write_missing(writer, _Job(run, lm, items, encoded), worker=worker, progress=progress)
+    _write_missing(writer, job, worker=worker, progress=progress)
     return ActivationStore.open(out) if writer.missing() else writer.finish()
 
 
@@ -130,7 +130,7 @@ def resolve_layers(layers: Literal["all"] | Sequence[int], *, n_blocks: int) -> 
     return tuple(sorted({int(layer) % (n_blocks + 1) for layer in layers}))
 
 
-def encode_items(lm: LanguageModel, items: Sequence[Item], format: PromptFormat) -> list[Encoded]:
+def encode_items(lm: TextModel, items: Sequence[Item], format: PromptFormat) -> list[Encoded]:
     """Token ids of every item's prompt and of its two verdicts.
 
     Raises:
@@ -147,24 +147,24 @@ def encode_items(lm: LanguageModel, items: Sequence[Item], format: PromptFormat)
                 f"item {item.id!r}: the verdicts {words[0]!r} and {words[1]!r} have the same token "
                 f"ids {row.verdicts[0]}; choose words that this tokenizer tells apart"
             )
-        if lm.context is not None and _length(row) > lm.context:
+        if lm.context is not None and longest(row) > lm.context:
             raise ValueError(
-                f"item {item.id!r}: its prompt and verdict have {_length(row)} tokens, but "
+                f"item {item.id!r}: its prompt and verdict have {longest(row)} tokens, but "
                 f"{lm.name} reads at most {lm.context}; leave the item out or use another model"
             )
     return encoded
 
 
-def describe_texts(lm: LanguageModel, encoded: Sequence[Encoded]) -> dict[str, Any]:
+def describe_texts(lm: TextModel, encoded: Sequence[Encoded]) -> dict[str, Any]:
     """Prompt lengths in tokens, how many exceed the trained length (warned of once), byte share."""
     lengths = [len(row.prompt) for row in encoded]
-    longest = [_length(row) for row in encoded]
+    whole = [longest(row) for row in encoded]
     limit = lm.trained_length
-    beyond = 0 if limit is None else sum(length > limit for length in longest)
+    beyond = 0 if limit is None else sum(length > limit for length in whole)
     if beyond:
         warnings.warn(
             f"{beyond} of {len(encoded)} prompts are longer than the {limit} tokens that {lm.name} "
-            f"was trained on (the longest has {max(longest)}): its answers there mean little",
+            f"was trained on (the longest has {max(whole)}): its answers there mean little",
             stacklevel=3,
         )
     return {
@@ -181,21 +181,23 @@ def describe_texts(lm: LanguageModel, encoded: Sequence[Encoded]) -> dict[str, A
 
 
 def plan(
-    lengths: Sequence[int], *, shard_size: int, token_budget: int
+    way: Pass, encoded: Sequence[Encoded], *, shard_size: int, token_budget: int
 ) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[tuple[int, ...], ...], ...]]:
     """Shards and their batches.
 
-    Shards are runs of `shard_size` rows. Inside a shard rows go from long to short (so that memory
-    runs out at once or never) and are cut where 2 * rows * longest would exceed the token budget; a
-    row that exceeds it alone is a batch of its own.
+    Shards are runs of `shard_size` items. Inside a shard, items that are best read together stay
+    together; their groups go from long to short (so that memory runs out at once or never) and are
+    cut where groups * longest would exceed the token budget. A group that exceeds it alone is a
+    batch of its own.
 
     Args:
-        lengths: Tokens of each row's prompt and longer verdict.
-        shard_size: Rows per shard, at least 1.
+        way: How the batches will be computed.
+        encoded: n prompts with their verdicts.
+        shard_size: Items per shard, at least 1.
         token_budget: Tokens per batch, at least 1.
 
     Returns:
-        ((start, stop) per shard, row numbers per batch per shard).
+        ((start, stop) per shard, item numbers per batch per shard).
 
     Raises:
         ValueError: If shard_size or token_budget is below 1.
@@ -204,37 +206,41 @@ def plan(
         raise ValueError(
             f"shard_size is {shard_size} and token_budget {token_budget}; allowed: 1 or more"
         )
-    n = len(lengths)
+    n = len(encoded)
     shards = tuple((start, min(start + shard_size, n)) for start in range(0, n, shard_size))
-    return shards, tuple(tuple(_batches(lengths, *shard, token_budget)) for shard in shards)
+    return shards, tuple(tuple(_batches(way, encoded, *s, token_budget)) for s in shards)
 
 
 def _batches(
-    lengths: Sequence[int], start: int, stop: int, token_budget: int
+    way: Pass, encoded: Sequence[Encoded], start: int, stop: int, token_budget: int
 ) -> Iterator[tuple[int, ...]]:
-    rows = sorted(range(start, stop), key=lambda row: (-lengths[row], row))
-    while rows:
-        size = max(token_budget // (2 * lengths[rows[0]]), 1)
-        yield tuple(rows[:size])
-        rows = rows[size:]
+    groups = way.weigh(encoded[start:stop], token_budget)
+    groups.sort(key=lambda group: (-group[0], min(group[1])))
+    while groups:
+        size = max(token_budget // groups[0][0], 1)
+        yield tuple(start + item for _, items in groups[:size] for item in items)
+        groups = groups[size:]
 
 
-def _length(row: Encoded) -> int:
-    return len(row.prompt) + max(len(verdict) for verdict in row.verdicts)
-
-
-def _method(lm: LanguageModel, method: Method) -> Callable[..., passes.PairStates]:
+def _pass(lm: TextModel, method: Method | Pass, encoded: Sequence[Encoded]) -> Pass:
+    if not isinstance(method, str):
+        return method
+    if not isinstance(lm, LanguageModel):
+        raise TypeError(f"{lm.name} runs in an engine of its own: give its Pass as the method")
     if method == "separate":
-        return passes.separate
-    possible = passes.can_share(lm.model)
+        return Separate(lm)
+    possible = can_share(lm)
     if method == "shared" and not possible:
-        raise ValueError(f"{lm.name} cannot share a prompt's cache; use method='separate'")
-    return passes.shared if possible else passes.separate
+        raise ValueError(
+            f"{lm.name} cannot read shared beginnings once (its attention takes no mask of ours, "
+            "or it keeps a recurrent state); use method='separate'"
+        )
+    return Shared(lm, shared_prefix(encoded)) if possible else Separate(lm)
 
 
-def _machine(lm: LanguageModel) -> dict[str, Any]:
+def _machine(lm: TextModel) -> dict[str, Any]:
     if lm.device == "cpu":
-        return {"device": "cpu", "threads": lm.threads}
+        return {"device": "cpu", "threads": torch.get_num_threads()}
     name = torch.cuda.get_device_name() if lm.device.startswith("cuda") else lm.device
     return {"device": name}
 
@@ -243,18 +249,22 @@ def _machine(lm: LanguageModel) -> dict[str, Any]:
 
 
 class _Job(NamedTuple):
-    """What is run, on what."""
+    """What is computed, how, on what."""
 
-    run: Callable[..., passes.PairStates]
-    lm: LanguageModel
+    way: Pass
+    lm: TextModel
     items: Sequence[Item]
     encoded: Sequence[Encoded]
+
+
+class _OutOfMemoryError(MemoryError):
+    """The device has too little memory for a batch; nothing of its shard was written."""
 
 
 def _write_missing(
     writer: StoreWriter, job: _Job, *, worker: tuple[int, int], progress: bool
 ) -> None:
-    """Computes and writes this worker's missing shards."""
+    """Computes and writes this worker's missing shards; writing goes on beside computing."""
     number, count = worker
     shards = writer.spec.shards
     mine = range(number, len(shards), count)
@@ -263,20 +273,62 @@ def _write_missing(
         return
     rows = {shard: shards[shard][1] - shards[shard][0] for shard in mine}
     total, left = sum(rows.values()), sum(rows[shard] for shard in todo)
-    with tqdm(
-        total=total,
-        initial=total - left,
-        unit="item",
-        desc=job.lm.name,
-        disable=not progress,
-        leave=False,
-    ) as bar:
-        for shard in todo:
-            writer.write(shard, *_shard(job, writer.spec, shard, bar))
+    budget = writer.spec.settings["token_budget"]
+    with (
+        tqdm(
+            total=total,
+            initial=total - left,
+            unit="item",
+            desc=job.lm.name,
+            disable=not progress,
+            leave=False,
+        ) as bar,
+        ThreadPoolExecutor(1, "store") as store,
+        ThreadPoolExecutor(1, "rows") as ahead,
+    ):
+        written: Future[None] | None = None
+        while todo:
+            done = bar.n
+            try:
+                tensors = _shard(job, writer.spec, todo[0], bar, ahead)
+            except _OutOfMemoryError as error:
+                bar.n = done
+                if written is not None:
+                    written.result()  # the new plan must not overtake the last shard
+                budget = _plan_smaller(writer, job, todo[0], budget, count, error)
+                continue
+            # One shard waits to be written at most: two in memory beside the one computed.
+            if written is not None:
+                written.result()
+            written = store.submit(writer.write, todo.pop(0), *tensors)
+        if written is not None:
+            written.result()
+
+
+def _plan_smaller(
+    writer: StoreWriter, job: _Job, shard: int, budget: int, workers: int, error: MemoryError
+) -> int:
+    """Plans the missing shards again with the first halved budget that makes this one smaller."""
+    if workers > 1:  # the others go by the plan, too
+        raise MemoryError(f"{error}; lower the token budget in all processes") from error
+    spec = writer.spec
+    plan = spec.batch_plan
+    while plan[shard] == spec.batch_plan[shard]:
+        budget //= 2
+        if budget < 1:
+            raise MemoryError(
+                f"{error}; choose fewer layers, leave long items out, or use a larger device"
+            ) from error
+        plan = tuple(tuple(_batches(job.way, job.encoded, *s, budget)) for s in spec.shards)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    warnings.warn(f"{error}; going on with a token budget of {budget}", stacklevel=5)
+    writer.replan(plan)
+    return budget
 
 
 def _shard(
-    job: _Job, spec: StoreSpec, shard: int, bar: tqdm
+    job: _Job, spec: StoreSpec, shard: int, bar: tqdm, ahead: ThreadPoolExecutor
 ) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], np.ndarray]:
     """One shard's states and log-probabilities, its rows in item order."""
     start, stop = spec.shards[shard]
@@ -286,30 +338,39 @@ def _shard(
         for layer in spec.layers
     }
     log_probs = np.empty((stop - start, 2), np.float32)
-    for batch in spec.batch_plan[shard]:
-        found = _run(job, batch, spec.layers)
-        _check_finite(job, batch, found)
-        rows = np.array(batch) - start
-        log_probs[rows] = found.log_probs.numpy()
-        for layer, signs in found.states.items():
-            for kept, new in zip(states[layer], signs, strict=True):
-                kept[rows] = _numpy(new)
-        bar.update(len(batch))
+    batches = spec.batch_plan[shard]
+    arranged = [ahead.submit(_arrange, job, batch) for batch in batches]
+    try:
+        for batch, ready in zip(batches, arranged, strict=True):
+            found = _run(job, batch, ready.result(), spec.layers)
+            _check_finite(job, batch, found)
+            rows = np.array(batch) - start
+            log_probs[rows] = found.log_probs.numpy()
+            for layer, signs in found.states.items():
+                for kept, new in zip(states[layer], signs, strict=True):
+                    kept[rows] = _numpy(new)
+            bar.update(len(batch))
+    finally:
+        for ready in arranged:
+            ready.cancel()
     return states, log_probs
 
 
-def _run(job: _Job, batch: Sequence[int], layers: Sequence[int]) -> passes.PairStates:
+def _arrange(job: _Job, batch: Sequence[int]) -> Any:
+    return job.way.arrange([job.encoded[row] for row in batch])
+
+
+def _run(job: _Job, batch: Sequence[int], ready: Any, layers: Sequence[int]) -> PairStates:
     try:
-        return job.run(job.lm, [job.encoded[row] for row in batch], layers)
+        return job.way.read(ready, layers)
     except torch.OutOfMemoryError as error:
-        longest = max(_length(job.encoded[row]) for row in batch)
-        raise MemoryError(
-            f"{job.lm.device} ran out of memory on {len(batch)} items of up to {longest} tokens; "
-            "lower the token budget, or choose fewer layers"
+        most = max(longest(job.encoded[row]) for row in batch)
+        raise _OutOfMemoryError(
+            f"{job.lm.device} ran out of memory on {len(batch)} items of up to {most} tokens"
         ) from error
 
 
-def _check_finite(job: _Job, batch: Sequence[int], found: passes.PairStates) -> None:
+def _check_finite(job: _Job, batch: Sequence[int], found: PairStates) -> None:
     values = {f"layer {layer}": torch.cat(pair, 1) for layer, pair in found.states.items()}
     for name, value in (values | {"log-probabilities": found.log_probs}).items():
         bad = (~value.isfinite()).any(1).nonzero()

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from huggingface_hub import snapshot_download
@@ -36,6 +36,64 @@ _TOKENISATION = (
 )
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+class TextModel(Protocol):
+    """What an extraction has to know of a model, whichever engine runs it."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its Hugging Face tokenizer."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Hub id, name of the folder, or "pocket"."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """Commit on the hub; "" for a folder."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that pins weights, config and tokenizer."""
+        ...
+
+    @property
+    def trained_length(self) -> int | None:
+        """Longest text the model was trained on, if known."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu", "cuda:0", ..."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Of weights and hidden states."""
+        ...
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+        ...
+
+    @property
+    def d_model(self) -> int:
+        """Width of a hidden state."""
+        ...
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens that it can read, or None where nothing says so."""
+        ...
+
+    def describe(self) -> str:
+        """One line about it."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +189,7 @@ def load(
         ValueError: If it is no causal language model, or one of its files is damaged (cut short,
             for example); the message names the file.
     """
-    folder = _folder(str(model))
+    folder = local_folder(str(model))
     source = str(folder or model)
     where = _device(device)
     placing = {"device_map": "auto"} if where == "spread" else {}
@@ -155,7 +213,11 @@ def load(
         loaded = loaded.to(torch.device(where))
     commit = "" if folder else getattr(loaded.config, "_commit_hash", None) or ""
     pinned = (
-        _files(folder, tokenizer) if folder else _text(f"hub {model} {commit}") if commit else None
+        digest_of_files(folder, tokenizer)
+        if folder
+        else digest_of_text(f"hub {model} {commit}")
+        if commit
+        else None
     )
     return wrap(
         loaded,
@@ -229,8 +291,12 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _folder(model: str) -> Path | None:
-    """The folder that `model` names, or None for a hub id."""
+def local_folder(model: str) -> Path | None:
+    """The folder that `model` names, or None for a hub id.
+
+    Raises:
+        FileNotFoundError: If a folder was meant, but it holds no model.
+    """
     if model == "pocket":
         needed = ("config.json", "model.safetensors", "tokenizer.json")
         if missing := [name for name in needed if not (POCKET / name).is_file()]:
@@ -289,11 +355,12 @@ def _broken(path: Path) -> bool:
     return False
 
 
-def _text(text: str) -> str:
+def digest_of_text(text: str) -> str:
+    """SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _files(folder: Path, tokenizer: Any) -> str:
+def digest_of_files(folder: Path, tokenizer: Any) -> str:
     """Digest over names and contents of a folder's weights, config and tokenizer."""
     sha = hashlib.sha256()
     patterns = {*_WEIGHTS, *_TOKENISATION, *tokenizer.vocab_files_names.values()}

@@ -1,27 +1,36 @@
 """Forward passes over one batch of contrast pairs.
 
-Two ways to the same numbers. `separate` runs prompt + verdict as two sequences per item: simple,
-right for every causal model, and the reference in the tests. `shared` runs the prompt once and both
-verdicts from its KV cache: half the work, for models whose cache holds keys and values only.
+Two ways to the same numbers. `Separate` runs prompt + verdict as two sequences per item: simple,
+right for every causal model, and the reference in the tests. `Shared` reads every beginning that
+sequences share once (see `extract.rows`): less than half the work, for attention models.
 
-Both pad on the left by default, give the attention mask and the position ids explicitly, read the
-states of the verdict's last token only, and ask for logits only at the positions that predict a
-verdict token.
+Both give the attention mask and the position ids explicitly, read the states of the verdict's last
+token only, and ask for logits only at the positions that predict a verdict token.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from extract.models import LanguageModel
+from extract.reader import Reader, keeps_keys_and_values
+from extract.rows import Row, Tokens, common, group, lay_out, most_in_a_row
 from extract.verdicts import Encoded
 
 Padding = Literal["left", "right"]
+
+LEAST_PREFIX = 32
+"""Tokens from which a beginning that all prompts share is read only once per process."""
+
+LOGITS_AT_ONCE = 32
+"""Rows of logits that are in float32 at the same time."""
 
 
 class PairStates(NamedTuple):
@@ -33,7 +42,220 @@ class PairStates(NamedTuple):
     """[n, 2] float32: of the true and of the false verdict, summed over its tokens."""
 
 
-class _Batch(NamedTuple):
+class Pass(Protocol):
+    """A way to compute contrast pairs, in three steps that may run in different threads."""
+
+    name: str
+    """What stores call it."""
+    settings: dict[str, Any]
+    """What else decides its numbers."""
+
+    def weigh(self, items: Sequence[Encoded], budget: int) -> list[tuple[int, list[int]]]:
+        """Items that are best read together: per group, its tokens and the items' places."""
+        ...
+
+    def arrange(self, batch: Sequence[Encoded]) -> Any:
+        """What of a batch can be made ready without the model."""
+        ...
+
+    def read(self, arranged: Any, layers: Sequence[int]) -> PairStates:
+        """States and log-probabilities of what `arrange` made."""
+        ...
+
+
+# --- every shared beginning once -----------------------------------------------------------------
+
+
+class Shared:
+    """Every beginning that sequences share is read once.
+
+    A prompt's two verdicts are two branches after it, and prompts that begin alike (claims about
+    one question) branch where they differ. One forward pass, whose rows keep no cache; what all
+    prompts have in common is read once per process and kept.
+    """
+
+    name = "shared"
+
+    def __init__(self, lm: LanguageModel, prefix: Tokens = ()) -> None:
+        """A model of which `can_share` holds; every prompt begins with `prefix`."""
+        self.reader, self._prefix = Reader(lm), tuple(prefix)
+        self.settings = {"shared_prefix": len(prefix), "attention": _attention(lm)}
+
+    def weigh(self, items: Sequence[Encoded], budget: int) -> list[tuple[int, list[int]]]:
+        """Groups of items whose rows cost less than rows of their own."""
+        return group(
+            [item.prompt for item in items],
+            [_branches(item) for item in items],
+            start=len(self._prefix),
+            width=self.reader.lm.d_model,
+            most=min(most_in_a_row(self.reader.lm.d_model), budget),
+        )
+
+    def arrange(self, batch: Sequence[Encoded]) -> Layout:
+        """Rows of token trees, and where in them the numbers are found."""
+        rows, wanted, picks = [], {}, []
+        ends = np.empty((2, len(batch), 2), np.int64)
+        for number, (_, members) in enumerate(self.weigh(batch, sys.maxsize)):
+            pairs = [(item, side) for item in members for side in (0, 1)]
+            sequences = [batch[item].prompt + batch[item].verdicts[side] for item, side in pairs]
+            row = lay_out(sequences, start=len(self._prefix))
+            rows.append(row)
+            for (item, side), columns in zip(pairs, row.columns, strict=True):
+                ends[side, item] = number, columns[-1]
+                verdict = batch[item].verdicts[side]
+                # The column before a token of a verdict predicts it.
+                for token, column in zip(verdict, columns[-len(verdict) - 1 : -1], strict=True):
+                    place = wanted.setdefault((number, int(column)), len(wanted))
+                    picks.append((item, side, place, token))
+        return Layout(tuple(rows), ends, tuple(wanted), np.array(picks))
+
+    @torch.inference_mode()
+    def read(self, arranged: Layout, layers: Sequence[int]) -> PairStates:
+        """One forward pass."""
+        if len(self.reader.path) < len(self._prefix):
+            self.reader.extend(self._prefix)
+        found = self.reader.read(arranged.rows, arranged.wanted, layers=layers)
+        items, sides, places, tokens = torch.from_numpy(arranged.picks).unbind(1)
+        each = log_softmax_at(found.logits, places, tokens)
+        log_probs = torch.zeros(arranged.ends.shape[1], 2)
+        log_probs.index_put_((items, sides), each, accumulate=True)
+        states = {}
+        for layer, hidden in found.hidden.items():
+            at = torch.from_numpy(arranged.ends).to(hidden.device)
+            pos, neg = hidden[at[..., 0], at[..., 1]].cpu()
+            states[layer] = (pos, neg)
+        return PairStates(states, log_probs)
+
+
+class Layout(NamedTuple):
+    """A batch of n items as rows."""
+
+    rows: tuple[Row, ...]
+    ends: np.ndarray
+    """[2, n, 2]: row and column of the last token of each item's true and false verdict."""
+    wanted: tuple[tuple[int, int], ...]
+    """The m (row, column) whose logits are needed."""
+    picks: np.ndarray
+    """[tokens of all verdicts, 4]: item, side, place in `wanted`, and the token."""
+
+
+def shared_prefix(items: Sequence[Encoded]) -> Tokens:
+    """What all prompts begin with, if it is worth its own pass; it leaves each its last token."""
+    first = min(item.prompt for item in items)
+    last = max(item.prompt for item in items)  # all others lie between these two
+    length = min(common(first, last), *(len(item.prompt) - 1 for item in items))
+    return first[:length] if length >= LEAST_PREFIX and len(items) > 1 else ()
+
+
+def _branches(item: Encoded) -> int:
+    """Tokens that an item's verdicts add to its prompt in a row."""
+    true, false = item.verdicts
+    return len(true) + len(false) - common(true, false)
+
+
+def log_softmax_at(
+    logits: torch.Tensor, places: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Log P of each token [k] by the logits [m, vocabulary] of its place; float32, on the CPU.
+
+    In float32 a few rows at a time: with a vocabulary of 128,000 all at once would be the largest
+    array of a whole pass.
+    """
+    norms = torch.cat([part.float().logsumexp(1) for part in logits.split(LOGITS_AT_ONCE)])
+    places, tokens = places.to(logits.device), tokens.to(logits.device)
+    return (logits[places, tokens].float() - norms[places]).cpu()
+
+
+_CAN_SHARE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+
+def can_share(lm: LanguageModel) -> bool:
+    """Whether `Shared` gives this model's numbers: measured, on prompts of random tokens.
+
+    Its masks are given whole. A model with a recurrent state cannot take them, and of the others
+    that cannot (ALiBi, attention in chunks) not every one says so. Measured once per model.
+    """
+    if lm.model not in _CAN_SHARE:
+        _CAN_SHARE[lm.model] = keeps_keys_and_values(lm.model) and _shared_agrees(lm)
+    return _CAN_SHARE[lm.model]
+
+
+def _shared_agrees(lm: LanguageModel) -> bool:
+    ids = np.random.default_rng(0).integers(1, lm.config.vocab_size, 24).tolist()
+    batch = [
+        Encoded((*ids[:8], *ids[8:15]), ((ids[20],), (ids[21],))),
+        Encoded((*ids[:8], *ids[15:20]), ((ids[21],), (ids[22], ids[23]))),
+    ]
+    layers = (lm.n_blocks,)
+    expected = Separate(lm).read(batch, layers).states[lm.n_blocks]
+    shared = Shared(lm, tuple(ids[:4]))
+    try:
+        found = shared.read(shared.arrange(batch), layers).states[lm.n_blocks]
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        return False
+    apart = [
+        float((a.float() - b.float()).norm() / b.float().norm())
+        for a, b in zip(found, expected, strict=True)
+    ]
+    # Rounding of a model in half precision reaches some per cent after many blocks.
+    return max(apart) < (1e-3 if lm.dtype == "float32" else 0.1)
+
+
+# --- two sequences per item ----------------------------------------------------------------------
+
+
+class Separate:
+    """Prompt and verdict as two full sequences per item, padded on one side.
+
+    The side of the padding makes no difference to the numbers; the tests show it.
+    """
+
+    name = "separate"
+
+    def __init__(self, lm: LanguageModel, *, padding: Padding = "left") -> None:
+        self.lm = lm
+        self._padding: Padding = padding
+        self.settings = {"attention": _attention(lm)}
+
+    def weigh(self, items: Sequence[Encoded], budget: int) -> list[tuple[int, list[int]]]:
+        """Every item for itself, twice."""
+        return [(2 * longest(item), [place]) for place, item in enumerate(items)]
+
+    def arrange(self, batch: Sequence[Encoded]) -> Sequence[Encoded]:
+        """The batch itself."""
+        return batch
+
+    @torch.inference_mode()
+    def read(self, arranged: Sequence[Encoded], layers: Sequence[int]) -> PairStates:
+        """One forward pass over 2n sequences."""
+        lm, device = self.lm, self.lm.device
+        prompts = [item.prompt for side in (0, 1) for item in arranged]
+        verdicts = [item.verdicts[side] for side in (0, 1) for item in arranged]
+        rows = [prompt + verdict for prompt, verdict in zip(prompts, verdicts, strict=True)]
+        padded = pad(rows, padding=self._padding, device=device)
+        first = padded.offsets + _lengths(prompts, device) - 1
+        # Column that predicts each verdict token; short verdicts repeat their last one, masked.
+        targets = pad(verdicts, padding="right", device=device)
+        columns = first[:, None] + targets.positions
+        keep, where = torch.unique(columns, return_inverse=True)  # the same for every row
+        outputs = forward(lm, padded, keep=keep, output_hidden_states=list(layers))
+        logits = outputs.logits.float().log_softmax(-1)
+        where = where.to(logits.device)[..., None].expand(-1, -1, logits.shape[-1])
+        log_probs = _picked(logits.gather(1, where), targets).sum(1)
+        last = padded.offsets + _lengths(rows, device) - 1
+        return _pairs(outputs.hidden_states, last, log_probs, layers)
+
+
+def _attention(lm: LanguageModel) -> str:
+    return lm.model.config._attn_implementation
+
+
+def longest(item: Encoded) -> int:
+    """Tokens of an item's prompt with its longer verdict."""
+    return len(item.prompt) + max(len(verdict) for verdict in item.verdicts)
+
+
+class Padded(NamedTuple):
     """Padded token ids [n, length] and what goes with them."""
 
     ids: torch.Tensor
@@ -43,98 +265,7 @@ class _Batch(NamedTuple):
     """[n]: column of each row's first token."""
 
 
-def can_share(model: Any) -> bool:
-    """Whether the prompt's cache can be continued by both verdicts: plain attention layers only.
-
-    Models with a recurrent state (Mamba and its hybrids) keep other things in their cache.
-    """
-    if getattr(model, "_is_stateful", False):
-        return False
-    kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or []
-    layers = DynamicCache(config=model.config).layers
-    return (
-        bool(layers)
-        and set(kinds) <= {"full_attention", "sliding_attention"}
-        and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-    )
-
-
-@torch.inference_mode()
-def separate(
-    lm: LanguageModel,
-    batch: Sequence[Encoded],
-    layers: Sequence[int],
-    *,
-    padding: Padding = "left",
-) -> PairStates:
-    """Hidden states and log-probabilities from 2n full sequences.
-
-    Args:
-        lm: The model.
-        batch: n prompts, each with two verdicts.
-        layers: Hidden-state indices to read.
-        padding: Side of the padding; the numbers are the same.
-    """
-    prompts = [item.prompt for side in (0, 1) for item in batch]
-    verdicts = [item.verdicts[side] for side in (0, 1) for item in batch]
-    rows = [prompt + verdict for prompt, verdict in zip(prompts, verdicts, strict=True)]
-    padded = _pad(rows, padding=padding, device=lm.device)
-    first = padded.offsets + _lengths(prompts, lm.device) - 1
-    # Column that predicts each verdict token; short verdicts repeat their last one, masked below.
-    targets = _pad(verdicts, padding="right", device=lm.device)
-    columns = first[:, None] + targets.positions
-    keep, where = torch.unique(columns, return_inverse=True)  # the same columns for every row
-    outputs = _forward(lm, padded, keep=keep, output_hidden_states=list(layers), use_cache=False)
-    logits = outputs.logits.float().log_softmax(-1)
-    logits = logits.gather(1, where.to(logits.device)[..., None].expand(-1, -1, logits.shape[-1]))
-    log_probs = _picked(logits, targets).sum(1)
-    last = padded.offsets + _lengths(rows, lm.device) - 1
-    return _pairs(outputs.hidden_states, last, log_probs, layers)
-
-
-@torch.inference_mode()
-def shared(lm: LanguageModel, batch: Sequence[Encoded], layers: Sequence[int]) -> PairStates:
-    """Hidden states and log-probabilities from n prompts and 2n verdicts that continue them.
-
-    The prompts are padded on the left, so that the verdicts follow them without a gap: a sliding
-    window counts columns, not positions.
-
-    Args:
-        lm: The model; `can_share` must hold.
-        batch: n prompts, each with two verdicts.
-        layers: Hidden-state indices to read.
-    """
-    prompts = _pad([item.prompt for item in batch], padding="left", device=lm.device)
-    last_column = torch.tensor([prompts.ids.shape[1] - 1])
-    outputs = _forward(lm, prompts, keep=last_column, use_cache=True)
-    first = outputs.logits.float().log_softmax(-1).repeat(2, 1, 1)
-    cache = outputs.past_key_values
-    # Rows 0..n-1 continue with the true verdict, n..2n-1 with the false one.
-    cache.reorder_cache(torch.arange(len(batch), device=lm.device).repeat(2))
-    verdicts = [item.verdicts[side] for side in (0, 1) for item in batch]
-    words = _pad(verdicts, padding="right", device=lm.device)
-    lengths = prompts.mask.sum(1).repeat(2)
-    following = words._replace(
-        mask=torch.cat([prompts.mask.repeat(2, 1), words.mask], 1),
-        positions=lengths[:, None] + words.positions,
-    )
-    n_words = words.ids.shape[1]
-    # Of a verdict of k tokens, the first k - 1 positions predict tokens 2..k; none if k = 1.
-    keep = torch.arange(max(n_words - 1, 1))
-    outputs = _forward(
-        lm,
-        following,
-        keep=keep,
-        output_hidden_states=list(layers),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    rest = outputs.logits.float().log_softmax(-1)[:, : n_words - 1]
-    log_probs = _picked(torch.cat([first, rest.to(first.device)], 1), words).sum(1)
-    return _pairs(outputs.hidden_states, words.mask.sum(1) - 1, log_probs, layers)
-
-
-def _forward(lm: LanguageModel, batch: _Batch, *, keep: torch.Tensor, **options: Any) -> Any:
+def forward(lm: LanguageModel, batch: Padded, *, keep: torch.Tensor, **options: Any) -> Any:
     """Runs the model for the logits of the columns `keep`; position ids go where they are taken."""
     accepted = inspect.signature(lm.model.forward).parameters
     if "position_ids" in accepted:
@@ -142,13 +273,13 @@ def _forward(lm: LanguageModel, batch: _Batch, *, keep: torch.Tensor, **options:
     if "logits_to_keep" in accepted:
         # On the CPU: an index there fits whichever device the logits are on.
         options["logits_to_keep"] = keep.cpu()
-    outputs = lm.model(input_ids=batch.ids, attention_mask=batch.mask, **options)
+    outputs = lm.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **options)
     if "logits_to_keep" not in accepted:
         outputs.logits = outputs.logits[:, keep.cpu()]
     return outputs
 
 
-def _pad(rows: Sequence[Sequence[int]], *, padding: Padding, device: str) -> _Batch:
+def pad(rows: Sequence[Sequence[int]], *, padding: Padding, device: str) -> Padded:
     """Pads with token 0, which the mask hides; padded columns repeat the nearest position."""
     width = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -160,14 +291,14 @@ def _pad(rows: Sequence[Sequence[int]], *, padding: Padding, device: str) -> _Ba
         mask[number, start : start + len(row)] = 1
         offsets[number] = start
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    return _Batch(*(part.to(device) for part in (ids, mask, positions, offsets)))
+    return Padded(*(part.to(device) for part in (ids, mask, positions, offsets)))
 
 
 def _lengths(rows: Sequence[Sequence[int]], device: str) -> torch.Tensor:
     return torch.tensor([len(row) for row in rows], device=device)
 
 
-def _picked(log_probs: torch.Tensor, targets: _Batch) -> torch.Tensor:
+def _picked(log_probs: torch.Tensor, targets: Padded) -> torch.Tensor:
     """Log-probability of each target token [n, k]; 0 where a verdict has ended."""
     ids, mask = targets.ids.to(log_probs.device), targets.mask.to(log_probs.device)
     return log_probs.gather(-1, ids[..., None])[..., 0] * mask

@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import ml_dtypes
@@ -14,66 +12,32 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
+from small_stores import (
+    LAYERS,
+    WHOLE,
+    N,
+    abandoned,
+    assert_whole,
+    files,
+    fill,
+    make_items,
+    make_spec,
+    numbers,
+    open_writer,
+    write,
+)
 
-import jelicit.activations as activations
-from jelicit.activations import DTYPES, ActivationStore, StoreSpec, StoreWriter, differences
-from jelicit.data.items import Item, digest
-
-N, D, LAYERS = 7, 5, (0, 2, 3)
-SHARDS = ((0, 3), (3, 6), (6, 7))
-
-
-def make_items(n=N):
-    return [
-        Item(id=f"i{row}", choice=f"claim {row} é\u2028", label=row % 2 == 0) for row in range(n)
-    ]
-
-
-def make_spec(items, **changes):
-    values = {
-        "model": "tiny",
-        "revision": "",
-        "model_digest": "abc",
-        "dtype": "bfloat16",
-        "prompt_format": {"name": "claim", "true_word": " True"},
-        "layers": LAYERS,
-        "n_items": len(items),
-        "item_digest": digest(items),
-        "d_model": D,
-        "shards": SHARDS,
-        "batch_plan": (((2, 0), (1,)), ((3, 4, 5),), ((6,),)),
-        "n_blocks": 3,
-        "settings": {"token_budget": 64},
-        "versions": {"torch": "2"},
-        "machine": {"device": "cpu", "threads": 1},
-    }
-    return StoreSpec(**(values | changes))
-
-
-def numbers(dtype="bfloat16", seed=0):
-    """Per layer (pos, neg) for all rows, and log-probabilities."""
-    rng = np.random.default_rng(seed)
-    states = {
-        layer: tuple(rng.normal(size=(N, D)).astype(DTYPES[dtype]) for _ in range(2))
-        for layer in LAYERS
-    }
-    return states, rng.normal(size=(N, 2)).astype(np.float32)
-
-
-def write(writer, shard, dtype="bfloat16"):
-    states, log_probs = numbers(dtype)
-    start, stop = SHARDS[shard]
-    cut = {layer: (pos[start:stop], neg[start:stop]) for layer, (pos, neg) in states.items()}
-    writer.write(shard, cut, log_probs[start:stop])
-
-
-def fill(folder, dtype="bfloat16"):
-    items = make_items()
-    writer = StoreWriter.open(folder, make_spec(items, dtype=dtype), items)
-    for shard in writer.missing():
-        write(writer, shard, dtype)
-    return writer.finish()
+from jelicit.activations import (
+    DTYPES,
+    ActivationStore,
+    StoreSpec,
+    StoreWriter,
+    differences,
+    tensors,
+)
+from jelicit.activations import files as activations
+from jelicit.activations.manifest import Manifest
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -160,45 +124,6 @@ def test_reading_a_layer_leaves_the_other_layers_bytes_alone(tmp_path, monkeypat
         store.verify()
 
 
-def test_an_interrupted_store_goes_on_and_ends_with_the_same_bytes(tmp_path):
-    fill(tmp_path / "whole")
-    items = make_items()
-    writer = StoreWriter.open(tmp_path / "cut", make_spec(items), items)
-    assert writer.missing() == [0, 1, 2]
-    write(writer, 1)
-    abandoned(tmp_path / "cut" / ".shard-00002.safetensors.00000000.1.tmp")
-    again = StoreWriter.open(tmp_path / "cut", make_spec(items), items)
-    assert again.missing() == [0, 2]
-    for shard in again.missing():
-        write(again, shard)
-    again.finish()
-    assert files(tmp_path / "cut") == files(tmp_path / "whole")
-
-
-def abandoned(path):
-    """A file that was last written to two days ago."""
-    path.write_bytes(b"half a shard")
-    then = time.time() - 2 * 24 * 3600
-    os.utime(path, (then, then))
-
-
-def test_a_shard_gets_its_name_only_when_it_is_whole_on_the_disk(tmp_path, monkeypatch):
-    items = make_items()
-    writer = StoreWriter.open(tmp_path, make_spec(items), items)
-
-    def full(path):
-        raise OSError(f"no space left for {path}")
-
-    monkeypatch.setattr(activations, "_sync", full)
-    with pytest.raises(OSError, match=r"no space left for .*\.shard-00000.*\.tmp"):
-        write(writer, 0)
-    assert not list(tmp_path.glob("shard-*"))
-
-
-def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def test_the_folder_holds_these_files_and_no_others(tmp_path):
     fill(tmp_path / "a" / "s")
     shards = [f"shard-0000{number}.safetensors" for number in range(3)]
@@ -207,11 +132,6 @@ def test_the_folder_holds_these_files_and_no_others(tmp_path):
 
 
 # --- several processes ---------------------------------------------------------------------------
-
-
-def open_writer(folder, **changes):
-    items = make_items()
-    return StoreWriter.open(folder, make_spec(items, **changes), items)
 
 
 def as_another(monkeypatch, action):
@@ -240,17 +160,6 @@ def interrupt(monkeypatch, owner, name, action, *, after=False):
     monkeypatch.setattr(owner, name, staticmethod(step) if isinstance(owner, type) else step)
 
 
-WHOLE = ["items.jsonl", "manifest.json", *(f"shard-0000{n}.safetensors" for n in range(3))]
-
-
-def assert_whole(folder):
-    store = ActivationStore.open(folder)
-    assert store.complete
-    store.verify()
-    np.testing.assert_array_equal(store.log_probs, numbers()[1])
-    assert sorted(files(folder)) == WHOLE
-
-
 @pytest.mark.parametrize("name", ["_publish", "_sync"])
 def test_two_may_finish_at_the_same_time(tmp_path, monkeypatch, name):
     """The second finishes while the first's new manifest has no name yet."""
@@ -268,7 +177,7 @@ def test_no_checksum_is_lost_between_its_file_and_the_manifest(tmp_path, monkeyp
     one, two = open_writer(tmp_path), open_writer(tmp_path)
     for shard in one.missing():
         write(one, shard)
-    interrupt(monkeypatch, activations._Manifest, "read", two.finish, after=after)
+    interrupt(monkeypatch, Manifest, "read", two.finish, after=after)
     assert one.finish().complete
     assert_whole(tmp_path)
 
@@ -343,7 +252,7 @@ TOGETHER = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, "tests")
-from test_activations import open_writer, write
+from small_stores import open_writer, write
 
 folder, me, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 for number in range(rounds):
@@ -412,40 +321,8 @@ def test_an_incomplete_store_says_which_shards_miss_and_how_to_go_on(tmp_path):
         ActivationStore.open(tmp_path).pairs(0)
 
 
-def test_a_truncated_shard_is_named_with_its_size_and_is_written_again(tmp_path):
-    fill(tmp_path)
-    path = tmp_path / "shard-00001.safetensors"
-    whole = path.read_bytes()
-    os.truncate(path, len(whole) - 9)
-    expected = f"shard-00001.safetensors has {len(whole) - 9} of {len(whole)} bytes"
-    with pytest.raises(ValueError, match=expected):
-        ActivationStore.open(tmp_path).pairs(0)
-    items = make_items()
-    writer = StoreWriter.open(tmp_path, make_spec(items), items)
-    assert writer.missing() == [1]
-    write(writer, 1)
-    writer.finish().verify()
-    assert path.read_bytes() == whole
-
-
-def test_shards_that_changed_places_or_hold_no_tensors_are_refused(tmp_path):
-    fill(tmp_path)
-    one, two = tmp_path / "shard-00000.safetensors", tmp_path / "shard-00001.safetensors"
-    content = one.read_bytes()
-    shutil.copy(two, one)
-    with pytest.raises(ValueError, match="says shard 1"):
-        ActivationStore.open(tmp_path).pairs(0)
-    one.write_bytes(bytes(len(content)))
-    with pytest.raises(ValueError, match=r"shard-00000\.safetensors is damaged"):
-        ActivationStore.open(tmp_path).pairs(0)
-
-
-def test_changed_items_are_refused(tmp_path):
-    fill(tmp_path)
-    path = tmp_path / "items.jsonl"
-    path.write_text(path.read_text().replace("claim 3", "claim 4"))
-    with pytest.raises(ValueError, match=r"items\.jsonl was changed"):
-        _ = ActivationStore.open(tmp_path).items
+PLAN = (((0,), (1,), (2,)), ((3,), (4,), (5,)), ((6,),))
+PLAN_OF_OTHER_SHARDS = (((0, 1, 2),), ((3,),), ((4, 5, 6),))
 
 
 @pytest.mark.parametrize(
@@ -462,8 +339,12 @@ def test_changed_items_are_refused(tmp_path):
             "prompt_format.true_word: stored ' True', asked ' Yes'",
         ),
         (
-            {"batch_plan": (((0, 2), (1,)), ((3, 4, 5),), ((6,),))},
-            r"batch_plan: stored \[\[\[2, 0\].*, asked \[\[\[0, 2\]",
+            {"shards": ((0, 3), (3, 4), (4, 7)), "batch_plan": PLAN_OF_OTHER_SHARDS},
+            "shards: stored",
+        ),
+        (
+            {"settings": {"token_budget": 65}, "batch_plan": PLAN},
+            "settings.token_budget: stored 64",
         ),
     ],
 )
@@ -567,3 +448,90 @@ def test_bfloat16_here_is_the_brain_float():
     assert made.dtype == ml_dtypes.bfloat16
     assert np.isfinite(made.astype(np.float32)).all()
     assert made[1] == 1
+
+
+# --- other batches -------------------------------------------------------------------------------
+
+
+def test_the_stored_batches_win_over_those_asked_for(tmp_path):
+    """Other settings would be refused; batches alone are not: they may have been replanned."""
+    stored = open_writer(tmp_path).spec.batch_plan
+    writer = open_writer(tmp_path, batch_plan=PLAN)
+    assert writer.spec.batch_plan == stored != PLAN
+    for shard in writer.missing():
+        write(writer, shard)
+    assert writer.finish().spec.batch_plan == stored
+    assert open_writer(tmp_path, batch_plan=PLAN).missing() == []
+    assert ActivationStore.open(tmp_path).spec.batch_plan == stored
+
+
+def test_a_replan_changes_missing_shards_only_and_outlives_the_run(tmp_path):
+    writer = open_writer(tmp_path)
+    old = writer.spec.batch_plan
+    write(writer, 0)
+    writer.replan(PLAN)
+    mixed = (old[0], *PLAN[1:])
+    assert writer.spec.batch_plan == mixed
+    resumed = open_writer(tmp_path)
+    assert resumed.spec.batch_plan == mixed
+    assert resumed.missing() == [1, 2]
+    for shard in resumed.missing():
+        write(resumed, shard)
+    store = resumed.finish()
+    assert store.spec.batch_plan == mixed
+    assert store.spec.shards == make_spec(make_items()).shards
+    assert_whole(tmp_path)
+
+
+def test_two_workers_replan_their_own_shards(tmp_path):
+    """Each gives the other's shards as it knows them, which may be the batches of before."""
+    one, two = open_writer(tmp_path), open_writer(tmp_path)
+    old = one.spec.batch_plan
+    one.replan((PLAN[0], old[1], old[2]))
+    two.replan((old[0], PLAN[1], old[2]))
+    assert two.spec.batch_plan == (PLAN[0], PLAN[1], old[2])
+    assert ActivationStore.open(tmp_path).spec.batch_plan == (PLAN[0], PLAN[1], old[2])
+    write(one, 2)  # its plan is older than the second's
+    assert one.missing() == two.missing() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (PLAN[:2], "batch_plan has 2 shards, not 3"),
+        ((PLAN[0], ((3,), (4,)), PLAN[2]), r"batch_plan of shard 1 is not rows 3\.\.6"),
+    ],
+)
+def test_a_replan_that_loses_rows_is_refused_and_changes_nothing(tmp_path, plan, message):
+    writer = open_writer(tmp_path)
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        writer.replan(plan)
+    assert files(tmp_path) == before
+    assert writer.spec == make_spec(make_items())
+
+
+# --- the layout of a shard -----------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    names=st.lists(st.text('abé.0129"', min_size=1, max_size=6), unique=True, max_size=6),
+    data=st.data(),
+)
+def test_a_packed_file_is_the_librarys_own_to_the_byte(names, data):
+    sizes = st.integers(0, 4)
+    made = {
+        name: np.full(
+            data.draw(st.tuples(sizes, sizes)), 1.5, DTYPES[data.draw(st.sampled_from([*DTYPES]))]
+        )
+        for name in names
+    }
+    content = b"".join(tensors.pack(made, {"shard": "7"}))
+    assert content == save(made, metadata={"shard": "7"})
+    metadata, found = tensors.unpack(content)
+    assert metadata == {"shard": "7"}
+    assert set(found) == set(made)
+    for name, tensor in made.items():
+        np.testing.assert_array_equal(found[name], tensor)
+        assert found[name].dtype == tensor.dtype

@@ -12,13 +12,17 @@ import pytest
 pytest.importorskip("torch", reason="the benchmark's torch loop needs the extract extra")
 
 ROOT = Path(__file__).resolve().parents[1]
-BENCH = [sys.executable, str(ROOT / "experiments/bench.py"), "probes"]
+BENCH = [sys.executable, str(ROOT / "experiments/bench.py")]
 
 
 def test_numbers_fit_together(tmp_path):
     words = "--n 60 --d 16 --runs 1 6 --steps 12 --repeats 1 --no-whole --json out.json"
     done = subprocess.run(
-        [*BENCH, *words.split()], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*BENCH, "probes", *words.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out.json").read_text())
@@ -35,7 +39,7 @@ def test_numbers_fit_together(tmp_path):
 
 def test_the_torch_loop_descends_the_loss_of_the_pooled_fits(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    bench = importlib.import_module("bench")
+    bench = importlib.import_module("bench_probes")
     from jelicit.probes.methods import SweepConfig
     from jelicit.probes.sweep import SweepData, sweep
 
@@ -51,8 +55,60 @@ def test_the_torch_loop_descends_the_loss_of_the_pooled_fits(monkeypatch):
 
 
 def test_settings_that_cannot_work_are_refused_in_one_line():
-    done = subprocess.run([*BENCH, "--n", "3", "--runs", "0"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*BENCH, "probes", "--n", "3", "--runs", "0"], capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert "--n 3: at least 20" in done.stderr
     assert "--runs 0: at least 1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_both_ways_of_extraction_say_the_same(tmp_path):
+    words = "--model pocket --n 5 --n-prefix 0 --repeats 1 --json out.json"
+    done = subprocess.run(
+        [*BENCH, "extraction", *words.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["max_difference"] < 1e-4
+    assert found["ratio_b1"] == pytest.approx(found["ours_items_s"] / found["plain_b1_items_s"])
+    peaks = found["peak_mb"]
+    assert found["memory_ratio"] == pytest.approx(peaks["ours"] / peaks["plain"])
+    assert "plain, batch 1" in done.stdout
+
+
+def test_the_texts_have_gsm8ks_lengths(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    made = importlib.import_module("bench_models")
+    items = made.claims(200, per_question=2)
+    texts = [f"{item.question} {item.choice}" for item in items]
+    lengths = [len(ids) for ids in made.tokenizer(texts)(texts)["input_ids"]]
+    assert 140 < np.mean(lengths) < 220
+    assert np.std(lengths) > 20
+    assert items[0].question == items[1].question != items[2].question
+
+
+def test_shared_and_whole_prompts_have_the_same_scores(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    bench = importlib.import_module("bench_scoring")
+    found = bench.measure(
+        bench.Scoring(prompts=16, shots=8, sample=4, repeats=1, dataset="pocket/facts")
+    )
+    assert found["max_difference"] < 1e-4
+    assert found["ratio_tokens"] > 2
+    assert found["prompts"] == 16
+
+
+def test_each_judged_item_comes_after_all_others_once(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    bench = importlib.import_module("bench_scoring")
+    for n in (2, 5, 8):
+        asked = bench.leave_one_out(range(n))
+        assert sorted(judged for _, judged in asked) == list(range(n))
+        for others, judged in asked:
+            assert sorted((*others, judged)) == list(range(n))

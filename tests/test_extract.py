@@ -1,6 +1,7 @@
 """Hidden states and log-probabilities against a plain loop without batching or cache."""
 
 import dataclasses
+import functools
 import os
 import random
 import signal
@@ -28,9 +29,10 @@ from tiny_models import (
 from tokenizers.normalizers import Lowercase
 from transformers import AddedToken, LlamaConfig, T5Config, T5ForConditionalGeneration
 
-from extract import hidden_states, models, passes
+from extract import hidden_states, models
 from extract.hidden_states import extract, plan, resolve_layers
 from extract.models import choose_threads, load, wrap
+from extract.passes import Separate, Shared, can_share, longest, shared_prefix
 from extract.verdicts import Encoded, bos, byte_share, encode
 from jelicit.activations import ActivationStore
 from jelicit.data.prompts import FORMATS, PromptFormat
@@ -41,6 +43,7 @@ LONG_WORDS = PromptFormat(
 )
 SYSTEM = PromptFormat(name="system", text=CLAIM.text, system="Judge the claims.")
 LAYERS = (0, 1, 3)
+LLAMA = tiny("llama")
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +70,10 @@ def random_batch(n):
     ]
 
 
+def read(way, batch, layers=LAYERS):
+    return way.read(way.arrange(batch), layers)
+
+
 def assert_same(found, lm, batch):
     for row, item in enumerate(batch):
         for side, verdict in enumerate(item.verdicts):
@@ -81,11 +88,81 @@ def assert_same(found, lm, batch):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_every_pass_gives_the_numbers_of_a_plain_loop(kind, n):
     lm, batch = tiny(kind), random_batch(n)
-    assert_same(passes.separate(lm, batch, LAYERS), lm, batch)
-    assert_same(passes.separate(lm, batch, LAYERS, padding="right"), lm, batch)
-    assert passes.can_share(lm.model) == (kind != "mamba")
-    if kind != "mamba":
-        assert_same(passes.shared(lm, batch, LAYERS), lm, batch)
+    assert_same(read(Separate(lm), batch), lm, batch)
+    assert_same(read(Separate(lm, padding="right"), batch), lm, batch)
+    # Recurrent states cannot branch, and ALiBi is made from a mask of another form.
+    assert can_share(lm) == (kind not in ("mamba", "bloom"))
+    if can_share(lm):
+        assert_same(read(Shared(lm), batch), lm, batch)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind not in ("mamba", "bloom")])
+def test_a_prefix_that_is_read_once_changes_no_number(kind):
+    """Longer than the sliding windows, and not; with items that begin alike beyond it."""
+    lm, prefix = tiny(kind), tuple(range(30, 60))
+    batch = [Encoded(prefix + item.prompt, item.verdicts) for item in random_batch(8)]
+    batch.append(Encoded((*batch[0].prompt[:-4], 7, 8), batch[0].verdicts))
+    for length in (1, 20, 30):
+        way = Shared(lm, prefix[:length])
+        assert_same(read(way, batch[:2]), lm, batch[:2])  # reads the prefix
+        assert_same(read(way, batch), lm, batch)  # finds it read
+
+
+def test_attention_that_adds_its_mask_gives_the_same_numbers():
+    lm, batch = tiny("llama"), random_batch(8)
+    lm.model.set_attn_implementation("eager")
+    assert can_share(lm)
+    assert_same(read(Shared(lm), batch), lm, batch)
+
+
+def test_a_model_that_takes_no_mask_of_ours_is_found_out():
+    lm = tiny("llama")
+    forward = lm.model.model.forward
+
+    def ignores_it(*args, attention_mask=None, **kwargs):
+        return forward(*args, attention_mask=None, **kwargs)
+
+    lm.model.model.forward = ignores_it
+    assert not can_share(lm)
+
+
+def test_what_items_share_is_read_once(monkeypatch):
+    lm = tiny("llama")
+    question = tuple(range(40, 80))
+    batch = [Encoded((*question, *range(n, n + 5)), ((5,), (9, 10))) for n in (100, 200, 300)]
+    way = Shared(lm)
+    (row,) = way.arrange(batch).rows
+    assert len(row.ids) == 40 + 3 * (5 + 1 + 2)
+    seen = []
+    monkeypatch.setattr(lm.model, "forward", spy(lm.model.forward, seen))
+    assert_same(read(way, batch), tiny("llama"), batch)
+    assert [kwargs["input_ids"].shape for kwargs in seen] == [(1, len(row.ids))]
+    way = Shared(lm, shared_prefix(batch))
+    read(way, batch)
+    read(way, batch[:1])
+    shapes = [tuple(kwargs["input_ids"].shape) for kwargs in seen[1:]]
+    assert shapes == [(1, 40), (3, 8), (1, 8)]  # the question only once
+
+
+def spy(call, seen):
+    """The same call, which notes its keyword arguments."""
+
+    @functools.wraps(call)
+    def noted(*args, **kwargs):
+        seen.append(kwargs)
+        return call(*args, **kwargs)
+
+    return noted
+
+
+def test_logits_are_computed_where_a_verdict_is_predicted_and_nowhere_else():
+    lm, batch = tiny("llama"), random_batch(8)
+    shapes = []
+    lm.model.lm_head.register_forward_hook(lambda _m, _i, out: shapes.append(out.shape[:-1]))
+    read(Shared(lm), batch)
+    # The first token of both verdicts is predicted by the same column.
+    tokens = [{v[:k] for v in item.verdicts for k in range(len(v))} for item in batch]
+    assert shapes == [(1, sum(map(len, tokens)))]
 
 
 def test_layer_indices_mean_embeddings_block_outputs_and_the_normed_end():
@@ -101,7 +178,7 @@ def test_layer_indices_mean_embeddings_block_outputs_and_the_normed_end():
         2: seen[2][0, -1],
         3: inner.norm(seen[3])[0, -1],
     }
-    found = passes.shared(lm, [item], (0, 1, 2, 3)).states
+    found = read(Shared(lm), [item], (0, 1, 2, 3)).states
     for layer, expected in ends.items():
         np.testing.assert_allclose(found[layer][0][0], expected.detach(), atol=1e-4)
 
@@ -156,7 +233,8 @@ def test_bfloat16_models_are_stored_as_bfloat16_with_float32_log_probs(tmp_path,
     tensors = load_file(tmp_path / "shard-00000.safetensors")
     assert tensors["layer.1.pos"].dtype.name == "bfloat16"
     rows = hidden_states.encode_items(lm, items, CLAIM)
-    direct = [getattr(passes, method)(lm, [row], LAYERS) for row in rows]
+    way = {"shared": Shared, "separate": Separate}[method](lm)
+    direct = [read(way, [row]) for row in rows]
     for layer in LAYERS:
         for side, got in enumerate(store.pairs(layer)):
             expected = torch.cat([found.states[layer][side] for found in direct])
@@ -179,44 +257,117 @@ def files(folder):
 
 
 KILLED = """
-import os, signal, sys, torch
-import jelicit.activations as activations
+import functools, os, signal, sys
 sys.path.insert(0, "tests")
 from tiny_models import make_items
 from extract.hidden_states import extract
 from extract.models import load
 from jelicit.data.prompts import FORMATS
 
-folder, out = sys.argv[1:]
-publish, count = activations._publish, 0
-def dying(temporary, path):
-    global count
-    if path.suffix == ".safetensors":
-        count += 1
-        if count == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-    publish(temporary, path)
-activations._publish = dying
-extract(load(folder, threads=1), make_items(), FORMATS["claim"], out, shard_size=2, progress=False)
+folder, out, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
+lm = load(folder, threads=1)
+forward = lm.model.forward
+@functools.wraps(forward)
+def dying(*args, **kwargs):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return forward(*args, **kwargs)
+lm.model.forward = dying
+extract(lm, make_items(24), FORMATS["claim"], out, shard_size=2, token_budget=60, progress=False)
 """
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
-    """Killed when the third shard had been written but not yet named."""
+def test_a_run_that_is_killed_twice_ends_with_the_same_bytes(tmp_path):
+    """Killed at random passes, while the shards before are being written in the background."""
     lm, cut, whole = tiny(), tmp_path / "cut", tmp_path / "whole"
     lm.model.save_pretrained(tmp_path / "model")
     lm.tokenizer.save_pretrained(tmp_path / "model")
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "model"), str(cut)]
-    died = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr
-    assert ActivationStore.open(cut).missing() == [2, 3, 4]
-    assert list(cut.glob(".shard-00002.*.tmp"))
-    begun = {name: content for name, content in files(cut).items() if name.startswith("shard-")}
-    lm = load(tmp_path / "model", threads=1)
+    rng, missing = random.Random(5), 12
+    for _ in range(2):
+        passes = str(rng.randrange(4, 12))
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "model"), str(cut), passes]
+        died = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+        assert died.returncode == -signal.SIGKILL, died.stderr
+        before, missing = missing, len(ActivationStore.open(cut).missing())
+        assert 0 < missing < before
+    begun = {name: content for name, content in files(cut).items() if name.endswith(".safetensors")}
+    lm, items = load(tmp_path / "model", threads=1), make_items(24)
     for folder in (cut, whole):
-        extract(lm, make_items(), CLAIM, folder, shard_size=2, progress=False)
+        extract(lm, items, CLAIM, folder, shard_size=2, token_budget=60, progress=False)
     assert files(cut) == files(whole)
-    assert begun["shard-00001.safetensors"] == files(cut)["shard-00001.safetensors"]
+    assert len(begun) >= 12 - missing
+    assert all(files(cut)[name] == content for name, content in begun.items() if name[0] != ".")
+
+
+def short_of_memory(monkeypatch, lm, most):
+    """The model's device runs out of memory in passes of more than `most` tokens."""
+    assert can_share(lm)  # measured before
+    forward = lm.model.forward
+
+    @functools.wraps(forward)
+    def limited(input_ids, **kwargs):
+        if input_ids.numel() > most:
+            raise torch.OutOfMemoryError("no memory")
+        return forward(input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(lm.model, "forward", limited)
+
+
+def test_out_of_memory_halves_the_batches_and_the_run_goes_on(tmp_path, monkeypatch):
+    lm, items = tiny(), make_items(24)
+    expected = extract(lm, items, CLAIM, tmp_path / "whole", shard_size=8)
+    short_of_memory(monkeypatch, lm, 60)
+    with pytest.warns(UserWarning, match="token budget") as warned:
+        store = extract(lm, items, CLAIM, tmp_path / "small", shard_size=8)
+    assert [str(warning.message) for warning in warned] == [
+        "cpu ran out of memory on 8 items of up to 32 tokens; going on with a token budget of 64",
+        "cpu ran out of memory on 4 items of up to 32 tokens; going on with a token budget of 32",
+    ]
+    assert store.complete
+    np.testing.assert_allclose(store.log_probs, expected.log_probs, atol=1e-4)
+    for layer in store.layers:
+        for got, wanted in zip(store.pairs(layer), expected.pairs(layer), strict=True):
+            np.testing.assert_allclose(got, wanted, atol=1e-4)
+    # Another run of the same command finds the store complete, by its own plan.
+    monkeypatch.setattr(lm.model, "forward", None)
+    again = extract(lm, items, CLAIM, tmp_path / "small", shard_size=8)
+    assert again.spec.batch_plan == store.spec.batch_plan != expected.spec.batch_plan
+
+
+def test_a_device_too_small_for_one_item_ends_the_run_with_all_that_was_written(
+    tmp_path, monkeypatch
+):
+    lm = tiny()
+    items = sorted(make_items(12), key=lambda item: len(item.choice))
+    lengths = [longest(row) for row in hidden_states.encode_items(lm, items, CLAIM)]
+    short_of_memory(monkeypatch, lm, lengths[-1] - 1)
+    with pytest.raises(MemoryError, match=r"ran out of memory on 1 items .* fewer layers"):
+        extract(lm, items, CLAIM, tmp_path, shard_size=2, token_budget=1)
+    missing = ActivationStore.open(tmp_path).missing()
+    assert missing
+    assert 0 not in missing
+    monkeypatch.undo()
+    assert extract(lm, items, CLAIM, tmp_path, shard_size=2, token_budget=1).complete
+
+
+def test_a_shard_that_cannot_be_written_ends_the_run_and_the_next_goes_on(tmp_path, monkeypatch):
+    """The disk is full: the error arrives though another thread writes."""
+    lm, items = tiny(), make_items(12)
+    write = hidden_states.StoreWriter.write
+
+    def full(self, shard, *tensors):
+        if shard == 2:
+            raise OSError(28, "No space left on device")
+        write(self, shard, *tensors)
+
+    monkeypatch.setattr(hidden_states.StoreWriter, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        extract(lm, items, CLAIM, tmp_path, shard_size=2)
+    assert ActivationStore.open(tmp_path).missing()[0] == 2
+    monkeypatch.undo()
+    assert extract(lm, items, CLAIM, tmp_path, shard_size=2).complete
 
 
 def test_two_workers_write_one_store(tmp_path):
@@ -365,9 +516,16 @@ def test_layers_count_from_both_ends():
     lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40),
     shard_size=st.integers(1, 15),
     budget=st.integers(1, 400),
+    shared=st.booleans(),
 )
-def test_a_plan_covers_every_row_once_within_the_budget(lengths, shard_size, budget):
-    shards, batches = plan(lengths, shard_size=shard_size, token_budget=budget)
+def test_a_plan_covers_every_row_once_within_the_budget(lengths, shard_size, budget, shared):
+    rng = random.Random(0)
+    items = [
+        Encoded(tuple(rng.randrange(1, 3) for _ in range(length)), ((5,), (6, 7)))
+        for length in lengths
+    ]
+    way = Shared(LLAMA) if shared else Separate(LLAMA)
+    shards, batches = plan(way, items, shard_size=shard_size, token_budget=budget)
     assert [row for start, stop in shards for row in range(start, stop)] == list(
         range(len(lengths))
     )
@@ -375,9 +533,17 @@ def test_a_plan_covers_every_row_once_within_the_budget(lengths, shard_size, bud
         assert sorted(row for batch in shard for row in batch) == list(range(start, stop))
         assert stop - start <= shard_size
         for batch in shard:
-            assert len(batch) == 1 or 2 * len(batch) * max(lengths[r] for r in batch) <= budget
-        ordered = [lengths[row] for batch in shard for row in batch]
-        assert ordered == sorted(ordered, reverse=True)
+            assert len(batch) == 1 or _tokens(way, [items[row] for row in batch]) <= budget
+        ordered = [_tokens(way, [items[batch[0]]]) for batch in shard]
+        assert shared or ordered == sorted(ordered, reverse=True)
+
+
+def _tokens(way, batch):
+    """Tokens that a batch computes, padding included."""
+    if isinstance(way, Separate):
+        return 2 * len(batch) * max(longest(item) for item in batch)
+    rows = way.arrange(batch).rows
+    return len(rows) * max(len(row.ids) for row in rows)
 
 
 # --- tokens --------------------------------------------------------------------------------------
@@ -501,12 +667,9 @@ def test_a_folder_is_loaded_and_pinned_by_its_contents(tmp_path):
     assert a.tokenizer("a True")["input_ids"] == tokenizer(bos=True)("a True")["input_ids"]
     assert load(tmp_path / "a", dtype="bfloat16").dtype == "bfloat16"
     batch = random_batch(2)
-    expected = passes.separate(
-        wrap(random_weights(CONFIGS["llama"]()), a.tokenizer, name="m"), batch, (3,)
-    )
-    np.testing.assert_array_equal(
-        passes.separate(a, batch, (3,)).states[3][0], expected.states[3][0]
-    )
+    same = wrap(random_weights(CONFIGS["llama"]()), a.tokenizer, name="m")
+    expected = read(Separate(same), batch, (3,)).states[3][0]
+    np.testing.assert_array_equal(read(Separate(a), batch, (3,)).states[3][0], expected)
 
 
 def test_the_digest_of_a_model_in_memory_follows_weights_and_tokenizer():
@@ -549,14 +712,14 @@ def test_the_digest_of_a_folder_follows_every_file_that_decides(tmp_path, name):
     save(tmp_path)
     tok = tokenizer(bos=True)
     tok.vocab_files_names = {"rules": "of_this_class.dat"}
-    before = models._files(tmp_path, tok)
+    before = models.digest_of_files(tmp_path, tok)
     with (tmp_path / name).open("ab") as file:
         file.write(b"\n")
-    assert models._files(tmp_path, tok) != before
-    same = models._files(tmp_path, tok)
+    assert models.digest_of_files(tmp_path, tok) != before
+    same = models.digest_of_files(tmp_path, tok)
     (tmp_path / "README.md").write_text("words")
     (tmp_path / "generation_config.json").write_text("{}")
-    assert models._files(tmp_path, tok) == same
+    assert models.digest_of_files(tmp_path, tok) == same
 
 
 @pytest.mark.parametrize("size", [0, 100, 5000])

@@ -24,6 +24,7 @@ from transformers import (
     LlamaConfig,
     MambaConfig,
     MistralConfig,
+    MixtralConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -56,6 +57,7 @@ _OLD: dict[str, Any] = {"vocab_size": VOCABULARY, "n_layer": 3, "n_head": 4}
 CONFIGS = {
     "llama": lambda: LlamaConfig(**_GROUPED),
     "mistral": lambda: MistralConfig(**_GROUPED, **_WINDOW),
+    "mixtral": lambda: MixtralConfig(**_GROUPED, num_local_experts=4, num_experts_per_tok=2),
     "qwen2": lambda: Qwen2Config(**_GROUPED),
     "qwen3": lambda: Qwen3Config(**_HEADS),
     "gpt2": lambda: GPT2Config(**_OLD, n_embd=32, n_positions=CONTEXT),
@@ -73,7 +75,7 @@ CONFIGS = {
     ),
 }
 """Rotary, learned and ALiBi positions, grouped and parallel attention, sliding windows shorter than
-the prompts, soft-capped logits, scaled embeddings, and a recurrent state."""
+the prompts, soft-capped logits, scaled embeddings, experts, and a recurrent state."""
 
 
 def tokenizer(*, bos: bool, text=TRAINING_TEXT, vocabulary=VOCABULARY) -> PreTrainedTokenizerFast:

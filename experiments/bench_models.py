@@ -1,0 +1,127 @@
+"""Language models of real shapes with random weights, and texts of real lengths, for benchmarks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from extract.models import LanguageModel, load, wrap
+from jelicit.data.items import Item
+
+VOCABULARY = 128_256
+"""Of Llama 3."""
+
+SHAPES = {
+    "170m": LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=11,
+        num_attention_heads=12,
+        num_key_value_heads=4,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    ),
+    "1b": LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    ),
+    "8b": LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
+    ),
+}
+"""Shapes by name: 168 M parameters, and those of Llama 3.2 1B and Llama 3.1 8B."""
+
+WORDS = """
+    a the each of and to in for is are has had buys sells gives keeps eats makes takes
+    finds many much how left total more than twice half price cost dollars hours days week
+    boxes apples eggs friends market farm school books pencils miles gallons minutes per
+    day every after before then so therefore altogether answer first second number amount
+    she he they his her their Anna Tom
+""".split()  # noqa: SIM905
+
+QUESTION_WORDS, CLAIM_WORDS = 45, 75
+"""Of a mean question and a mean solution of GSM8K, numbers and signs not counted."""
+
+
+def model(name: str, texts: Iterable[str], *, threads: int | None = None) -> LanguageModel:
+    """A model of `SHAPES` with random weights, or whatever `extract.models.load` takes.
+
+    Random ones are bfloat16 on a GPU and float32 on a CPU. Their tokenizer knows the words of
+    `texts`, so that these have about as many tokens as Llama 3 gives them.
+    """
+    if name not in SHAPES:
+        return load(name, threads=threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    with torch.device(device):
+        torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
+        made = LlamaForCausalLM(SHAPES[name])
+        torch.set_default_dtype(torch.float32)
+    return wrap(made, tokenizer(texts), name=name, digest=f"random {name}", threads=threads)
+
+
+def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A token per word, per three digits and per run of signs, as Llama 3 cuts texts."""
+    pieces = Regex(r" ?[A-Za-z]+| ?\d{1,3}| ?[^\sA-Za-z\d]+|\s+")
+    cut = pre_tokenizers.Split(pieces, behavior="isolated")
+    known = {piece for text in texts for piece, _ in cut.pre_tokenize_str(text)}
+    known |= {" True", " False", " Yes", " No"}
+    vocabulary = {word: number for number, word in enumerate(["<unk>", *sorted(known)])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = cut
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+
+
+def claims(n: int, *, per_question: int = 1, seed: int = 0) -> list[Item]:
+    """Items of GSM8K's lengths: questions in words and numbers with solutions."""
+    rng = random.Random(seed)
+    items = []
+    for row in range(n):
+        group = row // per_question
+        words = random.Random(f"{seed} {group}")
+        question = _text(words, max(int(words.gauss(QUESTION_WORDS, 12)), 10)) + "?"
+        choice = _text(rng, max(int(rng.gauss(CLAIM_WORDS, 30)), 10)) + f". The answer is {row}."
+        items.append(
+            Item(
+                id=f"bench/{row}",
+                question=question,
+                choice=choice,
+                label=row % 2 == 0,
+                group=f"question {group}",
+            )
+        )
+    return items
+
+
+def system_prompt(tokens: int) -> str:
+    """A text of that many tokens."""
+    rng = random.Random(1)
+    return " ".join(rng.choice(WORDS) for _ in range(tokens))
+
+
+def _text(rng: random.Random, words: int) -> str:
+    """Words, with a number and a sign after every fifth."""
+    parts = []
+    for place in range(words):
+        parts.append(rng.choice(WORDS))
+        if place % 5 == 4:
+            parts.append(f"{rng.randrange(1, 99)} + {rng.randrange(1, 99)}")
+    return " ".join(parts)
