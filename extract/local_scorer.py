@@ -67,6 +67,11 @@ class LocalScorer:
         self.shares = can_share(lm)
         self._words: dict[str, tuple[int, ...]] | None = None
 
+    @property
+    def name(self) -> str:
+        """Pins what the scores depend on: the model's digest and what counts as a verdict."""
+        return f"{self.lm.digest}/{self.match}"
+
     def score(self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]) -> np.ndarray:
         """Log-probabilities [n, k], float32, of k verdicts after n prompts.
 

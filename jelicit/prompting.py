@@ -1,0 +1,325 @@
+"""Prompting methods: zero-shot, random, bootstrapped and golden few-shot (Canavan et al. 2026).
+
+All of them score an item by log P(true) - log P(false) at the end of a prompt; they differ in the
+examples that stand before it. The scorer is an argument: `extract.local_scorer.LocalScorer`, a
+model server, or a function of one's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from jelicit.consistency import Rule, get_rule, most_likely
+from jelicit.data.items import Item, digest, label_of
+from jelicit.data.prompts import PromptFormat, few_shot, get_format, segments
+
+PAPER_SHOTS = (2, 32)
+"""Examples in a prompt, round by round, in Canavan et al. 2026."""
+
+PAPER_POOL = 512
+"""Train items that are labelled in their bootstrapping."""
+
+
+class Scorer(Protocol):
+    """Log-probabilities of verdicts after prompts, from any model."""
+
+    def score(self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]) -> np.ndarray:
+        """[n, k] for n prompts (tuples of text segments) and k verdict words."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round of bootstrapping: the pool labelled by prompts with the labels of the round before.
+
+    Attributes:
+        shots: Examples in each prompt.
+        scores: Truth score of every item of the pool [N].
+        labels: The labels made of them [N].
+    """
+
+    shots: int
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bootstrapped:
+    """What bootstrapping gives.
+
+    Attributes:
+        scores: Truth score of every target [n].
+        start: The random labels of the pool that it began with [N].
+        rounds: The rounds that relabelled the pool, in order.
+    """
+
+    scores: np.ndarray
+    start: np.ndarray
+    rounds: tuple[Round, ...]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels whose examples the targets were shown [N]."""
+        return self.rounds[-1].labels if self.rounds else self.start
+
+    def accuracies(self, truth: Sequence[bool | None]) -> list[float]:
+        """Share of right labels in the pool at the start and after each round.
+
+        Args:
+            truth: [N]; items without a truth value are left out.
+        """
+        known = np.array([value is not None for value in truth])
+        if not known.any():
+            raise ValueError("no item of the pool has a truth value")
+        right = np.array([bool(value) for value in truth])
+        made = [self.start, *(one.labels for one in self.rounds)]
+        return [float((labels == right)[known].mean()) for labels in made]
+
+
+def zero_shot_scores(
+    scorer: Scorer, targets: Sequence[Item], format: str | PromptFormat
+) -> np.ndarray:
+    """Truth scores [n] without examples: log P(true | x_i) - log P(false | x_i)."""
+    format = get_format(format)
+    return _truth_scores(scorer, [segments(item, format) for item in targets], format)
+
+
+def few_shot_scores(
+    scorer: Scorer,
+    targets: Sequence[Item],
+    pool: Sequence[Item],
+    labels: Sequence[bool | None] | np.ndarray,
+    format: str | PromptFormat,
+    *,
+    shots: int,
+    seed: int | Sequence[int] = 0,
+) -> np.ndarray:
+    """Truth scores [n] of targets after examples from a pool with the labels given.
+
+    Args:
+        scorer: The model.
+        targets: n items.
+        pool: N items that examples are drawn from, for every target anew (`draw_examples`).
+        labels: [N]; None = "has no truth value", shown with the format's third word.
+        format: How items are shown.
+        shots: Examples in a prompt.
+        seed: Of the draws. An item's examples depend on its place among the targets.
+
+    Raises:
+        ValueError: As of `draw_examples` and `jelicit.data.prompts.few_shot`.
+    """
+    format = get_format(format)
+    draws = _Draws(pool, labels)
+    prompts = [
+        few_shot(item, draws.examples(item, shots, _seed(seed, place)), format)
+        for place, item in enumerate(targets)
+    ]
+    return _truth_scores(scorer, prompts, format)
+
+
+def random_labels(n: int, *, seed: int | Sequence[int]) -> np.ndarray:
+    """N random labels, as many true as false (one more is false where n is odd): bool [n]."""
+    return np.random.default_rng(seed).permutation(n) < n // 2
+
+
+def golden_labels(pool: Sequence[Item], target: str = "label") -> list[bool | None]:
+    """The pool's own labels for a target: the ceiling of what examples can teach."""
+    return [label_of(item, target) for item in pool]
+
+
+def bootstrapped(
+    scorer: Scorer,
+    targets: Sequence[Item],
+    pool: Sequence[Item],
+    format: str | PromptFormat,
+    *,
+    shots: Sequence[int] = PAPER_SHOTS,
+    rule: str | Rule = "none",
+    seed: int = 0,
+    journal: Path | None = None,
+) -> Bootstrapped:
+    """Few-shot prompting with labels that the model gave itself; no label of anybody is used.
+
+    The pool begins with random labels. In every round but the last its items are scored after
+    examples with the labels of the round before, and labelled anew: true where the score is above
+    0 or, with a rule, the most likely labels that the rule allows (bootstrapping + consistency).
+    The last round scores the targets. One entry of `shots` is random few-shot prompting.
+
+    Args:
+        scorer: The model.
+        targets: n items.
+        pool: N train items (the paper takes 512).
+        format: How items are shown.
+        shots: Examples in each prompt, round by round.
+        rule: Consistency rule between labels of one group.
+        seed: Of the first labels and of every draw.
+        journal: File of finished rounds. A run that was killed goes on after the last of them;
+            rounds of other settings in it are left alone.
+
+    Raises:
+        ValueError: If there are no shots, or as of `draw_examples`.
+    """
+    if not shots:
+        raise ValueError("shots is empty; give at least one number of examples")
+    format, rule = get_format(format), get_rule(rule)
+    start = random_labels(len(pool), seed=[seed, 0])
+    record = _Journal(
+        journal,
+        _key(targets, pool, format, rule.name, seed, list(shots), getattr(scorer, "name", "")),
+    )
+    labels, rounds = start, []
+    for number, count in enumerate(shots[:-1], start=1):
+        scores = record.get(number)
+        if scores is None:
+            scores = few_shot_scores(
+                scorer, pool, pool, labels, format, shots=count, seed=[seed, number]
+            )
+            record.put(number, scores)
+        labels = most_likely(pool, scores, rule)
+        rounds.append(Round(shots=count, scores=scores, labels=labels))
+    last = len(shots)
+    scores = record.get(last)
+    if scores is None:
+        scores = few_shot_scores(
+            scorer, targets, pool, labels, format, shots=shots[-1], seed=[seed, last]
+        )
+        record.put(last, scores)
+    return Bootstrapped(scores=scores, start=start, rounds=tuple(rounds))
+
+
+# --- examples ------------------------------------------------------------------------------------
+
+
+def draw_examples(
+    target: Item,
+    pool: Sequence[Item],
+    labels: Sequence[bool | None] | np.ndarray,
+    *,
+    shots: int,
+    seed: int | Sequence[int],
+) -> list[tuple[Item, bool | None]]:
+    """Examples for one target, in the order shown.
+
+    As many of each class that occurs among the labels, as nearly as `shots` allows; where a class
+    runs out, the others fill up. No example shares its group (its question) with the target or with
+    another example.
+
+    Args:
+        target: The item that is judged after them.
+        pool: N items.
+        labels: [N].
+        shots: How many.
+        seed: Same arguments, same examples.
+
+    Raises:
+        ValueError: If there are not as many labels as items, or the pool has too few other groups.
+    """
+    return _Draws(pool, labels).examples(target, shots, seed)
+
+
+class _Draws:
+    """A pool, sorted by class once for many draws."""
+
+    def __init__(self, pool: Sequence[Item], labels: Sequence[bool | None] | np.ndarray) -> None:
+        if len(labels) != len(pool):
+            raise ValueError(f"{len(labels)} labels for a pool of {len(pool)} items")
+        self.pool = pool
+        self.labels = [None if label is None else bool(label) for label in labels]
+        self.classes = [
+            np.array(rows)
+            for value in (True, False, None)
+            if (rows := [row for row, label in enumerate(self.labels) if label is value])
+        ]
+
+    def examples(
+        self, target: Item, shots: int, seed: int | Sequence[int]
+    ) -> list[tuple[Item, bool | None]]:
+        if shots < 0:
+            raise ValueError(f"shots is {shots}; allowed: 0 or more")
+        rng = np.random.default_rng(seed)
+        queues = [iter(rng.permutation(rows).tolist()) for rows in self.classes]
+        # Who gets the odd one out is drawn, too.
+        order = rng.permutation(len(queues)).tolist()
+        taken, groups = [], {target.group}
+        while len(taken) < shots and order:
+            for place in list(order):
+                if len(taken) == shots:
+                    break
+                row = next((r for r in queues[place] if self.pool[r].group not in groups), None)
+                if row is None:
+                    order.remove(place)
+                    continue
+                taken.append(row)
+                groups.add(self.pool[row].group)
+        if len(taken) < shots:
+            raise ValueError(
+                f"{shots} examples for item {target.id!r}: the pool of {len(self.pool)} items has "
+                f"only {len(taken)} groups beside its own; use fewer shots or a larger pool"
+            )
+        return [(self.pool[row], self.labels[row]) for row in rng.permutation(taken).tolist()]
+
+
+def _truth_scores(
+    scorer: Scorer, prompts: Sequence[tuple[str, ...]], format: PromptFormat
+) -> np.ndarray:
+    found = np.asarray(scorer.score(prompts, (format.true_word, format.false_word)), np.float64)
+    if found.shape != (len(prompts), 2) or np.isnan(found).any():
+        raise ValueError(
+            f"the scorer returned {found.shape} for {len(prompts)} prompts and 2 verdicts, or a NaN"
+        )
+    return found[:, 0] - found[:, 1]
+
+
+def _seed(seed: int | Sequence[int], place: int) -> list[int]:
+    return [*([seed] if isinstance(seed, int) else seed), place]
+
+
+# --- journal -------------------------------------------------------------------------------------
+
+
+def _key(targets: Sequence[Item], pool: Sequence[Item], format: PromptFormat, *rest: object) -> str:
+    """Names everything that decides the scores of a run."""
+    parts = [digest(targets), digest(pool), asdict(format), *rest]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class _Journal:
+    """Finished rounds, a line each: {"run", "round", "scores"}. A torn last line is no round."""
+
+    def __init__(self, path: Path | None, key: str) -> None:
+        self._path, self._key = path, key
+        self._found: dict[int, np.ndarray] = {}
+        if path is None or not path.exists():
+            return
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                run, place, scores = entry["run"], entry["round"], entry["scores"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{path}, line {number} is no round of bootstrapping ({error}); delete the file"
+                ) from error
+            if run == key:
+                self._found[place] = np.array(scores)
+        if whole != text:  # the next line must not be glued to the torn one
+            path.write_text(whole, encoding="utf-8")
+
+    def get(self, place: int) -> np.ndarray | None:
+        return self._found.get(place)
+
+    def put(self, place: int, scores: np.ndarray) -> None:
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        entry = {"run": self._key, "round": place, "scores": scores.tolist()}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
