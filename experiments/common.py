@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import jax
+import numpy as np
 import rich
 import tyro
 
-from extract.hidden_states import extract
+from extract.hidden_states import LAYOUT, extract
 from extract.models import LanguageModel, load
+from jelicit import __version__, evaluation
 from jelicit.activations import ActivationStore
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item, digest, with_target
 from jelicit.data.prompts import get_format
 from jelicit.probes.methods import SweepConfig
 from jelicit.probes.normalise import Divisor
+from jelicit.results import Results, run_id
 
 console = rich.get_console()
 Settings = TypeVar("Settings")
@@ -168,6 +171,7 @@ class Extractor:
             "format": vars(get_format(format)),
             "layers": None if layers is None else list(layers),
             "items": digest(items),
+            "layout": LAYOUT,
         }
         key = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
         folder = self.settings.stores / slug(self.lm.name) / f"{slug(name)}-{slug(format)}-{key}"
@@ -222,6 +226,64 @@ def easy_set(name: str | None, *, task: str, max_rows: int) -> EasySet | None:
     if target != "label" or not items:
         raise ValueError(f"easy set {name!r} has no items with a truth value; choose another one")
     return EasySet(name=dataset.name, items=items, format=dataset.formats[target])
+
+
+def choose_layer(
+    store: ActivationStore,
+    label: np.ndarray,
+    *,
+    subsets: np.ndarray,
+    seeds: np.ndarray,
+    fit: FitSettings,
+    results: Results,
+    name: str,
+) -> int:
+    """The layer of the best CCS AUROC on plain train rows; read back where it was found before.
+
+    Args:
+        store: All layers of the train rows as they are.
+        label: Their labels: the choice is an oracle.
+        subsets: The rows of each run, bool [R, N].
+        seeds: The seed of each run.
+        fit: How probes are fitted.
+        results: Where choices are kept.
+        name: Of the set, for the message.
+    """
+    config = fit.config(["ccs"])
+    chosen = {
+        "choice": "CCS AUROC on plain train rows",
+        "extraction": extraction(store),
+        "seeds": seeds.tolist(),
+        "subsets": hashlib.sha256(np.packbits(subsets).tobytes()).hexdigest(),
+        "sweep": identity(config),
+    }
+    run = run_id(chosen, store.spec.item_digest, __version__)
+    if not results.has(run):
+        hard = {layer: store.pairs(layer) for layer in store.spec.layers if layer > 0}
+        areas = evaluation.ccs_by_layer(hard, label, subsets=subsets, seeds=seeds, config=config)
+        results.write(run, [{"layer": at, "auroc": area} for at, area in areas.items()], chosen)
+    areas = results.read(run).set_index("layer")["auroc"].to_dict()
+    best = max(areas, key=areas.__getitem__)
+    shown = ", ".join(f"{layer}: {area:.2f}" for layer, area in areas.items())
+    say(f"{name}: layer {best} (best CCS AUROC on train rows without a feature; by layer {shown})")
+    return int(best)
+
+
+def layer_problems(layers: Sequence[str]) -> list[str]:
+    """Problems of --layers: "best" alone, or numbers."""
+    numbers = [layer.lstrip("-").isdecimal() for layer in layers]
+    if tuple(layers) == ("best",) or (numbers and all(numbers)):
+        return []
+    return [f"--layers {' '.join(layers)}: give numbers, or best alone"]
+
+
+def too_small(values: Sequence[tuple[str, int, int]]) -> list[str]:
+    """Problems of options (name, value, least) that are below what they allow."""
+    return [
+        f"{option} {value}: allowed are whole numbers from {least}"
+        for option, value, least in values
+        if value < least
+    ]
 
 
 def refuse(problems: Sequence[str]) -> None:

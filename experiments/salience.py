@@ -29,15 +29,18 @@ from common import (
     Extractor,
     FitSettings,
     ModelSettings,
+    choose_layer,
     console,
     easy_set,
     extraction,
     identity,
+    layer_problems,
     refuse,
     same_names,
     say,
     slug,
     start,
+    too_small,
     unknown,
 )
 
@@ -113,19 +116,15 @@ def check(settings: Settings) -> None:
     problems += unknown("--methods", settings.methods, ALL_METHODS)
     if len(set(settings.dataset)) < len(settings.dataset) or not settings.dataset:
         problems.append(f"--dataset {' '.join(settings.dataset)}: name at least one, each once")
-    numbers = [layer.lstrip("-").isdecimal() for layer in settings.layers]
-    if settings.layers != ("best",) and not (numbers and all(numbers)):
-        problems.append(f"--layers {' '.join(settings.layers)}: give numbers, or best alone")
-    problems += [
-        f"{option} {value}: allowed are whole numbers from {least}"
-        for option, value, least in (
+    problems += layer_problems(settings.layers)
+    problems += too_small(
+        [
             ("--seeds", settings.seeds, 1),
             ("--boot", settings.boot, 1),
             ("--max-rows", settings.max_rows, 8),
             ("--restarts", settings.fit.restarts, 1),
-        )
-        if value < least
-    ]
+        ]
+    )
     size = settings.train_size
     if size is not None and (size < 4 or size % 4):
         problems.append(f"--train-size {size}: allowed are multiples of 4, from 4")
@@ -382,42 +381,6 @@ def measure(
     return rows
 
 
-# --- the layer -----------------------------------------------------------------------------------
-
-
-def choose_layer(
-    plain: Condition, settings: Settings, extractor: Extractor, results: Results
-) -> int:
-    """The layer of the best CCS AUROC on plain train rows; read back where it was found before."""
-    store = extractor.store(f"{plain.dataset}-none-train", plain.train, plain.format, None)
-    chosen = {
-        "choice": "CCS AUROC on plain train rows",
-        "extraction": extraction(store),
-        "seeds": settings.seeds,
-        "train_size": settings.train_size,
-        "sweep": identity(settings.fit.config(["ccs"])),
-    }
-    name = run_id(chosen, store.spec.item_digest, __version__)
-    if not results.has(name):
-        subsets, seeds = runs_of(plain, settings)
-        hard = {layer: store.pairs(layer) for layer in store.spec.layers if layer > 0}
-        label = labels(plain.train, plain.target)
-        areas = evaluation.ccs_by_layer(
-            hard, label, subsets=subsets, seeds=seeds, config=settings.fit.config(["ccs"])
-        )
-        results.write(
-            name, [{"layer": layer, "auroc": area} for layer, area in areas.items()], chosen
-        )
-    areas = results.read(name).set_index("layer")["auroc"].to_dict()
-    best = max(areas, key=areas.__getitem__)
-    shown = ", ".join(f"{layer}: {area:.2f}" for layer, area in areas.items())
-    say(
-        f"{plain.dataset}: layer {best} (best CCS AUROC on train rows without a feature; by layer "
-        f"{shown})"
-    )
-    return best
-
-
 # --- the whole -----------------------------------------------------------------------------------
 
 
@@ -474,8 +437,19 @@ def run_set(plan: Plan, settings: Settings, extractor: Extractor, results: Resul
         say(f"{plan.dataset.name}: no easy set, so no {', '.join(sorted(NEEDS_EASY))}")
     layers = settings.fixed_layers
     if layers is None:
-        choices = Results(results_folder(settings, "layers"))
-        layers = (choose_layer(plan.plain, settings, extractor, choices),)
+        plain = plan.plain
+        subsets, seeds = runs_of(plain, settings)
+        layers = (
+            choose_layer(
+                extractor.store(f"{plain.dataset}-none-train", plain.train, plain.format, None),
+                labels(plain.train, plain.target),
+                subsets=subsets,
+                seeds=seeds,
+                fit=settings.fit,
+                results=Results(results_folder(settings, "layers")),
+                name=plain.dataset,
+            ),
+        )
     return [
         run_panel(panel, plan.easy, layers, settings, extractor, results) for panel in plan.panels
     ]

@@ -28,6 +28,9 @@ from jelicit.data.items import Item, digest
 from jelicit.data.prompts import PromptFormat, segments
 
 Method = Literal["auto", "shared", "separate"]
+LAYOUT = 2
+"""Goes up when other settings go into a store: who names folders by settings makes new ones."""
+
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 

@@ -1,4 +1,4 @@
-"""Figures of the salience challenge and of layers from tidy result rows, and of pretraining.
+"""Figures of the challenges and of layers from tidy result rows, and of pretraining.
 
 Figures are built without pyplot and without touching Matplotlib's global settings; a method's name
 and group come from `jelicit.method_names`.
@@ -32,6 +32,7 @@ from jelicit.method_names import (
 from jelicit.results import Rows, as_frame, summarise
 
 WIDTH = 7.0  # inches: the text width of a one-column page
+PAGE = 9.4  # inches: its height
 STYLE: Mapping[Any, Any] = {
     "axes.linewidth": 0.6,
     "axes.spines.right": False,
@@ -108,8 +109,10 @@ def salience_figure(rows: Rows, dataset: str, *, orientation: str = "oracle") ->
     places = _places(in_reading_order(rows["method"]))
     columns = len(features) if len(features) <= 4 else math.ceil(len(features) / 2)
     lines = math.ceil(len(features) / columns)
+    # A page is no taller: with many methods their lines move together.
+    per_method = min(0.165, ((PAGE - 0.7) / lines - 0.6) / len(places))
     with _style():
-        figure = _figure(height=0.7 + lines * (0.6 + 0.165 * len(places)))
+        figure = _figure(height=0.7 + lines * (0.6 + per_method * len(places)))
         grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
         for place, axes in enumerate(grid):
             if place >= len(features):
@@ -195,6 +198,42 @@ def layers_figure(rows: Rows, *, orientation: str = "oracle") -> Figure:
                 axes.set_title(f"{readable(dataset)}, {readable(feature)}\n{ROLES[role].name}")
                 axes.set(xlabel="layer", ylabel="AUROC")
         _finish(figure, rows, handles=_group_handles(rows))
+    return figure
+
+
+def shares_figure(rows: Rows, dataset: str, *, orientation: str = "oracle") -> Figure:
+    """AUROC over the share of true claims in the train set (challenge 2), a panel per group.
+
+    Shares are places at equal distances: 0, 0.01 and 0.1 are three different situations. A method
+    that reads no train set has no share and is a dashed horizontal line.
+
+    Args:
+        rows: tidy rows with a class_share column (nan: no train set), otherwise as for
+            `salience_figure`.
+        dataset: for the title.
+        orientation: as for `salience_figure`.
+
+    Raises:
+        ValueError: no such rows, a missing column, or rows that differ in more than the seed.
+    """
+    chosen = _chosen(rows, orientation, [*POINT, "class_share"])
+    chosen = _some(chosen.loc[chosen["role"] == "truth"], "the truth")
+    shares = sorted(chosen["class_share"].dropna().unique())
+    methods = in_reading_order(chosen["method"])
+    groups = dict.fromkeys(method.group for method in methods)
+    with _style():
+        figure = _figure(height=0.9 + 2.1 * len(groups))
+        grid = _stack(figure, len(groups), 1)
+        for axes, group in zip(grid[:, 0], groups, strict=True):
+            keys = [method.key for method in methods if method.group == group]
+            panel = chosen.loc[chosen["method"].isin(keys)]
+            points = summarise(panel, by=["method", "class_share"], value="auroc")
+            places = [shares.index(x) if x in shares else math.nan for x in points["class_share"]]
+            _lines(axes, points.assign(x=places), panel)
+            axes.set_xticks(range(len(shares)), [f"{share:g}" for share in shares])
+            axes.set(title=group, ylabel="AUROC")
+        grid[-1, 0].set_xlabel("share of true claims among the train rows")
+        _finish(figure, chosen, handles=[], title=readable(dataset))
     return figure
 
 
@@ -516,6 +555,7 @@ def _finish(figure: Figure, rows: pd.DataFrame, *, handles: list[Line2D], title:
     if title:
         figure.suptitle(title, fontsize=9, fontweight="bold")
     place = "outside lower right" if title else "outside upper left"  # apart from title and note
-    figure.legend(handles=handles, loc=place, ncols=len(handles))
+    if handles:
+        figure.legend(handles=handles, loc=place, ncols=len(handles))
     notes = [note for sign, note in SIGN_NOTES.items() if sign in set(rows["orientation"])]
     figure.supxlabel("".join(notes), x=0.01, ha="left", fontsize=6.5, color=GREY)

@@ -19,6 +19,9 @@ GROUPS = (PROMPTING, UNSUPERVISED, EASY_TO_HARD, CEILING, OTHER)
 # In reading order: simple before combined, within each group.
 METHODS = (
     Method("zero_shot", "Zero-shot", PROMPTING),
+    Method("random_few_shot", "Random few-shot", PROMPTING),
+    Method("bootstrapped", "Bootstrapped", PROMPTING),
+    Method("bootstrapped_consistent", "Bootstrapped + consistency", PROMPTING),
     Method("random", "Random probe", UNSUPERVISED),
     Method("ccs", "CCS", UNSUPERVISED),
     Method("pca", "PCA", UNSUPERVISED),
@@ -31,6 +34,7 @@ METHODS = (
     Method("supervised", "Supervised", CEILING),
     Method("mean_difference", "Difference of means", CEILING),
     Method("lda", "LDA", CEILING),
+    Method("golden_few_shot", "Golden few-shot", CEILING),
 )
 
 _BY_KEY = {method.key: method for method in METHODS}

@@ -27,6 +27,10 @@ PAPER_POOL = 512
 """Train items that are labelled in their bootstrapping."""
 
 
+METHODS = ("random_few_shot", "bootstrapped", "bootstrapped_consistent", "golden_few_shot")
+"""The prompting methods that read a pool of train items; zero-shot prompting reads none."""
+
+
 class Scorer(Protocol):
     """Log-probabilities of verdicts after prompts, from any model."""
 
@@ -122,6 +126,53 @@ def few_shot_scores(
         for place, item in enumerate(targets)
     ]
     return _truth_scores(scorer, prompts, format)
+
+
+def prompting_scores(
+    method: str,
+    scorer: Scorer,
+    targets: Sequence[Item],
+    pool: Sequence[Item],
+    format: str | PromptFormat,
+    *,
+    shots: Sequence[int] = PAPER_SHOTS,
+    rule: str | Rule = "answer",
+    seed: int = 0,
+    journal: Path | None = None,
+) -> np.ndarray:
+    """Truth scores [n] of targets by one of `METHODS`.
+
+    Random few-shot prompts have the first number of shots, golden ones the last (2 and 32 in
+    Canavan et al. 2026); bootstrapping goes through all of them.
+
+    Args:
+        method: Which; "zero_shot" as well.
+        scorer: The model.
+        targets: n items.
+        pool: Train items to draw examples from. Their own labels are read by golden_few_shot only:
+            the label that the format asks for.
+        format: How items are shown.
+        shots: Examples in a prompt, rising.
+        rule: Of bootstrapped_consistent.
+        seed: Of labels and draws.
+        journal: Of bootstrapping; see `bootstrapped`.
+
+    Raises:
+        ValueError: If the method is unknown, or as of `bootstrapped` and `few_shot_scores`.
+    """
+    format = get_format(format)
+    if method == "zero_shot":
+        return zero_shot_scores(scorer, targets, format)
+    if method == "golden_few_shot":
+        gold = golden_labels(pool, format.target)
+        return few_shot_scores(scorer, targets, pool, gold, format, shots=shots[-1], seed=seed)
+    if method not in METHODS:
+        raise ValueError(f"unknown prompting method {method!r}; known: zero_shot, {METHODS}")
+    few = shots[:1] if method == "random_few_shot" else shots
+    bound = rule if method == "bootstrapped_consistent" else "none"
+    return bootstrapped(
+        scorer, targets, pool, format, shots=few, rule=bound, seed=seed, journal=journal
+    ).scores
 
 
 def random_labels(n: int, *, seed: int | Sequence[int]) -> np.ndarray:

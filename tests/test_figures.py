@@ -13,7 +13,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from jelicit.figures import _spread, layers_figure, salience_figure, salience_scatter, save
+from jelicit.figures import (
+    _spread,
+    layers_figure,
+    salience_figure,
+    salience_scatter,
+    save,
+    shares_figure,
+)
 from jelicit.method_names import METHODS
 
 NAN = float("nan")
@@ -116,11 +123,12 @@ def test_methods_stand_in_their_groups():
     (axes,) = salience_figure(rows_of({"tense": 0.2}, unknown=1), "gsm8k").axes
     names = [name.removesuffix(" *") for name in names_of(axes)]
     assert names == [
-        *("Prompting", "Zero-shot"),
+        *("Prompting", "Zero-shot", "Random few-shot"),
+        *("Bootstrapped", "Bootstrapped + consistency"),
         *("Unsupervised", "Random probe", "CCS", "PCA"),
         *("Random ensemble (consensus)", "PCA ensemble (consensus)"),
         *("Easy-to-hard", "E2H", "UE+E2H", "Random ensemble (E2H)", "PCA ensemble (E2H)"),
-        *("Ceiling", "Supervised", "Difference of means", "LDA"),
+        *("Ceiling", "Supervised", "Difference of means", "LDA", "Golden few-shot"),
         *("Other", "unknown method 0"),
     ]
 
@@ -178,7 +186,7 @@ def test_the_layers_figure_shows_the_rows():
 
 CASES = {
     **{
-        f"{count} panels, 14 methods": lambda count=count: salience_figure(
+        f"{count} panels, all methods": lambda count=count: salience_figure(
             rows_of(dict(itertools.islice((SALIENCE | MORE).items(), count)), unknown=3), "gsm8k"
         )
         for count in range(1, 7)
@@ -217,6 +225,30 @@ def test_no_text_overlaps_or_leaves_the_page(case, monkeypatch):
         overlap = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
         # Boxes include room for descenders, so neighbouring lines may share a little height.
         assert overlap[0] <= 0.5 or overlap[1] <= 0.25 * min(a.height, b.height), (one, two)
+
+
+def test_the_shares_figure_shows_the_rows():
+    shares = (0.0, 0.01, 0.5, 1.0)
+    rows = [
+        {**row, "class_share": NAN if row["method"] == "zero_shot" else share}
+        for share in shares
+        for row in rows_of({"none": NAN})
+        if row["method"] != "zero_shot" or share == 0.0
+    ]
+    for place, row in enumerate(rows):
+        row["auroc"] = 0.3 + 0.4 * (place % 7) / 7
+    figure = shares_figure(rows, "gsm8k")
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["Prompting", "Unsupervised", "Easy-to-hard", "Ceiling"]
+    x, y = drawn(figure.axes[1], "ccs")
+    # At equal distances: 0.01 is as far from 0 as 1 is from 0.5.
+    np.testing.assert_array_equal(x, range(4))
+    ticks = [label.get_text() for label in figure.axes[1].get_xticklabels()]
+    assert ticks == ["0", "0.01", "0.5", "1"]
+    expected = [mean_auroc(rows, method="ccs", class_share=share) for share in shares]
+    np.testing.assert_allclose(y, expected)
+    _, level = drawn(figure.axes[0], "zero_shot")
+    assert level[0] == level[-1] == pytest.approx(mean_auroc(rows, method="zero_shot"))
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):

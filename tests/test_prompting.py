@@ -16,6 +16,7 @@ from jelicit.prompting import (
     draw_examples,
     few_shot_scores,
     golden_labels,
+    prompting_scores,
     random_labels,
     zero_shot_scores,
 )
@@ -152,6 +153,29 @@ def test_consistency_mends_labels():
     ruled = bootstrapped(SaysYes(), targets, pool, FORMAT, shots=(2, 4), seed=1, rule="answer")
     assert plain.accuracies(golden_labels(pool))[1] == 0.5
     assert ruled.accuracies(golden_labels(pool))[1] == 1.0
+
+
+def test_methods_by_name_take_their_share_of_the_shots():
+    pool, targets = sums(40), sums(6, split="test")
+    for method, shown in (
+        ("zero_shot", [0] * 6),
+        ("random_few_shot", [2] * 6),
+        ("golden_few_shot", [8] * 6),
+        ("bootstrapped", [2] * 40 + [4] * 40 + [8] * 6),
+        ("bootstrapped_consistent", [2] * 40 + [4] * 40 + [8] * 6),
+    ):
+        scorer = Imitator()
+        found = prompting_scores(method, scorer, targets, pool, FORMAT, shots=(2, 4, 8), seed=3)
+        assert [len(prompt) - 1 for prompt in scorer.prompts] == shown
+        assert found.shape == (6,)
+    np.testing.assert_array_equal(
+        found,
+        bootstrapped(
+            Imitator(), targets, pool, FORMAT, shots=(2, 4, 8), rule="answer", seed=3
+        ).scores,
+    )
+    with pytest.raises(ValueError, match="unknown prompting method 'magic'"):
+        prompting_scores("magic", Imitator(), targets, pool, FORMAT)
 
 
 def test_gold_labels_change_nothing():

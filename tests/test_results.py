@@ -13,7 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from jelicit.results import Results, as_frame, comparison_table, print_table, run_id, summarise
+from jelicit.results import (
+    Results,
+    as_frame,
+    comparison_table,
+    print_sweep,
+    print_table,
+    run_id,
+    summarise,
+    sweep_table,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,6 +366,25 @@ def test_truth_and_spurious_stand_side_by_side():
     assert lines.index(next(x for x in lines if "Zero-shot" in x)) < lines.index(
         next(x for x in lines if "CCS" in x)
     )
+
+
+def test_a_setting_stands_across_and_what_does_not_depend_on_it_in_every_column():
+    rows = [
+        {"method": "ccs", "orientation": "oracle", "seed": seed, "share": share, "auroc": area}
+        for share, areas in ((0.5, (0.6, 0.8)), (0.0, (0.5, 0.5)))
+        for seed, area in enumerate(areas)
+    ]
+    rows.append(
+        {"method": "zero_shot", "orientation": "none", "seed": 0, "share": np.nan, "auroc": 0.9}
+    )
+    console = Console(width=60, record=True)
+    console.print(sweep_table(rows, across="share"))
+    lines = [line.replace("│", " ").split() for line in console.export_text().splitlines()]
+    assert ["Zero-shot", "0.90", "0.90"] in lines
+    assert ["CCS", "*", "0.50", "0.70"] in lines
+    narrow = Console(width=22, record=True)
+    print_sweep(rows, across="share", console=narrow)
+    assert narrow.export_text().count("Zero-shot") == 2
 
 
 def test_a_wide_table_is_split_rather_than_cut():

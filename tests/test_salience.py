@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tyro
+from random_pocket import export_random
 from sklearn.metrics import roc_auc_score
 
 from jelicit.activations import ActivationStore
@@ -44,21 +45,7 @@ def salience() -> Any:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """A random pocket model in Hugging Face format."""
-    from extract.pocket_export import export
-    from extract.pocket_tokenizer import train_tokenizer
-    from jelicit.data.pocket_world import tokenizer_texts
-    from jelicit.pocket.model import PocketConfig, llama_config_dict, to_llama_state_dict
-    from jelicit.pocket.train import OptimiserConfig, init_state
-
-    tokenizer = train_tokenizer(tokenizer_texts("small", 300), vocab_size=600)
-    config = PocketConfig(
-        vocab_size=600, d_model=32, n_layers=2, n_heads=1, d_ff=32, max_positions=512
-    )
-    weights = to_llama_state_dict(init_state(config, OptimiserConfig(), 0))
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    text = tokenizer.to_str()
-    export(weights, llama_config_dict(config), text, folder, trained_length=512)
-    return folder
+    return export_random(tmp_path_factory.mktemp("model") / "tiny")
 
 
 class Done(NamedTuple):

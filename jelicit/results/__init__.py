@@ -3,14 +3,16 @@
 from jelicit.results.identity import run_id
 from jelicit.results.rows import Rows, as_frame, summarise
 from jelicit.results.store import Results
-from jelicit.results.tables import comparison_table, print_table
+from jelicit.results.tables import comparison_table, print_sweep, print_table, sweep_table
 
 __all__ = [
     "Results",
     "Rows",
     "as_frame",
     "comparison_table",
+    "print_sweep",
     "print_table",
     "run_id",
     "summarise",
+    "sweep_table",
 ]

@@ -1,5 +1,6 @@
 """Result rows as tables in a terminal."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jelicit.method_names import in_reading_order, readable
-from jelicit.results.rows import Rows, as_frame, summarise
+from jelicit.results.rows import Rows, as_frame, need, summarise
 
 
 def comparison_table(rows: Rows, *, value: str = "auroc", title: str = "") -> Table:
@@ -31,6 +32,90 @@ def comparison_table(rows: Rows, *, value: str = "auroc", title: str = "") -> Ta
     points = summarise(rows, by=key, value=value)
     cells = {tuple(point[:5]): _cell(point) for point in points.itertuples(index=False)}
     columns = [(*block, role) for block in _blocks(rows) for role in ("truth", "spurious")]
+    heads = [
+        f"{readable(dataset)}\n{readable(feature)}\n{role}" for dataset, feature, role in columns
+    ]
+    return _methods_down(rows, cells, columns, heads, title)
+
+
+def sweep_table(rows: Rows, *, across: str, value: str = "auroc", title: str = "") -> Table:
+    """Methods down, the values of one setting across (class shares, layers, ...).
+
+    Cells are means over seeds. What does not depend on the setting (it is nan there) stands in
+    every column.
+
+    Args:
+        rows: tidy rows of one data set and role with method, orientation, seed, `across`, `value`.
+        across: the column whose values are set side by side.
+        value: the column to show.
+        title: printed above.
+
+    Raises:
+        ValueError: no rows, a missing column, or rows that differ in more than the seed.
+    """
+    rows = as_frame(rows)
+    return _sweep_table(rows, across, value, title, _values(rows, across))
+
+
+def print_sweep(
+    rows: Rows,
+    *,
+    across: str,
+    value: str = "auroc",
+    title: str = "",
+    console: Console | None = None,
+) -> None:
+    """Prints `sweep_table`, as several tables where one would be wider than the console."""
+    console = console or Console()
+    rows = as_frame(rows)
+    _print_fitting(
+        console,
+        _values(rows, across),
+        lambda shown: _sweep_table(rows, across, value, title, shown),
+    )
+
+
+def _values(rows: pd.DataFrame, across: str) -> list[Any]:
+    need(rows, [across])
+    return sorted(rows[across].dropna().unique())
+
+
+def _sweep_table(
+    rows: pd.DataFrame, across: str, value: str, title: str, shown: Sequence[Any]
+) -> Table:
+    points = summarise(rows, by=["method", "orientation", across], value=value)
+    cells = {}
+    for point in points.to_dict("records"):
+        at = point[across]
+        for column in shown if pd.isna(at) else [at]:
+            cells[point["method"], point["orientation"], column] = f"{point['mean']:.2f}"
+    columns = [(at,) for at in shown]
+    return _methods_down(rows, cells, columns, [f"{at:g}" for at in shown], title)
+
+
+def _print_fitting(
+    console: Console, columns: Sequence[Any], made: Callable[[list[Any]], Table]
+) -> None:
+    """Prints a table of as many columns as fit the console, then one of the next, and so on."""
+    unbounded = console.options.update(max_width=10_000)
+    shown, waiting = [], list(columns)
+    while waiting:
+        shown.append(waiting.pop(0))
+        fits, wider = made(shown), made(shown + waiting[:1])
+        too_wide = wider.__rich_measure__(console, unbounded).maximum > console.width
+        if too_wide or not waiting:
+            console.print(fits)
+            shown = []
+
+
+def _methods_down(
+    rows: pd.DataFrame,
+    cells: Mapping[tuple[Any, ...], str],
+    columns: Sequence[tuple[Any, ...]],
+    heads: Sequence[str],
+    title: str,
+) -> Table:
+    """A line per method and orientation; cells by (method, orientation, *column)."""
     table = Table(
         title=title or None,
         caption="* sign chosen with the train labels of the column itself (oracle)"
@@ -39,10 +124,8 @@ def comparison_table(rows: Rows, *, value: str = "auroc", title: str = "") -> Ta
         caption_justify="left",
     )
     table.add_column("Method", no_wrap=True)
-    for dataset, feature, role in columns:
-        table.add_column(
-            f"{readable(dataset)}\n{readable(feature)}\n{role}", justify="right", no_wrap=True
-        )
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
     group = None
     for method in in_reading_order(rows["method"]):
         if group not in (None, method.group):
@@ -61,18 +144,11 @@ def print_table(
     """Prints `comparison_table`, as several tables where one would be wider than the console."""
     console = console or Console()
     rows = as_frame(rows)
-    unbounded = console.options.update(max_width=10_000)
-    shown, waiting = [], _blocks(rows)
-    while waiting:
-        shown.append(waiting.pop(0))
-        fits, wider = (
-            comparison_table(_of_blocks(rows, blocks), value=value, title=title)
-            for blocks in (shown, shown + waiting[:1])
-        )
-        too_wide = wider.__rich_measure__(console, unbounded).maximum > console.width
-        if too_wide or not waiting:
-            console.print(fits)
-            shown = []
+    _print_fitting(
+        console,
+        _blocks(rows),
+        lambda blocks: comparison_table(_of_blocks(rows, blocks), value=value, title=title),
+    )
 
 
 def _of_blocks(rows: pd.DataFrame, blocks: list[tuple[str, str]]) -> pd.DataFrame:
