@@ -437,22 +437,25 @@ def run_set(plan: Plan, settings: Settings, extractor: Extractor, results: Resul
         say(f"{plan.dataset.name}: no easy set, so no {', '.join(sorted(NEEDS_EASY))}")
     layers = settings.fixed_layers
     if layers is None:
-        plain = plan.plain
-        subsets, seeds = runs_of(plain, settings)
-        layers = (
-            choose_layer(
-                extractor.store(f"{plain.dataset}-none-train", plain.train, plain.format, None),
-                labels(plain.train, plain.target),
-                subsets=subsets,
-                seeds=seeds,
-                fit=settings.fit,
-                results=Results(results_folder(settings, "layers")),
-                name=plain.dataset,
-            ),
-        )
+        layers = (best_layer(plan, settings, extractor),)
     return [
         run_panel(panel, plan.easy, layers, settings, extractor, results) for panel in plan.panels
     ]
+
+
+def best_layer(plan: Plan, settings: Settings, extractor: Extractor) -> int:
+    """The layer of the best CCS AUROC on a set's plain train rows."""
+    plain = plan.plain
+    subsets, seeds = runs_of(plain, settings)
+    return choose_layer(
+        extractor.store(f"{plain.dataset}-none-train", plain.train, plain.format, None),
+        labels(plain.train, plain.target),
+        subsets=subsets,
+        seeds=seeds,
+        fit=settings.fit,
+        results=Results(results_folder(settings, "layers")),
+        name=plain.dataset,
+    )
 
 
 def results_folder(settings: Settings, name: str) -> Path:
