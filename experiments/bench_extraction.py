@@ -93,6 +93,8 @@ def material(settings: Extraction, *, prefix: bool) -> tuple[list[Item], PromptF
         items, form = list(dataset.train[:n]), FORMATS[next(iter(dataset.formats.values()))]
     if prefix:
         form = replace(form, name="bench", system=bench_models.system_prompt(settings.prefix))
+    if len(items) < n:
+        raise ValueError(f"--n {n}: {settings.dataset} has {len(items)} train items")
     return items, form
 
 
@@ -243,6 +245,8 @@ def part(settings: Extraction, *, prefix: bool) -> dict[str, Any]:
 
 def measure(settings: Extraction) -> dict[str, Any]:
     """All numbers, as JSON has them."""
+    for prefix in (False, True):
+        material(settings, prefix=prefix)  # refuses what is not there before processes start
     say(f"{settings.n} items of GSM8K's lengths ..." if settings.dataset is None else "items ...")
     found = part(settings, prefix=False)
     seconds, n = found["seconds"], settings.n

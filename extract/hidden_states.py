@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from extract.models import LanguageModel, TextModel
 from extract.passes import PairStates, Pass, Separate, Shared, can_share, longest, shared_prefix
+from extract.reader import padded_length
 from extract.verdicts import Encoded, byte_share, encode
 from jelicit.activations import DTYPES, ActivationStore, StoreSpec, StoreWriter
 from jelicit.data.items import Item, digest
@@ -60,7 +61,8 @@ def extract(
         layers: Hidden-state indices: 0 = embeddings, l = output of block l, n_blocks = after the
             final norm; negative ones count from the end. "all" = every one.
         token_budget: Most tokens, padding included, that a batch computes. It is halved, and the
-            batches that are left are planned again, when the device runs out of memory.
+            batches that are left are planned again, when the device runs out of memory (of several
+            workers: the run ends with a MemoryError).
         shard_size: Rows per shard; an interrupted run loses at most one shard of each worker.
         method: "shared" (whatever sequences begin with alike is read once), "separate" (two
             sequences per item), "auto" = shared where it gives the model's numbers; or a `Pass` of
@@ -217,11 +219,17 @@ def plan(
 def _batches(
     way: Pass, encoded: Sequence[Encoded], start: int, stop: int, token_budget: int
 ) -> Iterator[tuple[int, ...]]:
-    groups = way.weigh(encoded[start:stop], token_budget)
+    items = encoded[start:stop]
+    groups = way.weigh(items, token_budget)
     groups.sort(key=lambda group: (-group[0], min(group[1])))
     while groups:
-        size = max(token_budget // groups[0][0], 1)
-        yield tuple(start + item for _, items in groups[:size] for item in items)
+        most = max(token_budget // padded_length(groups[0][0]), 1)
+        size = 1
+        while size < min(most, len(groups)) and way.stays(
+            [[items[place] for place in members] for _, members in groups[size - 1 : size + 1]]
+        ):
+            size += 1
+        yield tuple(start + item for _, members in groups[:size] for item in members)
         groups = groups[size:]
 
 
@@ -263,6 +271,10 @@ class _Job(NamedTuple):
 class _OutOfMemoryError(MemoryError):
     """The device has too little memory for a batch; nothing of its shard was written."""
 
+    def __init__(self, message: str, batch: Sequence[int]) -> None:
+        super().__init__(message)
+        self.batch = batch
+
 
 def _write_missing(
     writer: StoreWriter, job: _Job, *, worker: tuple[int, int], progress: bool
@@ -276,7 +288,6 @@ def _write_missing(
         return
     rows = {shard: shards[shard][1] - shards[shard][0] for shard in mine}
     total, left = sum(rows.values()), sum(rows[shard] for shard in todo)
-    budget = writer.spec.settings["token_budget"]
     with (
         tqdm(
             total=total,
@@ -292,42 +303,52 @@ def _write_missing(
         written: Future[None] | None = None
         while todo:
             done = bar.n
-            try:
-                tensors = _shard(job, writer.spec, todo[0], bar, ahead)
-            except _OutOfMemoryError as error:
+            made = _shard_if_it_fits(job, writer.spec, todo[0], bar, ahead)
+            if isinstance(made, _OutOfMemoryError):
                 bar.n = done
                 if written is not None:
                     written.result()  # the new plan must not overtake the last shard
-                budget = _plan_smaller(writer, job, todo[0], budget, count, error)
+                _plan_smaller(writer, job, todo[0], made, workers=count)
                 continue
             # One shard waits to be written at most: two in memory beside the one computed.
             if written is not None:
                 written.result()
-            written = store.submit(writer.write, todo.pop(0), *tensors)
+            written = store.submit(writer.write, todo.pop(0), *made)
         if written is not None:
             written.result()
 
 
 def _plan_smaller(
-    writer: StoreWriter, job: _Job, shard: int, budget: int, workers: int, error: MemoryError
-) -> int:
-    """Plans the missing shards again with the first halved budget that makes this one smaller."""
+    writer: StoreWriter, job: _Job, shard: int, error: _OutOfMemoryError, *, workers: int
+) -> None:
+    """Plans the missing shards again, by the first halved budget that cuts the failed batch."""
     if workers > 1:  # the others go by the plan, too
         raise MemoryError(f"{error}; lower the token budget in all processes") from error
-    spec = writer.spec
-    plan = spec.batch_plan
-    while plan[shard] == spec.batch_plan[shard]:
+    if len(error.batch) == 1:
+        raise MemoryError(
+            f"{error}; choose fewer layers, leave long items out, or use a larger device"
+        ) from error
+    spec, failed = writer.spec, set(error.batch)
+    budget = spec.settings["token_budget"]
+    largest = len(failed)
+    while largest >= len(failed) and budget > 1:
         budget //= 2
-        if budget < 1:
-            raise MemoryError(
-                f"{error}; choose fewer layers, leave long items out, or use a larger device"
-            ) from error
-        plan = tuple(tuple(_batches(job.way, job.encoded, *s, budget)) for s in spec.shards)
+        cut = _batches(job.way, job.encoded, *spec.shards[shard], budget)
+        largest = max(len(batch) for batch in cut if failed.intersection(batch))
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     warnings.warn(f"{error}; going on with a token budget of {budget}", stacklevel=5)
-    writer.replan(plan)
-    return budget
+    writer.replan([tuple(_batches(job.way, job.encoded, *s, budget)) for s in spec.shards])
+
+
+def _shard_if_it_fits(
+    job: _Job, spec: StoreSpec, shard: int, bar: tqdm, ahead: ThreadPoolExecutor
+) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], np.ndarray] | _OutOfMemoryError:
+    """As `_shard`, or the error without its traceback, which would hold on to the batch."""
+    try:
+        return _shard(job, spec, shard, bar, ahead)
+    except _OutOfMemoryError as error:
+        return error.with_traceback(None)
 
 
 def _shard(
@@ -366,11 +387,19 @@ def _arrange(job: _Job, batch: Sequence[int]) -> Any:
 def _run(job: _Job, batch: Sequence[int], ready: Any, layers: Sequence[int]) -> PairStates:
     try:
         return job.way.read(ready, layers)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         most = max(longest(job.encoded[row]) for row in batch)
         raise _OutOfMemoryError(
-            f"{job.lm.device} ran out of memory on {len(batch)} items of up to {most} tokens"
-        ) from error
+            f"{job.lm.device} ran out of memory on {len(batch)} items of up to {most} tokens", batch
+        ) from None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory: it has a class for that on a GPU, and words elsewhere."""
+    words = ("DefaultCPUAllocator", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in words)
 
 
 def _check_finite(job: _Job, batch: Sequence[int], found: PairStates) -> None:

@@ -8,8 +8,9 @@ the same examples, and the leave-one-out prompts of ICM, cost little more than t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,8 +18,8 @@ import torch
 from tqdm import tqdm
 
 from extract.models import LanguageModel
-from extract.passes import can_share, forward, pad
-from extract.reader import Reader
+from extract.passes import can_share, forward, log_softmax_at, pad
+from extract.reader import Reader, padded_length, rotation_depends_on_length
 from extract.rows import Tokens, common, group, lay_out, most_in_a_row
 from extract.verdicts import encode
 
@@ -69,8 +70,8 @@ class LocalScorer:
 
     @property
     def name(self) -> str:
-        """Pins what the scores depend on: the model's digest and what counts as a verdict."""
-        return f"{self.lm.digest}/{self.match}"
+        """Pins what the scores depend on: weights, their dtype, and what counts as a verdict."""
+        return f"{self.lm.digest}/{self.lm.dtype}/{self.match}"
 
     def score(self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]) -> np.ndarray:
         """Log-probabilities [n, k], float32, of k verdicts after n prompts.
@@ -82,59 +83,61 @@ class LocalScorer:
             verdicts: Words with their own leading space, for example (" True", " False").
 
         Raises:
-            ValueError: If there is no verdict, a prompt does not fit the model's context (the
-                message says which), two verdicts have the same tokens, or (matching words) no token
-                of the vocabulary reads as a verdict.
+            ValueError: If there is no verdict, a prompt is no tuple of texts or does not fit the
+                model's context (the message says which), two verdicts are the same, or (matching
+                words) no token of the vocabulary reads as a verdict.
         """
-        prompts = [tuple(prompt) for prompt in prompts]
-        if not verdicts:
-            raise ValueError("there are no verdicts to score")
+        prompts, words = _checked(prompts, verdicts)
         if not prompts:
-            return np.zeros((0, len(verdicts)), np.float32)
-        unique = list(dict.fromkeys(prompts))
-        asked = self._asked(unique, verdicts)
-        sums = np.zeros((len(unique), len(verdicts)))
-        with tqdm(total=len(asked), unit="prompt", disable=not self.progress, leave=False) as bar:
+            return np.zeros((0, len(words)), np.float32)
+        place: dict[tuple[str, ...], int] = {}
+        for number, prompt in enumerate(prompts):
+            place.setdefault(prompt, number)
+        unique = list(place)
+        asked = self._asked(unique, words, list(place.values()))
+        sums = np.zeros((len(unique), len(words)))
+        with tqdm(total=len(asked), unit="text", disable=not self.progress, leave=False) as bar:
             for members, logits in self._read([(ask.tokens, ask.first) for ask in asked]):
-                start = 0
-                for number in members:
-                    ask = asked[number]
-                    stop = start + len(ask.tokens) - ask.first
-                    found = self._found(logits[start:stop], ask)
-                    sums[ask.prompt, list(found)] += list(found.values())
-                    start = stop
+                self._add(sums, [asked[number] for number in members], logits)
                 bar.update(len(members))
-        place = {prompt: number for number, prompt in enumerate(unique)}
-        scores = sums[[place[prompt] for prompt in prompts]]
+        row = {prompt: number for number, prompt in enumerate(unique)}
+        scores = sums[[row[prompt] for prompt in prompts]]
         if self.match == "words":
             scores = np.log(EPSILON + scores)
         return scores.astype(np.float32)
 
     # --- what is asked ---------------------------------------------------------------------------
 
-    def _asked(self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]) -> list[_Ask]:
-        encoded = encode(self.lm.tokenizer, prompts, tuple(verdicts))
-        asked = []
+    def _asked(
+        self, prompts: Sequence[tuple[str, ...]], words: tuple[str, ...], numbers: Sequence[int]
+    ) -> list[_Ask]:
+        encoded = encode(self.lm.tokenizer, prompts, words)
+        asked: dict[tuple[int, Tokens], _Ask] = {}
         for number, item in enumerate(encoded):
-            if len(set(item.verdicts)) < len(verdicts):
-                raise ValueError(f"of the verdicts {tuple(verdicts)}, two have the same tokens")
-            self._check_length(number, len(item.prompt) + max(map(len, item.verdicts)) - 1)
+            prompt, first = item.prompt, len(item.prompt) - 1
             if self.match == "words":
-                targets = {place: self._reading_as(word) for place, word in enumerate(verdicts)}
-                asked.append(_Ask(number, item.prompt, len(item.prompt) - 1, (targets,)))
+                self._check_length(numbers[number], len(prompt))
+                readings = {at: self._reading_as(word) for at, word in enumerate(words)}
+                asked[number, prompt] = _Ask(number, prompt, first, (readings,))
                 continue
-            # After a verdict's last token nothing is asked, so that one is not read.
-            for place, tokens in enumerate(item.verdicts):
-                steps = tuple({place: (token,)} for token in tokens)
-                asked.append(_Ask(number, item.prompt + tokens[:-1], len(item.prompt) - 1, steps))
-        return asked
+            if len(set(item.verdicts)) < len(words):
+                raise ValueError(f"of the verdicts {words}, two have the same tokens")
+            for at, tokens in enumerate(item.verdicts):
+                # After a verdict's last token nothing is asked, so that one is not read.
+                text = prompt + tokens[:-1]
+                self._check_length(numbers[number], len(text))
+                steps: tuple[dict[int, tuple[int, ...]], ...] = tuple({} for _ in tokens)
+                ask = asked.setdefault((number, text), _Ask(number, text, first, steps))
+                for step, token in zip(ask.targets, tokens, strict=True):
+                    step[at] = (token,)
+        return list(asked.values())
 
     def _check_length(self, number: int, length: int) -> None:
         limit = self.lm.context
         if limit is not None and length > limit:
             raise ValueError(
-                f"prompt {number} and its verdict have {length} tokens, but {self.lm.name} reads "
-                f"at most {limit}; use fewer or shorter examples"
+                f"prompt {number} has {length} tokens (with its verdict, where that is read), but "
+                f"{self.lm.name} reads at most {limit}; use fewer or shorter examples"
             )
 
     def _reading_as(self, verdict: str) -> tuple[int, ...]:
@@ -145,9 +148,9 @@ class LocalScorer:
             for token, text in enumerate(
                 tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
             ):
-                word = text.strip().casefold()
+                word = _word(text)
                 self._words[word] = (*self._words.get(word, ()), token)
-        tokens = self._words.get(verdict.strip().casefold())
+        tokens = self._words.get(_word(verdict))
         if tokens is None:
             raise ValueError(
                 f"no token of {self.lm.name} reads as {verdict.strip()!r}; choose another word, or "
@@ -155,16 +158,18 @@ class LocalScorer:
             )
         return tokens
 
-    def _found(self, logits: torch.Tensor, ask: _Ask) -> dict[int, float]:
-        """Per verdict, its sum of P (matching words) or of log P (matching tokens)."""
-        log_p = logits.float().log_softmax(-1).cpu()
-        totals: dict[int, float] = {}
-        for row, targets in zip(log_p, ask.targets, strict=True):
-            for place, tokens in targets.items():
-                value = row[list(tokens)]
-                total = value.exp().sum() if self.match == "words" else value.sum()
-                totals[place] = totals.get(place, 0.0) + float(total)
-        return totals
+    def _add(self, sums: np.ndarray, asks: Sequence[_Ask], logits: torch.Tensor) -> None:
+        """Adds P (matching words) or log P (matching tokens) of what was asked to its verdict."""
+        picks = []
+        row = 0
+        for ask in asks:
+            for step in ask.targets:
+                picks += [(row, t, ask.prompt, at) for at, tokens in step.items() for t in tokens]
+                row += 1
+        rows, tokens, prompts, verdicts = torch.tensor(picks).unbind(1)
+        found = log_softmax_at(logits, rows, tokens).double()
+        values = found.exp() if self.match == "words" else found
+        np.add.at(sums, (prompts.numpy(), verdicts.numpy()), values.numpy())
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -175,24 +180,27 @@ class LocalScorer:
         if self.shares:
             tree = _Tree(self.lm, wanted, self.token_budget)
             try:
-                yield from tree.visit(0, len(wanted))
+                yield from tree.read()
             finally:
                 self.tokens_read += tree.tokens_read
             return
         order = sorted(range(len(wanted)), key=lambda number: -len(wanted[number][0]))
+        alone = rotation_depends_on_length(self.lm.config)
         while order:
-            size = max(self.token_budget // len(wanted[order[0]][0]), 1)
+            size = 1 if alone else max(self.token_budget // len(wanted[order[0]][0]), 1)
             members, order = order[:size], order[size:]
             yield members, self._read_whole([wanted[number] for number in members])
 
     @torch.inference_mode()
     def _read_whole(self, wanted: Sequence[tuple[Tokens, int]]) -> torch.Tensor:
-        batch = pad([tokens for tokens, _ in wanted], padding="left", device=self.lm.device)
-        asked = [len(tokens) - first for tokens, first in wanted]
-        width, most = batch.ids.shape[1], max(asked)
+        # On the right, since some recurrent models (RWKV) do not pass over padding before a text.
+        batch = pad([tokens for tokens, _ in wanted], padding="right", device=self.lm.device)
         self.tokens_read += int(batch.mask.sum())
-        logits = forward(self.lm, batch, keep=torch.arange(width - most, width)).logits
-        return torch.cat([row[most - n :] for row, n in zip(logits, asked, strict=True)])
+        columns = [torch.arange(first, len(tokens)) for tokens, first in wanted]
+        keep, where = torch.unique(torch.cat(columns), return_inverse=True)
+        logits = forward(self.lm, batch, keep=keep).logits
+        rows = torch.cat([torch.full_like(part, row) for row, part in enumerate(columns)])
+        return logits[rows.to(logits.device), where.to(logits.device)]
 
 
 @dataclass(frozen=True)
@@ -202,8 +210,25 @@ class _Ask:
     prompt: int
     tokens: Tokens
     first: int
-    targets: tuple[Mapping[int, tuple[int, ...]], ...]
+    targets: tuple[dict[int, tuple[int, ...]], ...]
     """Per token from `first` on, the next tokens that count, by verdict."""
+
+
+def _checked(
+    prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]
+) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    if isinstance(verdicts, str) or not len(verdicts):
+        raise ValueError(f"verdicts is {verdicts!r}: there are no verdicts to score; give words")
+    for number, prompt in enumerate(prompts):
+        if isinstance(prompt, str) or not len(prompt):
+            raise ValueError(f"prompt {number} is {prompt!r}; give a tuple of text segments")
+    if len({_word(verdict) for verdict in verdicts}) < len(verdicts):
+        raise ValueError(f"of the verdicts {tuple(verdicts)}, two are the same word")
+    return [tuple(prompt) for prompt in prompts], tuple(verdicts)
+
+
+def _word(text: str) -> str:
+    return text.strip().casefold()
 
 
 class _Tree:
@@ -221,42 +246,58 @@ class _Tree:
         self._common = [0, *(common(a, b) for a, b in pairs)]
         """Per sequence, the tokens that it begins with alike the one before it."""
 
-    def visit(self, low: int, high: int) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Reads the sequences low..high - 1 (in their order), all of which continue the path."""
-        rows: list[tuple[int, list[int]]] = []
-        yield from self._collect(low, high, rows)
-        rows.sort(key=lambda row: -row[0])
-        while rows:
-            longest, path = rows[0][0], len(self._reader.path)
-            size = min(self._budget // longest, PATH_SHARE * self._budget // (path + longest))
-            batch, rows = rows[: max(size, 1)], rows[max(size, 1) :]
-            yield self._pass([members for _, members in batch])
+    def read(self) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Per pass, the sequences in it and their logits.
 
-    def _collect(
-        self, low: int, high: int, rows: list[tuple[int, list[int]]]
-    ) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Adds rows that continue the path; what begins alike beyond it is read at once."""
-        reader, start = self._reader, len(self._reader.path)
+        A part of the tree is a run of the sequences in their order. What a part begins with beyond
+        the path is either kept (the path is extended, and cut when the part is done) or read in
+        rows; parts of rows that wait for a pass continue the present path.
+        """
+        waiting: list[list[tuple[int, list[int]]]] = [[]]
+        todo: list[tuple[int, int] | int] = [0, (0, len(self._sequences))]
+        while todo:
+            part = todo.pop()
+            if isinstance(part, int):  # all that continues this path was seen: read, and cut
+                yield from self._passes(waiting.pop())
+                self._reader.cut(part)
+                continue
+            low, high = part
+            start = len(self._reader.path)
+            rows = self._rows(low, high)
+            alike = min([*self._common[low + 1 : high], *self._first[low:high]])
+            edges = [at for at in range(low + 1, high) if self._common[at] <= alike]
+            if (alike - start) * max(len(rows) - 1, len(edges)) >= WORTH_A_PASS and len(rows) > 1:
+                self._reader.extend(self._sequences[low][start:alike])
+                self.tokens_read += alike - start
+                waiting.append([])
+                todo += [start, part]
+            elif len(rows) == 1 or not edges:
+                waiting[-1] += rows
+            else:
+                bounds = [low, *edges, high]
+                todo += reversed(list(pairwise(bounds)))
+
+    def _rows(self, low: int, high: int) -> list[tuple[int, list[int]]]:
+        width = self._reader.lm.d_model
         found = group(
             self._sequences[low:high],
             [0] * (high - low),
-            start=start,
-            width=reader.lm.d_model,
-            most=min(most_in_a_row(reader.lm.d_model), self._budget),
+            start=len(self._reader.path),
+            width=width,
+            most=min(most_in_a_row(width), self._budget),
+            in_order=True,  # they are sorted
         )
-        alike = min([*self._common[low + 1 : high], *self._first[low:high]])
-        if (alike - start) * (len(found) - 1) >= WORTH_A_PASS:
-            reader.extend(self._sequences[low][start:alike])
-            self.tokens_read += alike - start
-            yield from self.visit(low, high)
-            reader.cut(start)
-            return
-        edges = [place for place in range(low + 1, high) if self._common[place] <= alike]
-        if len(found) == 1 or not edges:
-            rows += [(tokens, [low + member for member in members]) for tokens, members in found]
-            return
-        for left, right in zip([low, *edges], [*edges, high], strict=True):
-            yield from self._collect(left, right, rows)
+        return [(tokens, [low + member for member in members]) for tokens, members in found]
+
+    def _passes(
+        self, rows: list[tuple[int, list[int]]]
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
+        rows.sort(key=lambda row: -row[0])
+        while rows:
+            longest, path = padded_length(rows[0][0]), len(self._reader.path)
+            size = min(self._budget // longest, PATH_SHARE * self._budget // (path + longest))
+            batch, rows = rows[: max(size, 1)], rows[max(size, 1) :]
+            yield self._pass([members for _, members in batch])
 
     def _pass(self, groups: Sequence[list[int]]) -> tuple[list[int], torch.Tensor]:
         reader = self._reader

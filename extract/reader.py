@@ -8,7 +8,7 @@ tokens. Logits are computed at the columns asked for and nowhere else.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -26,6 +26,10 @@ from extract.rows import Row, Tokens, lay_out
 
 ALIGNMENT = 8
 """Rows are padded to a multiple of this: tensor cores and attention kernels ask for it."""
+
+
+AT_ONCE = 2048
+"""Tokens of a path that are read in one pass: a mask grows with their square."""
 
 
 class Read(NamedTuple):
@@ -52,12 +56,16 @@ class Reader:
 
     def extend(self, tokens: Tokens) -> None:
         """Reads tokens and keeps them: the path becomes longer by them."""
-        if not tokens:
-            return
-        row = lay_out([self.path + tuple(tokens)], start=len(self.path))
-        with self._cache.growing():
-            self._forward([row], [(0, len(tokens) - 1)], layers=())
-        self.path += tuple(tokens)
+        for begin in range(0, len(tokens), AT_ONCE):
+            piece = tuple(tokens[begin : begin + AT_ONCE])
+            row = lay_out([self.path + piece], start=len(self.path))
+            try:
+                with self._cache.growing():
+                    self._forward([row], [(0, len(piece) - 1)], layers=())
+            except BaseException:
+                self._cache.cut(len(self.path))  # some layers had grown already
+                raise
+            self.path += piece
 
     def cut(self, length: int) -> None:
         """Forgets the path's tokens from `length` on."""
@@ -84,7 +92,7 @@ class Reader:
     ) -> Any:
         device, model = self.lm.device, self.lm.model
         longest = max(len(row.ids) for row in rows)
-        length = longest if len(rows) == 1 else -(-longest // ALIGNMENT) * ALIGNMENT
+        length = longest if len(rows) == 1 else padded_length(longest)
         ids, positions, ends = (
             torch.from_numpy(part).to(device) for part in _padded(rows, length, len(self.path))
         )
@@ -112,13 +120,18 @@ class Reader:
         query, key = columns[:, None], columns[None, :]
         own = (key <= query) & (query < ends[:, None, :])
         mask = torch.cat([own.new_ones(n, length, len(self.path)), own], 2)
-        path = torch.arange(len(self.path), device=positions.device).expand(n, -1)
-        distance = positions[:, :, None] - torch.cat([path, positions], 1)[:, None, :]
         made = {
-            kind: self._added(mask if window is None else mask & (distance < window))
+            kind: self._added(mask if window is None else mask & self._near(positions, window))
             for kind, window in self._windows.items()
         }
         return made if len(made) > 1 else next(iter(made.values()))
+
+    def _near(self, positions: torch.Tensor, window: int) -> torch.Tensor:
+        """Which tokens are less than a window away, in their own sequence's count."""
+        own = positions.int()
+        path = torch.arange(len(self.path), device=own.device, dtype=own.dtype)
+        keys = torch.cat([path.expand(len(own), -1), own], 1)
+        return own[:, :, None] - keys[:, None, :] < window
 
     def _added(self, mask: torch.Tensor) -> torch.Tensor:
         """To be added to the scores: made once, where true and false would be turned per layer."""
@@ -139,18 +152,35 @@ def attention_windows(config: Any) -> dict[str, int | None]:
 def keeps_keys_and_values(model: Any) -> bool:
     """Whether all that a model keeps of a text are keys and values, of attention layers only.
 
-    Models with a recurrent state (Mamba and its hybrids) or chunked attention are others.
+    Models with a recurrent state (Mamba and its hybrids) or chunked attention are others; so are
+    those that mask by column themselves (GPT-Neo), and those whose rotation of a token depends on
+    the text's length.
     """
     if getattr(model, "_is_stateful", False):
+        return False
+    config = model.config.get_text_config(decoder=True)
+    if rotation_depends_on_length(config) or "local" in (getattr(config, "attention_layers", ())):
         return False
     layers = DynamicCache(config=model.config).layers
     return (
         model.config._attn_implementation in ("sdpa", "eager")
         and bool(layers)
-        and set(attention_windows(model.config.get_text_config(decoder=True)))
-        <= {"attention", "full_attention", "sliding_attention"}
+        and set(attention_windows(config)) <= {"attention", "full_attention", "sliding_attention"}
         and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
     )
+
+
+def rotation_depends_on_length(config: Any) -> bool:
+    """Whether positions are rotated by the longest text of a pass (dynamic RoPE, LongRoPE)."""
+    kinds = getattr(config, "rope_parameters", None) or {}
+    # One set of parameters, or one per kind of layer.
+    each = [kinds, *(value for value in kinds.values() if isinstance(value, Mapping))]
+    return any(part.get("rope_type") in ("dynamic", "longrope") for part in each)
+
+
+def padded_length(tokens: int) -> int:
+    """Columns of a row of so many tokens beside others."""
+    return -(-tokens // ALIGNMENT) * ALIGNMENT
 
 
 def _padded(

@@ -82,7 +82,13 @@ def lay_out(sequences: Sequence[Tokens], *, start: int = 0) -> Row:
 
 
 def group(
-    sequences: Sequence[Tokens], extra: Sequence[int], *, start: int, width: int, most: int
+    sequences: Sequence[Tokens],
+    extra: Sequence[int],
+    *,
+    start: int,
+    width: int,
+    most: int,
+    in_order: bool = False,
 ) -> list[tuple[int, list[int]]]:
     """Which sequences are read in one row.
 
@@ -97,7 +103,8 @@ def group(
         extra: [n] tokens that follow each sequence and are not shared (its verdicts).
         start: Tokens at the beginning that all sequences share and that are read before.
         width: D.
-        most: Most tokens in a row of several sequences.
+        most: Most tokens in a row of several sequences, unless it is no longer than one of them.
+        in_order: Take the sequences as they come instead of in rising order.
 
     Returns:
         Per row, its number of tokens and its sequences.
@@ -108,13 +115,14 @@ def group(
 
     rows: list[tuple[int, list[int]]] = []
     before: Tokens = ()
-    for number in sorted(range(len(sequences)), key=sequences.__getitem__):
+    order = range(len(sequences))
+    for number in order if in_order else sorted(order, key=sequences.__getitem__):
         sequence = sequences[number]
         alone = len(sequence) - start + extra[number]
         if rows:
             length, members = rows[-1]
             longer = length + alone - max(common(before, sequence) - start, 0)
-            if longer <= most and cost(longer) - cost(length) < cost(alone):
+            if longer <= max(most, alone) and cost(longer) - cost(length) < cost(alone):
                 rows[-1] = (longer, [*members, number])
                 before = sequence
                 continue

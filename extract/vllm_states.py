@@ -273,6 +273,10 @@ class VllmPass:
         """Every item for itself, twice: vLLM makes its own batches out of ours."""
         return [(2 * longest(item), [place]) for place, item in enumerate(items)]
 
+    def stays(self, groups: Sequence[Sequence[Encoded]]) -> bool:
+        """Items are always computed one by one."""
+        return True
+
     def arrange(self, batch: Sequence[Encoded]) -> Sequence[Encoded]:
         """The batch itself."""
         return batch

@@ -171,7 +171,8 @@ def _best(items: Sequence[Item], scores: np.ndarray, rule: Rule) -> list[bool]:
         for label in (not likely, likely):  # the likelier one is looked at first
             before = zip(items, labels, strict=False)
             if all(rule.allows(a, x, items[place], label) for a, x in before):
-                stack.append((total + label * scores[place], [*labels, label]))
+                gained = scores[place] if label else 0.0  # a score may be infinite
+                stack.append((total + gained, [*labels, label]))
     if best is None:
         raise ValueError(
             f"rule {rule.name!r} allows no labels at all for {len(items)} items of the group "

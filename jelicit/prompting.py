@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jelicit.consistency import Rule, get_rule, most_likely
+from jelicit.consistency import RULES, Rule, get_rule, most_likely
 from jelicit.data.items import Item, digest, label_of
 from jelicit.data.prompts import PromptFormat, few_shot, get_format, segments
 
@@ -77,12 +77,13 @@ class Bootstrapped:
         """Share of right labels in the pool at the start and after each round.
 
         Args:
-            truth: [N]; items without a truth value are left out.
+            truth: [N]; items without a truth value (None or nan) are left out.
         """
-        known = np.array([value is not None for value in truth])
+        values = [_label(value) for value in truth]
+        known = np.array([value is not None for value in values])
         if not known.any():
             raise ValueError("no item of the pool has a truth value")
-        right = np.array([bool(value) for value in truth])
+        right = np.array([bool(value) for value in values])
         made = [self.start, *(one.labels for one in self.rounds)]
         return [float((labels == right)[known].mean()) for labels in made]
 
@@ -111,7 +112,7 @@ def few_shot_scores(
         scorer: The model.
         targets: n items.
         pool: N items that examples are drawn from, for every target anew (`draw_examples`).
-        labels: [N]; None = "has no truth value", shown with the format's third word.
+        labels: [N]; None or nan = "has no truth value", shown with the format's third word.
         format: How items are shown.
         shots: Examples in a prompt.
         seed: Of the draws. An item's examples depend on its place among the targets.
@@ -212,19 +213,25 @@ def bootstrapped(
         rule: Consistency rule between labels of one group.
         seed: Of the first labels and of every draw.
         journal: File of finished rounds. A run that was killed goes on after the last of them;
-            rounds of other settings in it are left alone.
+            rounds of other settings in it are left alone. The scorer must have a `name` that pins
+            its model, and the rule must be one of `RULES`.
 
     Raises:
-        ValueError: If there are no shots, or as of `draw_examples`.
+        ValueError: If there are no shots, the pool has too few groups for them, the journal cannot
+            tell this run from others, or as of `few_shot_scores`.
     """
+    shots, seed = [int(count) for count in shots], int(seed)
     if not shots:
         raise ValueError("shots is empty; give at least one number of examples")
     format, rule = get_format(format), get_rule(rule)
+    groups = len({item.group for item in pool})
+    if groups < max(shots) + 1:
+        raise ValueError(
+            f"{max(shots)} examples beside each item of the pool: it has {groups} groups (no two "
+            "examples share one); use fewer shots or a larger pool"
+        )
     start = random_labels(len(pool), seed=[seed, 0])
-    record = _Journal(
-        journal,
-        _key(targets, pool, format, rule.name, seed, list(shots), getattr(scorer, "name", "")),
-    )
+    record = _journal(journal, scorer, rule, targets, pool, format, seed, shots)
     labels, rounds = start, []
     for number, count in enumerate(shots[:-1], start=1):
         scores = record.get(number)
@@ -282,7 +289,7 @@ class _Draws:
         if len(labels) != len(pool):
             raise ValueError(f"{len(labels)} labels for a pool of {len(pool)} items")
         self.pool = pool
-        self.labels = [None if label is None else bool(label) for label in labels]
+        self.labels = [_label(label) for label in labels]
         self.classes = [
             np.array(rows)
             for value in (True, False, None)
@@ -317,28 +324,56 @@ class _Draws:
         return [(self.pool[row], self.labels[row]) for row in rng.permutation(taken).tolist()]
 
 
+def _label(value: bool | float | None) -> bool | None:
+    """None for no truth value, which arrays of numbers write as nan."""
+    return None if value is None or value != value else bool(value)
+
+
 def _truth_scores(
     scorer: Scorer, prompts: Sequence[tuple[str, ...]], format: PromptFormat
 ) -> np.ndarray:
     found = np.asarray(scorer.score(prompts, (format.true_word, format.false_word)), np.float64)
-    if found.shape != (len(prompts), 2) or np.isnan(found).any():
+    if found.shape != (len(prompts), 2):
         raise ValueError(
-            f"the scorer returned {found.shape} for {len(prompts)} prompts and 2 verdicts, or a NaN"
+            f"the scorer returned {found.shape} for {len(prompts)} prompts and 2 verdicts"
         )
-    return found[:, 0] - found[:, 1]
+    with np.errstate(invalid="ignore"):
+        scores = found[:, 0] - found[:, 1]
+    if np.isnan(scores).any():
+        row = int(np.flatnonzero(np.isnan(scores))[0])
+        raise ValueError(f"the scorer gave prompt {row} {found[row]}, which is no truth score")
+    return scores
 
 
 def _seed(seed: int | Sequence[int], place: int) -> list[int]:
-    return [*([seed] if isinstance(seed, int) else seed), place]
+    return [*map(int, np.atleast_1d(np.asarray(seed))), place]
 
 
 # --- journal -------------------------------------------------------------------------------------
 
 
-def _key(targets: Sequence[Item], pool: Sequence[Item], format: PromptFormat, *rest: object) -> str:
-    """Names everything that decides the scores of a run."""
-    parts = [digest(targets), digest(pool), asdict(format), *rest]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _journal(
+    path: Path | None,
+    scorer: Scorer,
+    rule: Rule,
+    targets: Sequence[Item],
+    pool: Sequence[Item],
+    *rest: PromptFormat | int | list[int],
+) -> _Journal:
+    """The journal of one run, under a key that names everything that decides its scores."""
+    if path is None:
+        return _Journal(None, "")
+    name = getattr(scorer, "name", "")
+    if not name:
+        raise ValueError(
+            "a journal needs a scorer with a name, which pins its model: else the rounds of one "
+            "model could be read back as another's"
+        )
+    if RULES.get(rule.name) is not rule:
+        raise ValueError(f"a journal cannot tell the rule {rule.name!r} from another of that name")
+    settings = [asdict(one) if isinstance(one, PromptFormat) else one for one in rest]
+    parts = [name, rule.name, digest(targets), digest(pool), *settings]
+    return _Journal(path, hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest())
 
 
 class _Journal:

@@ -104,6 +104,12 @@ def test_rules_never_see_a_label(rule):
     assert {item.id for item in seen} == {"unnamed"}
 
 
+def test_scores_may_be_infinite():
+    items = claims("4", "5")
+    np.testing.assert_array_equal(most_likely(items, [np.inf, 1], "answer"), [1, 0])
+    np.testing.assert_array_equal(most_likely(items, [-np.inf, 1], "answer"), [0, 1])
+
+
 def test_what_makes_no_sense_is_refused():
     items = claims("4", "5")
     with pytest.raises(ValueError, match="unknown consistency rule 'maybe'; known: answer"):

@@ -27,7 +27,7 @@ from tiny_models import (
     tokenizer,
 )
 from tokenizers.normalizers import Lowercase
-from transformers import AddedToken, LlamaConfig, T5Config, T5ForConditionalGeneration
+from transformers import AddedToken, GPTNeoConfig, LlamaConfig, T5Config, T5ForConditionalGeneration
 
 from extract import hidden_states, models
 from extract.hidden_states import extract, plan, resolve_layers
@@ -352,6 +352,110 @@ def test_a_device_too_small_for_one_item_ends_the_run_with_all_that_was_written(
     assert extract(lm, items, CLAIM, tmp_path, shard_size=2, token_budget=1).complete
 
 
+def test_several_workers_do_not_plan_anew(tmp_path, monkeypatch):
+    lm, items = tiny(), make_items(24)
+    short_of_memory(monkeypatch, lm, 60)
+    with pytest.raises(MemoryError, match="lower the token budget in all processes"):
+        extract(lm, items, CLAIM, tmp_path, shard_size=8, worker=(0, 2))
+
+
+def test_a_run_that_was_planned_smaller_is_never_planned_larger(tmp_path, monkeypatch):
+    """Planned for 60 tokens a pass, interrupted, and then out of memory at 40."""
+    lm, items = tiny(), make_items(24)
+    sizes = []
+    short_of_memory(monkeypatch, lm, 60)
+    with pytest.warns(UserWarning, match="budget of 32"):
+        extract(lm, items, CLAIM, tmp_path, shard_size=8)
+    (tmp_path / "shard-00001.safetensors").unlink()
+    monkeypatch.undo()
+    short_of_memory(monkeypatch, lm, 40)
+    forward = lm.model.forward
+
+    @functools.wraps(forward)
+    def noted(input_ids, **kwargs):
+        sizes.append(input_ids.numel())
+        return forward(input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(lm.model, "forward", noted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert extract(lm, items, CLAIM, tmp_path, shard_size=8).complete
+    assert max(sizes) <= 60
+
+
+def test_out_of_memory_on_a_cpu_is_recognised():
+    said = (
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+    )
+    assert hidden_states.is_out_of_memory(RuntimeError(said))
+    assert hidden_states.is_out_of_memory(RuntimeError("MPS backend out of memory"))
+    assert not hidden_states.is_out_of_memory(RuntimeError("shapes do not fit"))
+
+
+def test_out_of_memory_inside_the_prefix_leaves_the_path_as_it_was():
+    lm, prefix = tiny(), tuple(range(30, 60))
+    batch = [Encoded((*prefix, *item.prompt), item.verdicts) for item in random_batch(2)]
+    way = Shared(lm, prefix)
+    block = lm.model.model.layers[1].mlp
+    forward = block.forward
+
+    def fails(*_):
+        block.forward = forward
+        raise torch.OutOfMemoryError("no memory")
+
+    block.forward = fails
+    with pytest.raises(torch.OutOfMemoryError):
+        read(way, batch)
+    assert_same(read(way, batch), lm, batch)
+
+
+def test_log_probabilities_that_are_not_finite_are_an_error(tmp_path):
+    lm = tiny()
+    with torch.no_grad():
+        lm.model.lm_head.weight[7] = float("nan")
+    with pytest.raises(ValueError, match=r"item/0.*: log-probabilities of tiny-llama not finite"):
+        extract(lm, make_items(1), CLAIM, tmp_path)
+
+
+def test_the_prefix_leaves_every_prompt_its_last_token():
+    prefix = tuple(range(40))
+    items = [Encoded(prefix, ((5,), (6,))), Encoded((*prefix, 7), ((5,), (6,)))]
+    assert shared_prefix(items) == prefix[:-1]
+    assert shared_prefix(items[:1]) == ()
+    lm = tiny()
+    assert_same(read(Shared(lm, shared_prefix(items)), items), lm, items)
+
+
+def test_models_that_mask_or_rotate_by_themselves_are_read_separately():
+    """Their 24 first tokens are as everybody's; what comes later is not."""
+    neo = GPTNeoConfig(
+        vocab_size=320, hidden_size=32, num_layers=2, num_heads=4, max_position_embeddings=512,
+        attention_types=[[["global", "local"], 1]], window_size=40,
+    )  # fmt: skip
+    stretched = LlamaConfig(
+        vocab_size=320, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=48, max_position_embeddings=30,
+        rope_parameters={"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0},
+    )  # fmt: skip
+    rng = random.Random(0)
+    ids = [rng.randrange(2, 300) for _ in range(150)]
+    batch = [Encoded(tuple(ids[:n]), ((5,), (9,))) for n in (90, 20, 80)]
+    for config in (neo, stretched):
+        lm = wrap(random_weights(config), tokenizer(bos=True), name="odd", threads=1)
+        assert not can_share(lm)
+        way = Separate(lm)
+        # One batch each where a text's numbers depend on its neighbours' lengths.
+        for size, members in way.weigh(batch, 10_000):
+            chosen = [batch[m] for m in members] if size >= 10_000 else batch
+            found = way.read(way.arrange(chosen), (0, 1, 2))
+            for row, item in enumerate(chosen):
+                with torch.inference_mode():
+                    out = lm.model(
+                        torch.tensor([[*item.prompt, 5]]), output_hidden_states=True
+                    ).hidden_states[2][0, -1]
+                np.testing.assert_allclose(found.states[2][0][row], out, atol=1e-4)
+
+
 def test_a_shard_that_cannot_be_written_ends_the_run_and_the_next_goes_on(tmp_path, monkeypatch):
     """The disk is full: the error arrives though another thread writes."""
     lm, items = tiny(), make_items(12)
@@ -366,6 +470,8 @@ def test_a_shard_that_cannot_be_written_ends_the_run_and_the_next_goes_on(tmp_pa
     with pytest.raises(OSError, match="No space left"):
         extract(lm, items, CLAIM, tmp_path, shard_size=2)
     assert ActivationStore.open(tmp_path).missing()[0] == 2
+    with pytest.raises(OSError, match="No space left"):  # the last write counts, too
+        extract(lm, items[:6], CLAIM, tmp_path / "last", shard_size=2)
     monkeypatch.undo()
     assert extract(lm, items, CLAIM, tmp_path, shard_size=2).complete
 
@@ -498,7 +604,7 @@ def test_options_that_mean_nothing_are_refused(tmp_path, options, message):
 def test_no_items_and_no_shared_cache_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no items"):
         extract(tiny(), [], CLAIM, tmp_path)
-    with pytest.raises(ValueError, match="cannot share"):
+    with pytest.raises(ValueError, match="cannot read shared beginnings once"):
         extract(tiny("mamba"), make_items(), CLAIM, tmp_path, method="shared")
     assert (
         extract(tiny("mamba"), make_items(2), CLAIM, tmp_path).spec.settings["method"] == "separate"

@@ -136,6 +136,83 @@ def test_a_pass_stays_within_the_budget_and_memory_does_not_grow(monkeypatch):
     assert max(sizes) <= 90 + 8 * 8
 
 
+def test_a_kept_path_is_what_spares_the_tokens():
+    """120 claims after 100 tokens that they share: read once, not once per claim."""
+    lm = tiny(bos=False)
+    shared = "so " * 45
+    prompts = [(shared, f"{row} is {row % 7}") for row in range(120)]
+    ids = [item.prompt for item in encode(lm.tokenizer, prompts, WORDS)]
+    tree = {prompt[:k] for prompt in ids for k in range(1, len(prompt) + 1)}
+    scorer = LocalScorer(lm, match="tokens", token_budget=200)
+    found = scorer.score(prompts, (" a", " i"))
+    assert scorer.tokens_read < 1.5 * len(tree) < 0.3 * sum(map(len, ids))
+    expected = one_by_one(lm, prompts[::17], (" a", " i"))
+    np.testing.assert_allclose(found[::17], expected, atol=1e-4)
+
+
+def test_a_chain_of_prompts_is_read_as_its_longest():
+    lm = tiny(bos=False)
+    words = "so " * 60
+    prompts = [(words[: 3 * k - 1],) for k in range(1, 61)]
+    scorer = LocalScorer(lm, match="tokens", token_budget=100)
+    found = scorer.score(prompts, (" a", " i"))
+    longest = len(encode(lm.tokenizer, prompts[-1:], WORDS)[0].prompt)
+    assert scorer.tokens_read <= longest + 2 * len(prompts)
+    np.testing.assert_allclose(found, one_by_one(lm, prompts, (" a", " i")), atol=1e-4)
+
+
+def test_many_levels_of_branches_need_no_recursion():
+    """Prompts that leave a common stem one token after the other, in passes of a few tokens."""
+    lm = tiny(bos=False)
+    stem = [f"{n % 10} " for n in range(70)]
+    prompts = [("".join(stem[:k]) + "so what is it",) for k in range(70)]
+    found = LocalScorer(lm, match="tokens", token_budget=20).score(prompts, (" a", " i"))
+    np.testing.assert_allclose(found, one_by_one(lm, prompts, (" a", " i")), atol=1e-4)
+
+
+def test_rows_and_the_path_before_each_stay_within_their_memory(monkeypatch):
+    lm = tiny(bos=False)
+    shared = "so " * 45
+    prompts = [(shared, f"{row} is {row % 7}") for row in range(60)]
+    sizes = []
+    read = local_scorer.Reader.read
+
+    def noted(self, rows, columns, **options):
+        longest = max(len(row.ids) for row in rows)
+        sizes.append((len(rows), len(rows) * (len(self.path) + longest)))
+        return read(self, rows, columns, **options)
+
+    monkeypatch.setattr(local_scorer.Reader, "read", noted)
+    monkeypatch.setattr(local_scorer, "PATH_SHARE", 2)
+    # Rows of one claim each, so that many would fit a pass by their own tokens.
+    monkeypatch.setattr(local_scorer, "most_in_a_row", lambda width: 1)
+    monkeypatch.setattr(local_scorer, "WORTH_A_PASS", 8)
+    scorer = LocalScorer(lm, match="tokens", token_budget=200)
+    scorer.score(prompts, (" a", " i"))
+    sizes = sizes[1:] if sizes[0][0] == 1 else sizes
+    assert max(rows for rows, _ in sizes) > 1
+    assert max(memory for _, memory in sizes) <= 2 * 200
+
+
+def test_a_verdict_pair_after_one_prompt_is_read_once():
+    lm = tiny()
+    scorer = LocalScorer(lm, match="tokens")
+    prompts = [(asked(shown),) for shown in examples(1)]
+    scorer.score(prompts, WORDS)
+    assert scorer.tokens_read == len(encode(lm.tokenizer, prompts, WORDS)[0].prompt)
+
+
+def test_the_name_tells_models_dtypes_and_matches_apart():
+    lm = tiny()
+    names = {
+        LocalScorer(lm).name,
+        LocalScorer(lm, match="tokens").name,
+        LocalScorer(tiny(dtype=torch.bfloat16)).name,
+        LocalScorer(tiny("gpt2")).name,
+    }
+    assert len(names) == 4
+
+
 def test_what_cannot_be_scored_is_refused_by_name():
     lm = tiny()
     scorer = LocalScorer(lm)
@@ -143,13 +220,19 @@ def test_what_cannot_be_scored_is_refused_by_name():
     with pytest.raises(ValueError, match="no verdicts"):
         scorer.score([("a",)], ())
     with pytest.raises(
-        ValueError, match=rf"prompt 1 .* tokens, but tiny-llama reads at most {CONTEXT}"
+        ValueError, match=rf"prompt 3 has .* but tiny-llama reads at most {CONTEXT}"
     ):
-        scorer.score([("a",), ("so " * CONTEXT,)], (" a", " i"))
+        scorer.score([("a",)] * 3 + [("so " * CONTEXT,)], (" a", " i"))
+    with pytest.raises(ValueError, match="prompt 1 is 'a'; give a tuple"):
+        scorer.score([("a",), "a"], WORDS)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"prompt 0 is \(\)"):
+        scorer.score([()], WORDS)
+    with pytest.raises(ValueError, match="give words"):
+        scorer.score([("a",)], " True")
     with pytest.raises(ValueError, match="no token of tiny-llama reads as 'surely so'"):
         scorer.score([("a",)], (" surely so", " a"))
-    with pytest.raises(ValueError, match="two have the same tokens"):
-        scorer.score([("a",)], (" a", " a"))
+    with pytest.raises(ValueError, match="two are the same word"):
+        scorer.score([("a",)], (" a", "A"))
     with pytest.raises(ValueError, match="match is 'letters'"):
         LocalScorer(lm, match="letters")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="token_budget is 0"):

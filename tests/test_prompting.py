@@ -3,12 +3,14 @@
 import collections
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jelicit.consistency import Rule
 from jelicit.data.items import Item
 from jelicit.data.prompts import FORMATS, GAP, PromptFormat
 from jelicit.prompting import (
@@ -49,6 +51,8 @@ def is_right(text):
 
 class Imitator:
     """Judges as its examples do: by the truth or against it, by their majority; truth if none."""
+
+    name = "imitator"
 
     def __init__(self):
         self.prompts = []
@@ -114,7 +118,7 @@ def test_random_labels_are_balanced_and_the_third_word_is_shown():
     assert (random_labels(64, seed=1) != random_labels(64, seed=2)).any()
     scorer = Imitator()
     pool = sums(6, per_question=1)
-    few_shot_scores(scorer, pool[:1], pool, [None] * 6, FORMAT, shots=2)
+    few_shot_scores(scorer, pool[:1], pool, np.full(6, np.nan), FORMAT, shots=np.int64(2))
     assert all(text.endswith(" Unknown" + GAP) for text in scorer.prompts[0][:2])
 
 
@@ -205,7 +209,7 @@ class Dies(Imitator):
 def test_a_run_that_died_goes_on_after_its_last_round(tmp_path):
     pool, targets = sums(30), sums(6, split="test")
     journal = tmp_path / "rounds.jsonl"
-    options = {"shots": (2, 2, 4), "seed": 4}
+    options: dict[str, Any] = {"shots": (2, 2, 4), "seed": 4}
     with pytest.raises(KeyboardInterrupt):
         bootstrapped(Dies(3), targets, pool, FORMAT, journal=journal, **options)
     assert len(journal.read_text().splitlines()) == 2
@@ -220,13 +224,28 @@ def test_a_run_that_died_goes_on_after_its_last_round(tmp_path):
     again = Imitator()
     bootstrapped(again, targets, pool, FORMAT, journal=journal, **options)
     assert again.prompts == []
-    # Other settings are another run.
-    bootstrapped(again, targets, pool, FORMAT, journal=journal, shots=(2, 4), seed=4)
-    assert again.prompts
+    # Other settings, another rule, seed or model are other runs.
+    other = Imitator()
+    other.name = "another"
+    others: list[tuple[Imitator, dict[str, Any]]] = [
+        (again, {"shots": (2, 4)}),
+        (again, {"rule": "answer"}),
+        (again, {"seed": 5}),
+        (other, {}),
+    ]
+    for scorer, changed in others:
+        scorer.prompts.clear()
+        bootstrapped(scorer, targets, pool, FORMAT, journal=journal, **(options | changed))
+        assert scorer.prompts
     assert all(json.loads(line) for line in journal.read_text().splitlines())
 
 
-def test_what_cannot_be_done_is_refused():
+class Silent:
+    def score(self, prompts, verdicts):
+        return np.full((len(prompts), 2), -np.inf)
+
+
+def test_what_cannot_be_done_is_refused(tmp_path):
     pool = sums(4)
     with pytest.raises(ValueError, match=r"3 examples .* only 1 groups beside its own"):
         draw_examples(pool[0], pool, [True] * 4, shots=3, seed=0)
@@ -235,7 +254,16 @@ def test_what_cannot_be_done_is_refused():
     with pytest.raises(ValueError, match="shots is empty"):
         bootstrapped(Imitator(), pool, pool, FORMAT, shots=())
     with pytest.raises(ValueError, match="unknown consistency rule"):
-        bootstrapped(Imitator(), pool, pool, FORMAT, rule="x")
+        bootstrapped(Imitator(), pool, pool, FORMAT, shots=(1,), rule="x")
+    with pytest.raises(ValueError, match="9 examples beside each item of the pool: it has 2"):
+        bootstrapped(Imitator(), pool, pool, FORMAT, shots=(1, 9))
+    with pytest.raises(ValueError, match="a journal needs a scorer with a name"):
+        bootstrapped(SaysYes(), pool, pool, FORMAT, shots=(1,), journal=tmp_path / "j")
+    rule = Rule("own", lambda *_: True)
+    with pytest.raises(ValueError, match="cannot tell the rule 'own'"):
+        bootstrapped(Imitator(), pool, pool, FORMAT, shots=(1,), rule=rule, journal=tmp_path / "j")
+    with pytest.raises(ValueError, match=r"prompt 0 .* no truth score"):
+        zero_shot_scores(Silent(), pool, FORMAT)
     with pytest.raises(ValueError, match="third"):
         few_shot_scores(Imitator(), pool, pool, [None] * 4, FORMATS["liar/truth"], shots=1)
 
