@@ -28,7 +28,7 @@ from common import console, refuse, say
 from rich.table import Table
 
 from extract.hidden_states import encode_items, extract, plan
-from extract.models import LanguageModel
+from extract.models import LanguageModel, choose_token_budget
 from extract.passes import Shared, shared_prefix
 from extract.verdicts import Encoded
 from jelicit.data.datasets import load_dataset
@@ -52,7 +52,7 @@ class Extraction:
         prefix: Tokens of that system prompt.
         per_question: Claims about each question of the generated items.
         repeats: Times that each contestant is timed; the least counts.
-        token_budget: Of our batches.
+        token_budget: Of our batches; default: 2048 on a CPU, else 8192.
         threads: CPU threads; default: chosen by the model's size.
         json: Where to write the numbers.
     """
@@ -64,7 +64,7 @@ class Extraction:
     prefix: int = 500
     per_question: int = 1
     repeats: int = 2
-    token_budget: int = 8192
+    token_budget: int | None = None
     threads: int | None = None
     json: Path | None = None
 
@@ -77,7 +77,7 @@ def check(settings: Extraction) -> None:
     """
     least = {"--n": (settings.n, 1), "--n-prefix": (settings.n_prefix, 0)}
     least |= {"--prefix": (settings.prefix, 1), "--per-question": (settings.per_question, 1)}
-    least |= {"--repeats": (settings.repeats, 1), "--token-budget": (settings.token_budget, 1)}
+    least |= {"--repeats": (settings.repeats, 1)}
     refuse(
         [f"{name} {value}: at least {low}" for name, (value, low) in least.items() if value < low]
     )
@@ -132,7 +132,7 @@ def plain(lm: LanguageModel, encoded: list[Encoded], size: int) -> tuple[np.ndar
 
 
 def ours(
-    lm: LanguageModel, items: list[Item], form: PromptFormat, token_budget: int
+    lm: LanguageModel, items: list[Item], form: PromptFormat, token_budget: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`extract`, disk included: the same numbers, read back for the items that are compared."""
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +151,8 @@ def child(contestant: str, settings: Extraction, prefix: bool, pipe: Connection)
     lm = bench_models.model(settings.model, texts, threads=settings.threads)
     encoded = encode_items(lm, items, form)
     way = Shared(lm, shared_prefix(encoded))
-    _, batches = plan(way, encoded, shard_size=512, token_budget=settings.token_budget)
+    budget = settings.token_budget or choose_token_budget(lm.device)
+    _, batches = plan(way, encoded, shard_size=512, token_budget=budget)
     size = -(-len(items) // sum(len(shard) for shard in batches))
     run: Callable[[], tuple[np.ndarray, np.ndarray]] = {
         "plain_b1": lambda: plain(lm, encoded, 1),

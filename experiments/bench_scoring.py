@@ -40,7 +40,7 @@ class Scoring:
         shots: Items in a prompt, the judged one included.
         sample: Prompts of random order that are read whole; their time is multiplied up.
         repeats: Times that each way is timed; the least counts.
-        token_budget: Tokens per pass.
+        token_budget: Tokens per pass; default: 2048 on a CPU, else 8192.
         threads: CPU threads; default: chosen by the model's size.
         json: Where to write the numbers.
     """
@@ -51,7 +51,7 @@ class Scoring:
     shots: int = 64
     sample: int = 32
     repeats: int = 2
-    token_budget: int = 8192
+    token_budget: int | None = None
     threads: int | None = None
     json: Path | None = None
 

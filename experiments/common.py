@@ -85,7 +85,7 @@ class ModelSettings:
             bfloat16.
         device: auto = a GPU if there is one; "spread" splits a large model over all GPUs.
         threads: CPU threads of the extraction; None = chosen by the size of the model.
-        token_budget: Tokens per forward pass. Lower it when the device runs out of memory.
+        token_budget: Tokens per forward pass; None = 2048 on a CPU, else 8192.
         stores: Where activations are kept; they are reused between runs.
     """
 
@@ -93,7 +93,7 @@ class ModelSettings:
     dtype: str = "auto"
     device: str = "auto"
     threads: int | None = None
-    token_budget: int = 8192
+    token_budget: int | None = None
     stores: Path = Path("runs/stores")
 
 

@@ -66,8 +66,9 @@ class Run:
     threads: int | None = None
     """CPU threads. Default: 1 for small models, which are slower with more, else one per core
     that this process may use."""
-    token_budget: int = 8192
-    """Most tokens in a batch, padding included. Lower it when memory runs out."""
+    token_budget: int | None = None
+    """Most tokens that a pass computes, padding included; default: 2048 on a CPU, else 8192. Halved
+    when the device runs out of memory."""
     shard_size: int = 512
     """Items per file: what an interrupted run may lose."""
     method: Literal["auto", "shared", "separate"] = "auto"

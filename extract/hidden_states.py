@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from extract.models import LanguageModel, TextModel
+from extract.models import LanguageModel, TextModel, choose_token_budget
 from extract.passes import PairStates, Pass, Separate, Shared, can_share, longest, shared_prefix
 from extract.reader import padded_length
 from extract.verdicts import Encoded, byte_share, encode
@@ -42,7 +42,7 @@ def extract(
     out: str | os.PathLike[str],
     *,
     layers: Literal["all"] | Sequence[int] = "all",
-    token_budget: int = 8192,
+    token_budget: int | None = None,
     shard_size: int = 512,
     method: Method | Pass = "auto",
     worker: tuple[int, int] = (0, 1),
@@ -60,7 +60,8 @@ def extract(
         out: Folder of the store.
         layers: Hidden-state indices: 0 = embeddings, l = output of block l, n_blocks = after the
             final norm; negative ones count from the end. "all" = every one.
-        token_budget: Most tokens, padding included, that a batch computes. It is halved, and the
+        token_budget: Most tokens, padding included, that a batch computes; None =
+            `choose_token_budget`. It is halved, and the
             batches that are left are planned again, when the device runs out of memory (of several
             workers: the run ends with a MemoryError).
         shard_size: Rows per shard; an interrupted run loses at most one shard of each worker.
@@ -83,6 +84,8 @@ def extract(
     if not 0 <= worker[0] < worker[1]:
         raise ValueError(f"worker is {worker}; allowed: (k, n) with 0 <= k < n")
     chosen = resolve_layers(layers, n_blocks=lm.n_blocks)
+    if token_budget is None:
+        token_budget = choose_token_budget(lm.device)
     encoded = encode_items(lm, items, format)
     job = _Job(_pass(lm, method, encoded), lm, items, encoded)
     texts = describe_texts(lm, encoded)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from extract.models import LanguageModel
+from extract.models import LanguageModel, choose_token_budget
 from extract.passes import can_share, forward, log_softmax_at, pad
 from extract.reader import Reader, padded_length, rotation_depends_on_length
 from extract.rows import Tokens, common, group, lay_out, most_in_a_row
@@ -44,7 +44,8 @@ class LocalScorer:
             word (case and surrounding space ignored); its score is log(1e-5 + sum of P), as in
             Canavan et al. 2026, but over the whole vocabulary, where their server showed the 100
             likeliest. "tokens": exactly the verdict's own tokens, log P summed over them.
-        token_budget: Most tokens, padding included, that a pass computes.
+        token_budget: Most tokens, padding included, that a pass computes (by default
+            `choose_token_budget`).
         progress: Show a progress bar.
         tokens_read: Tokens that the model has read so far, padding not counted.
         shares: Whether shared beginnings are read once. Models that cannot (recurrent states,
@@ -56,11 +57,13 @@ class LocalScorer:
         lm: LanguageModel,
         *,
         match: Match = "words",
-        token_budget: int = 8192,
+        token_budget: int | None = None,
         progress: bool = False,
     ) -> None:
         if match not in ("words", "tokens"):
             raise ValueError(f"match is {match!r}; allowed: words, tokens")
+        if token_budget is None:
+            token_budget = choose_token_budget(lm.device)
         if token_budget < 1:
             raise ValueError(f"token_budget is {token_budget}; allowed: 1 or more")
         self.lm, self.match, self.token_budget, self.progress = lm, match, token_budget, progress

@@ -285,6 +285,16 @@ def choose_threads(n_parameters: int) -> int:
     return 1 if n_parameters < ONE_THREAD_BELOW else _cores()
 
 
+def choose_token_budget(device: str) -> int:
+    """Tokens of a pass, where nobody says otherwise: 2,048 on a CPU, 8,192 elsewhere.
+
+    On a CPU the arrays of a larger pass fall out of the caches. Measured on 2 cores with 168 M
+    parameters and prompts of 190 tokens: 4.2 items/s at 512 tokens, 4.8 at 2,048, 2.8 at 8,192. A
+    GPU is busy from some thousand tokens on.
+    """
+    return 2048 if device == "cpu" else 8192
+
+
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))

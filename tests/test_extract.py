@@ -512,7 +512,7 @@ def test_other_settings_are_refused_by_name(tmp_path):
         extract(lm, items, CLAIM, tmp_path, layers=(1, 2))
     with pytest.raises(ValueError, match=r"true_word: stored ' True', asked ' surely so'"):
         extract(lm, items, LONG_WORDS, tmp_path, layers=(1,))
-    with pytest.raises(ValueError, match=r"settings.token_budget: stored 8192, asked 100"):
+    with pytest.raises(ValueError, match=r"settings.token_budget: stored 2048, asked 100"):
         extract(lm, items, CLAIM, tmp_path, layers=(1,), token_budget=100)
     other = wrap(random_weights(CONFIGS["llama"](), seed=1), lm.tokenizer, name=lm.name)
     with pytest.raises(ValueError, match=r"model_digest: stored"):

@@ -118,7 +118,7 @@ def test_random_labels_are_balanced_and_the_third_word_is_shown():
     assert (random_labels(64, seed=1) != random_labels(64, seed=2)).any()
     scorer = Imitator()
     pool = sums(6, per_question=1)
-    few_shot_scores(scorer, pool[:1], pool, np.full(6, np.nan), FORMAT, shots=np.int64(2))
+    few_shot_scores(scorer, pool[:1], pool, np.full(6, np.nan), FORMAT, shots=2)
     assert all(text.endswith(" Unknown" + GAP) for text in scorer.prompts[0][:2])
 
 
