@@ -232,7 +232,7 @@ def shares_figure(rows: Rows, dataset: str, *, orientation: str = "oracle") -> F
             _lines(axes, points.assign(x=places), panel)
             axes.set_xticks(range(len(shares)), [f"{share:g}" for share in shares])
             axes.set(title=group, ylabel="AUROC")
-        grid[-1, 0].set_xlabel("share of true claims among the train rows")
+        grid[-1, 0].set_xlabel("share of the asked-for label among the train rows")
         _finish(figure, chosen, handles=[], title=readable(dataset))
     return figure
 
