@@ -404,7 +404,8 @@ def main(settings: Settings) -> None:
     for dataset, of_set in rows.groupby("dataset", sort=False):
         for layer in of_set["layer"].dropna().unique():
             here = of_set[(of_set["layer"] == layer) | of_set["layer"].isna()]
-            asked = {"truth": "true claims"}.get(here["asked"].iloc[0], here["asked"].iloc[0])
+            (asked,) = set(here["asked"])
+            asked = "true claims" if asked == "truth" else asked
             title = f"AUROC of {dataset}, layer {layer:g}, by share of {asked} in train"
             print_sweep(here, across="class_share", title=title, console=console)
     made = draw(rows, settings.out)
