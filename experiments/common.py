@@ -228,6 +228,43 @@ def easy_set(name: str | None, *, task: str, max_rows: int) -> EasySet | None:
     return EasySet(name=dataset.name, items=items, format=dataset.formats[target])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """The activations behind one measurement; `easy` is None where there is no easy set."""
+
+    train: ActivationStore
+    test: ActivationStore
+    easy: ActivationStore | None
+
+    def identity(self) -> dict[str, Any]:
+        """What made them, for the identity of the rows that come from them."""
+        return {
+            "train": extraction(self.train),
+            "test": extraction(self.test),
+            "easy": None if self.easy is None else extraction(self.easy),
+        }
+
+
+def extract_stores(
+    extractor: Extractor,
+    name: str,
+    train: Sequence[Item],
+    test: Sequence[Item],
+    easy: EasySet | None,
+    *,
+    format: str,
+    layers: Sequence[int],
+) -> Stores:
+    """Activations of train, test and easy rows at some layers."""
+    return Stores(
+        train=extractor.store(f"{name}-train", train, format, layers),
+        test=extractor.store(f"{name}-test", test, format, layers),
+        easy=None
+        if easy is None
+        else extractor.store(f"easy-{easy.name}", easy.items, easy.format, layers),
+    )
+
+
 def choose_layer(
     store: ActivationStore,
     label: np.ndarray,

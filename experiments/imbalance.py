@@ -4,7 +4,7 @@ Every method is fitted at several shares of true claims among the train rows; th
 same. A method that finds the truth by its contrast loses it where there is no contrast.
 
     python experiments/imbalance.py
-    python experiments/imbalance.py --dataset pocket/arithmetic --no-prompting
+    python experiments/imbalance.py --dataset pocket/arithmetic --prompting none
     python experiments/imbalance.py --model meta-llama/Llama-3.1-8B --dataset gsm8k --layers 18
 
 Prints a table, writes result rows (Parquet) and figures (PNG, SVG), and ends with their paths. Runs
@@ -27,10 +27,11 @@ from common import (
     Extractor,
     FitSettings,
     ModelSettings,
+    Stores,
     choose_layer,
     console,
     easy_set,
-    extraction,
+    extract_stores,
     identity,
     layer_problems,
     refuse,
@@ -44,7 +45,6 @@ from common import (
 
 from extract.local_scorer import LocalScorer
 from jelicit import __version__, evaluation, figures
-from jelicit.activations import ActivationStore
 from jelicit.data.datasets import Dataset, load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import Item, digest, labels, with_target
@@ -214,15 +214,6 @@ def plan(name: str, settings: Settings) -> Plan:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stores:
-    """The activations of one set; `easy` is None where there is no easy set."""
-
-    train: ActivationStore
-    test: ActivationStore
-    easy: ActivationStore | None
-
-
 def probe_rows(plan: Plan, stores: Stores, settings: Settings) -> list[dict[str, Any]]:
     """Rows of the probes, at every share, and of zero-shot prompting, which has none."""
     easy = None if plan.easy is None else labels(plan.easy.items)
@@ -314,7 +305,7 @@ def run_set(plan: Plan, settings: Settings, extractor: Extractor, results: Resul
             choose_layer(
                 extractor.store(f"{name}-none-train", plan.train, plan.format, None),
                 label,
-                subsets=balanced_runs(label, None, runs=LAYER_RUNS, size=None),
+                subsets=balanced_runs(label, runs=LAYER_RUNS),
                 seeds=np.arange(LAYER_RUNS),
                 fit=settings.fit,
                 results=Results(settings.out / "layers"),
@@ -323,12 +314,14 @@ def run_set(plan: Plan, settings: Settings, extractor: Extractor, results: Resul
         )
     else:
         layers = tuple(int(layer) for layer in settings.layers)
-    stores = Stores(
-        train=extractor.store(f"{name}-none-train", plan.train, plan.format, layers),
-        test=extractor.store(f"{name}-none-test", plan.test, plan.format, layers),
-        easy=None
-        if plan.easy is None
-        else extractor.store(f"easy-{plan.easy.name}", plan.easy.items, plan.easy.format, layers),
+    stores = extract_stores(
+        extractor,
+        f"{name}-none",
+        plan.train,
+        plan.test,
+        plan.easy,
+        format=plan.format,
+        layers=layers,
     )
     chosen = {
         "experiment": "imbalance",
@@ -339,11 +332,7 @@ def run_set(plan: Plan, settings: Settings, extractor: Extractor, results: Resul
         "layer_choice": "best CCS on balanced train rows (oracle)"
         if settings.layers == ("best",)
         else "given",
-        "extraction": {
-            "train": extraction(stores.train),
-            "test": extraction(stores.test),
-            "easy": None if stores.easy is None else extraction(stores.easy),
-        },
+        "extraction": stores.identity(),
         "seeds": settings.seeds,
         "boot": settings.boot,
         "sweep": identity(settings.fit.config(settings.methods)),

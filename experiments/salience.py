@@ -29,10 +29,11 @@ from common import (
     Extractor,
     FitSettings,
     ModelSettings,
+    Stores,
     choose_layer,
     console,
     easy_set,
-    extraction,
+    extract_stores,
     identity,
     layer_problems,
     refuse,
@@ -45,7 +46,6 @@ from common import (
 )
 
 from jelicit import __version__, evaluation, figures
-from jelicit.activations import ActivationStore
 from jelicit.data.datasets import Dataset, load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.features import FEATURES, add_feature
@@ -277,29 +277,6 @@ def _named(label: str) -> str:
 # --- one condition -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stores:
-    """The activations behind one panel; `easy` is None where there is no easy set."""
-
-    train: ActivationStore
-    test: ActivationStore
-    easy: ActivationStore | None
-
-
-def extract_panel(
-    panel: Condition, easy: EasySet | None, layers: Sequence[int], extractor: Extractor
-) -> Stores:
-    """Activations of train, test and easy rows at some layers."""
-    name = f"{panel.dataset}-{panel.feature}"
-    return Stores(
-        train=extractor.store(f"{name}-train", panel.train, panel.format, layers),
-        test=extractor.store(f"{name}-test", panel.test, panel.format, layers),
-        easy=None
-        if easy is None
-        else extractor.store(f"easy-{easy.name}", easy.items, easy.format, layers),
-    )
-
-
 def runs_of(panel: Condition, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     """The train rows of each run, bool [R, N], balanced over label and feature, and the seeds."""
     label = labels(panel.train, panel.target)
@@ -393,7 +370,15 @@ def run_panel(
     results: Results,
 ) -> str:
     """Extract, fit and measure one panel unless its rows are there; returns its run id."""
-    stores = extract_panel(panel, easy, layers, extractor)
+    stores = extract_stores(
+        extractor,
+        f"{panel.dataset}-{panel.feature}",
+        panel.train,
+        panel.test,
+        easy,
+        format=panel.format,
+        layers=layers,
+    )
     chosen = {
         "experiment": "salience",
         "dataset": panel.dataset,
@@ -402,11 +387,7 @@ def run_panel(
         "asked": _named(panel.target),
         "layers": list(stores.train.spec.layers),
         "layer_choice": "given" if settings.fixed_layers else "best CCS on train rows (oracle)",
-        "extraction": {
-            "train": extraction(stores.train),
-            "test": extraction(stores.test),
-            "easy": None if stores.easy is None else extraction(stores.easy),
-        },
+        "extraction": stores.identity(),
         "seeds": settings.seeds,
         "train_size": settings.train_size,
         "max_rows": settings.max_rows,
