@@ -48,10 +48,13 @@ def fit_ccs(
     dtype = pairs.pos.dtype
     weights = jnp.ones(n, dtype) if weights is None else weights
 
-    def objective(params: Affine):
-        return ccs_loss(*logits(params, normaliser, pairs, descent.precision), weights)
+    def read(params: Affine):
+        return logits(params, normaliser, pairs, descent.precision)
+
+    def judge(found):
+        return ccs_loss(*found, weights)
 
     params, info = best_of(
-        lambda key: train(objective, start(key, d, dtype), descent), key, restarts=restarts
+        lambda key: train(read, judge, start(key, d, dtype), descent), key, restarts=restarts
     )
     return to_probe(params), info

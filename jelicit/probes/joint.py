@@ -59,14 +59,18 @@ def fit_joint(
     weights = jnp.ones(len(hard.pos), dtype) if weights is None else weights
     easy_weights = jnp.ones(len(easy.pos), dtype) if easy_weights is None else easy_weights
 
-    def objective(params: Affine):
-        given = logits(params, easy_normaliser, easy, descent.precision)
+    def read(params: Affine):
+        return (
+            logits(params, easy_normaliser, easy, descent.precision),
+            logits(params, hard_normaliser, hard, descent.precision),
+        )
+
+    def judge(found):
+        given, hidden = found
         labelled = bce_loss(*given, easy_targets, easy_weights)
-        found = logits(params, hard_normaliser, hard, descent.precision)
-        consistent = ccs_loss(*found, weights)
-        return easy_share * labelled + (1 - easy_share) * consistent
+        return easy_share * labelled + (1 - easy_share) * ccs_loss(*hidden, weights)
 
     params, info = best_of(
-        lambda key: train(objective, start(key, d, dtype), descent), key, restarts=restarts
+        lambda key: train(read, judge, start(key, d, dtype), descent), key, restarts=restarts
     )
     return to_probe(params), info

@@ -71,20 +71,22 @@ def fit_supervised(
     weights = jnp.ones(n, dtype) if weights is None else weights
     key_start, key_split = jax.random.split(key)
     begin = start(key_start, d, dtype)
+
+    def read(params: Affine):
+        return logits(params, normaliser, pairs, descent.precision)
+
     if isinstance(descent, QuasiNewton):
-
-        def whole(params: Affine):
-            return bce_loss(*logits(params, normaliser, pairs, descent.precision), targets, weights)
-
-        params, info = minimise(whole, begin, descent)
+        params, info = minimise(
+            read, lambda found: bce_loss(*found, targets, weights), begin, descent
+        )
         return to_probe(params), info
     if held_out is None:
         held_out = validation_rows(key_split, weights, share=validation_share)
     train, validation = weights * ~held_out, weights * held_out
 
     def objective(params: Affine):
-        pos, neg = logits(params, normaliser, pairs, descent.precision)
-        return bce_loss(pos, neg, targets, train), bce_loss(pos, neg, targets, validation)
+        found = read(params)
+        return bce_loss(*found, targets, train), bce_loss(*found, targets, validation)
 
     params, info = descend_with_validation(objective, begin, descent)
     return to_probe(params), info
