@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jelicit import metrics
+from jelicit.data.items import Item, labels
 from jelicit.pairs import Pairs
 from jelicit.probes.normalise import fit_normaliser, normalise
 from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
@@ -87,20 +88,14 @@ def method_rows(
         runs: What every run's rows say of it [R]: its seed, and whatever else was set.
         orientations: Which of them.
     """
-    assert bench.test is not None
     assert bench.boot is not None
-    test = result.score(layer, bench.test)
     rows = []
     for target in bench.targets:
-        found = signs(result, layer, bench, target, subsets=subsets)
-        signed = [
-            (method, orientation, found[method, orientation][:, None] * scores)
-            for method, scores in test.items()
-            for orientation in ("none", *orientations)
-            if (method, orientation) in found
-        ]
+        signed = signed_scores(
+            result, layer, bench, target, subsets=subsets, orientations=orientations
+        )
         # All methods at once: one compilation and one pass over the bootstrap per target.
-        columns = measured(jnp.stack([scores for _, _, scores in signed]), target.test, bench.boot)
+        columns = measured(jnp.stack(list(signed.values())), target.test, bench.boot)
         rows += [
             {
                 "method": method,
@@ -112,10 +107,31 @@ def method_rows(
                 "n_train": int(subsets[number].sum()),
                 **{name: float(values[place, number]) for name, values in columns.items()},
             }
-            for place, (method, orientation, _) in enumerate(signed)
+            for place, (method, orientation) in enumerate(signed)
             for number, run in enumerate(runs)
         ]
     return rows
+
+
+def signed_scores(
+    result: SweepResult,
+    layer: int,
+    bench: Bench,
+    target: Target,
+    *,
+    subsets: np.ndarray,
+    orientations: Sequence[str] = ORIENTATIONS,
+) -> dict[tuple[str, str], jax.Array]:
+    """Method and orientation -> truth scores of the test rows in every run [R, n], sign picked."""
+    assert bench.test is not None
+    test = result.score(layer, bench.test)
+    found = signs(result, layer, bench, target, subsets=subsets)
+    return {
+        (method, orientation): found[method, orientation][:, None] * scores
+        for method, scores in test.items()
+        for orientation in ("none", *orientations)
+        if (method, orientation) in found
+    }
 
 
 def signs(
@@ -143,42 +159,81 @@ def signs(
 
 
 def measured(scores: Any, labels: np.ndarray, boot: jax.Array) -> dict[str, np.ndarray]:
-    """AUROC and accuracy of scores [..., n] with their bootstrap intervals, each [...]."""
-    area, correct = metrics.auroc(scores, labels), metrics.accuracy(scores, labels)
-    area_low, area_high = metrics.auroc_interval(scores, labels, boot)
-    correct_low, correct_high = metrics.accuracy_interval(scores, labels, boot)
+    """AUROC and accuracy of scores [..., n] with their bootstrap intervals, each [...].
+
+    Where some items have no truth value (nan), also the share of the scores' variance that comes
+    from those that have one: `metrics.variance_share`, challenge 3 of paper A.
+    """
     columns = {
-        "auroc": area,
-        "auroc_low": area_low,
-        "auroc_high": area_high,
-        "accuracy": correct,
-        "accuracy_low": correct_low,
-        "accuracy_high": correct_high,
+        "auroc": (metrics.auroc(scores, labels), metrics.auroc_interval(scores, labels, boot)),
+        "accuracy": (
+            metrics.accuracy(scores, labels),
+            metrics.accuracy_interval(scores, labels, boot),
+        ),
     }
-    return {name: np.asarray(values) for name, values in columns.items()}
+    known = ~np.isnan(np.asarray(labels, np.float64))
+    if not known.all():
+        share = metrics.variance_share(scores, known)["True"]
+        columns["variance_share"] = (share, metrics.variance_share_interval(scores, known, boot))
+    found = {}
+    for name, (value, (low, high)) in columns.items():
+        found |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return {name: np.asarray(values) for name, values in found.items()}
 
 
 def zero_shot_rows(
     log_probs: np.ndarray, targets: Sequence[Target], boot: jax.Array
 ) -> list[dict[str, Any]]:
     """One row per target for the model's own answer, log P(true) - log P(false)."""
-    scores = metrics.log_odds(jnp.asarray(log_probs))[None]
+    scores = np.asarray(metrics.log_odds(jnp.asarray(log_probs)))
+    return fixed_rows({"zero_shot": scores}, targets, boot)
+
+
+def fixed_rows(
+    scores: Mapping[str, np.ndarray], targets: Sequence[Target], boot: jax.Array
+) -> list[dict[str, Any]]:
+    """One row per method and target for scores [n] that neither train rows nor a seed decide.
+
+    Args:
+        scores: Method -> its truth scores of the test rows [n], sign as it is.
+        targets: The labels to measure against.
+        boot: Bootstrap weights [B, n].
+    """
+    if not scores:
+        return []
     rows = []
     for target in targets:
-        columns = measured(scores, target.test, boot)
-        rows.append(
+        columns = measured(jnp.stack([jnp.asarray(s) for s in scores.values()]), target.test, boot)
+        rows += [
             {
-                "method": "zero_shot",
+                "method": method,
                 "orientation": "none",
                 "seed": 0,
                 "target": target.name,
                 "role": target.role,
                 "layer": NO_LAYER,
                 "n_train": 0,
-                **{name: float(values[0]) for name, values in columns.items()},
+                **{name: float(values[place]) for name, values in columns.items()},
             }
-        )
+            for place, method in enumerate(scores)
+        ]
     return rows
+
+
+def control_scores(items: Sequence[Item]) -> dict[str, np.ndarray]:
+    """Scores of the test items that look at no model: what a shortcut alone would reach.
+
+    "control_length" is the number of characters of the judged text; "control_<name>" is each other
+    label that all items have (a feature that was added, a speaker's party), 1 or 0.
+
+    Args:
+        items: n test items.
+    """
+    found = {"control_length": np.array([float(len(item.choice)) for item in items])}
+    names = set.intersection(*(set(item.alt_labels) for item in items)) if items else set()
+    for name in sorted(names):
+        found[f"control_{name}"] = labels(items, name).astype(np.float64)
+    return found
 
 
 def salience_of(pairs: Pairs, label: np.ndarray) -> float:

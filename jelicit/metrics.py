@@ -5,6 +5,7 @@ Scores of many runs go in at once: ``scores[..., n]``, one column per item. Labe
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,9 @@ Labels = Shaped[ArrayLike, "_n"]
 Weights = Shaped[ArrayLike, "*_runs _n"]
 BootWeights = Shaped[ArrayLike, "_boot _n"]
 Interval = tuple[Float[Array, "*runs"], Float[Array, "*runs"]]
+
+# JAX's default precision is TF32 or bfloat16 on accelerators.
+matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 RUNS_PER_CHUNK = 256  # accuracy intervals: runs whose bootstrap samples are held at once
 
@@ -211,6 +215,48 @@ def variance_share(
     squares = (scores - scores.mean(-1, keepdims=True)) ** 2
     total = squares.sum(-1)
     return {str(name): squares[..., names == name].sum(-1) / total for name in np.unique(names)}
+
+
+def variance_share_interval(
+    scores: Scores,
+    chosen: Shaped[ArrayLike, "_n"],
+    weights: BootWeights,
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """Bootstrap interval of the share of variance that the chosen items contribute.
+
+    Args:
+        scores: truth scores [..., n].
+        chosen: bool [n], the items of one source of `variance_share`.
+        weights: [B, n] from `group_bootstrap`.
+        level: coverage, between 0 and 1.
+
+    Returns:
+        (low, high), each [...], quantiles as of `auroc_interval`.
+
+    Raises:
+        ValueError: level outside (0, 1), or lengths differ.
+    """
+    scores, chosen = jnp.asarray(scores, float), jnp.asarray(chosen, bool)
+    if chosen.shape != scores.shape[-1:]:
+        raise ValueError(f"chosen has shape {chosen.shape}, scores {scores.shape}")
+    drawn = _boot_weights(weights, chosen).astype(scores.dtype)
+    ours, tails = jnp.where(chosen[None], drawn, 0.0), _tails(level)
+
+    def ends(run: jax.Array) -> jax.Array:
+        # Centred once, or the difference of squares below cancels.
+        centred = run - run.mean()
+        square = jnp.square(centred)
+        mean = matmul(drawn, centred) / drawn.sum(-1)
+        around = jnp.square(mean)
+        whole = matmul(drawn, square) - around * drawn.sum(-1)
+        part = matmul(ours, square) - 2 * mean * matmul(ours, centred) + around * ours.sum(-1)
+        return jnp.nanquantile(part / whole, tails)
+
+    found = jax.lax.map(ends, scores.reshape(-1, scores.shape[-1]))
+    found = found.reshape(*scores.shape[:-1], 2)
+    return found[..., 0], found[..., 1]
 
 
 def salience(diff: Float[ArrayLike, "n D"], feature: Labels) -> Float[Array, ""]:

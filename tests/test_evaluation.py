@@ -15,14 +15,18 @@ from planted import planted
 from sklearn.metrics import roc_auc_score
 
 from jelicit import evaluation
+from jelicit.data.items import Item
 from jelicit.evaluation import (
     UNSIGNED,
     Bench,
     Target,
     ccs_by_layer,
+    control_scores,
+    fixed_rows,
     measured,
     method_rows,
     salience_of,
+    signed_scores,
     zero_shot_rows,
 )
 from jelicit.metrics import group_bootstrap
@@ -127,6 +131,7 @@ METRICS = [
     *("auroc", "auroc_low", "auroc_high"),
     *("accuracy", "accuracy_low", "accuracy_high"),
 ]
+SHARES = ["variance_share", "variance_share_low", "variance_share_high"]
 
 
 # ------------------------------------------------------------- rows
@@ -152,6 +157,24 @@ def test_every_row_is_what_sklearn_says_of_the_oriented_raw_scores(result):
         assert row["n_train"] == SUBSETS[run].sum()
     assert set(rows["layer"]) == {LAYER}
     assert len(rows) == 2 * RUNS * (3 * 2 + 2)
+
+
+def test_signed_scores_are_what_the_rows_measure(result):
+    b = bench()
+    rows = rows_of(result, b)
+    for target in b.targets:
+        found = signed_scores(result, LAYER, b, target, subsets=SUBSETS)
+        unsigned = [(m, o) for m in ("ccs", "pca", "random") for o in ("oracle", "easy")]
+        assert sorted(found) == sorted([*unsigned, ("e2h", "none"), ("supervised", "none")])
+        for (method, orientation), scores in found.items():
+            where = {"method": method, "orientation": orientation, "target": target.name}
+            expected = [roc_auc_score(target.test, run) for run in np.asarray(scores)]
+            np.testing.assert_allclose(areas(rows, **where), expected, atol=1e-6)
+            for run, run_scores in enumerate(np.asarray(scores)):
+                raw = unfolded(result, method, run, TESTED)
+                np.testing.assert_allclose(np.abs(run_scores), np.abs(raw), rtol=1e-3, atol=1e-3)
+    alone = signed_scores(result, LAYER, b, b.targets[0], subsets=SUBSETS, orientations=("oracle",))
+    assert {orientation for _, orientation in alone} == {"none", "oracle"}
 
 
 def test_signed_methods_have_one_row_per_target_and_run_and_are_never_flipped(result):
@@ -293,10 +316,12 @@ def test_measured_is_the_metric_and_the_quantiles_over_weighted_samples():
     scores = rng.normal(size=(8, 3, TEST)) + 0.7 * (2 * TEST_LABEL - 1)
     labels = np.where(np.arange(TEST) < 5, np.nan, TEST_LABEL)
     found = measured(jnp.asarray(scores, jnp.float32), labels, BOOT)
-    assert list(found) == METRICS
+    assert list(found) == [*METRICS, *SHARES]
+    assert list(measured(scores, TEST_LABEL, BOOT)) == METRICS  # no share where all are known
     used, weights = ~np.isnan(labels), np.asarray(BOOT)
     for place in np.ndindex(8, 3):
-        s, y, w = scores[place][used], labels[used], weights[:, used]
+        s_all, w_all = scores[place], weights
+        s, y, w = s_all[used], labels[used], w_all[:, used]
         area = [roc_auc_score(y, s, sample_weight=one) for one in w]
         correct = [np.average((s > 0) == y, weights=one) for one in w]
         expected = [
@@ -304,6 +329,12 @@ def test_measured_is_the_metric_and_the_quantiles_over_weighted_samples():
             *(np.mean((s > 0) == y), *np.quantile(correct, [0.025, 0.975])),
         ]
         np.testing.assert_allclose([found[name][place] for name in METRICS], expected, atol=1e-5)
+        shares = []
+        for one in (np.ones(TEST), *w_all):
+            squares = one * (s_all - np.average(s_all, weights=one)) ** 2
+            shares.append(squares[used].sum() / squares.sum())
+        expected = [shares[0], *np.quantile(shares[1:], [0.025, 0.975])]
+        np.testing.assert_allclose([found[name][place] for name in SHARES], expected, atol=1e-5)
 
 
 def test_zero_shot_is_the_auroc_of_the_log_odds():
@@ -328,6 +359,37 @@ def test_zero_shot_is_the_auroc_of_the_log_odds():
     mirrored = zero_shot_rows(log_probs[:, ::-1], (target(),), BOOT)
     assert mirrored[0]["auroc"] == pytest.approx(1 - rows[0]["auroc"], abs=1e-6)
     assert set(rows[0]) == set(rows_columns())
+
+
+def test_fixed_rows_measure_scores_as_they_are_on_every_target():
+    rng = np.random.default_rng(2)
+    scores = {"one": rng.normal(size=TEST), "two": rng.normal(size=TEST) + TEST_OTHER}
+    rows = fixed_rows(scores, (target(), SPURIOUS), BOOT)
+    expected = {
+        (method, name): (roc_auc_score(labels, found), np.mean((found > 0) == labels))
+        for method, found in scores.items()
+        for name, labels in (("truth", TEST_LABEL), ("other", TEST_OTHER))
+    }
+    assert len(rows) == len(expected)
+    for row in rows:
+        found = (row["auroc"], row["accuracy"])
+        assert found == pytest.approx(expected[row["method"], row["target"]], abs=1e-6)
+        assert (row["orientation"], row["seed"], row["n_train"]) == ("none", 0, 0)
+        assert np.isnan(row["layer"])
+    assert fixed_rows({}, (target(),), BOOT) == []
+
+
+def test_controls_are_length_and_every_label_that_all_items_have():
+    def item(number: int, choice: str, **alt: bool) -> Item:
+        return Item(id=f"i{number}", choice=choice, label=True, alt_labels=alt)
+
+    items = [item(0, "short", elm=True, tense=False), item(1, "much longer", elm=False)]
+    found = control_scores(items)
+    assert {name: scores.tolist() for name, scores in found.items()} == {
+        "control_length": [5.0, 11.0],
+        "control_elm": [1.0, 0.0],
+    }
+    assert list(control_scores(items[:1])) == ["control_length", "control_elm", "control_tense"]
 
 
 def rows_columns() -> list[str]:

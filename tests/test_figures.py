@@ -6,70 +6,34 @@ import sys
 import matplotlib as mpl
 import numpy as np
 import pytest
+from figure_rows import (
+    METHODS,
+    MORE,
+    NAN,
+    NEED_NO_SIGN,
+    NO_LAYER,
+    SALIENCE,
+    drawn,
+    mean_auroc,
+    names_of,
+    rows_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from jelicit.figures import (
-    _spread,
     layers_figure,
     salience_figure,
     salience_scatter,
     save,
     shares_figure,
 )
-from jelicit.method_names import METHODS
-
-NAN = float("nan")
-NEED_NO_SIGN = {"zero_shot", "e2h", "ue_e2h", "supervised"}
-SALIENCE = {"tense": 0.23, "none": NAN, "sycophancy": 0.091, "punctuation": 0.0123}
-MORE = {"sexual_explicit": 0.24, "republican": 0.004}
-
-
-def rows_of(salience, *, seeds=2, layers=(18,), unknown=0, dataset="gsm8k", sign="oracle"):
-    """Rows of every known method (and some unknown ones), AUROCs at random."""
-    rng = np.random.default_rng(0)
-    methods = [m.key for m in METHODS] + [f"unknown_method_{i}" for i in range(unknown)]
-    rows = []
-    for feature, key in itertools.product(salience, methods):
-        for layer, seed in itertools.product(
-            layers if key != "zero_shot" else [None], range(seeds)
-        ):
-            for role in ("truth", "spurious") if feature != "none" else ("truth",):
-                area = rng.uniform(0.1, 0.95)
-                row = {
-                    "dataset": dataset,
-                    "feature": feature,
-                    "role": role,
-                    "method": key,
-                    "orientation": "none" if key in NEED_NO_SIGN else sign,
-                    "layer": layer,
-                    "seed": seed,
-                    "auroc": area,
-                    "auroc_low": area - 0.05,
-                    "auroc_high": area + 0.03,
-                    "salience_feature": salience[feature],
-                    "salience_truth": 0.031,
-                }
-                rows.append(row)
-    return rows
-
-
-def drawn(axes: Axes, gid: str):
-    (line,) = (line for line in axes.get_lines() if line.get_gid() == gid)
-    return np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
-
-
-def mean_auroc(rows, **where):
-    found = [r["auroc"] for r in rows if all(r[name] == value for name, value in where.items())]
-    return np.mean(found)
-
-
-def names_of(axes: Axes):
-    return [label.get_text() for label in axes.get_yticklabels()]
+from jelicit.figures.parts import spread
+from jelicit.method_names import GROUPS, in_reading_order
+from jelicit.method_names import METHODS as KNOWN
 
 
 def test_panels_stand_in_order_of_salience():
@@ -120,16 +84,32 @@ def test_intervals_are_drawn_where_there_are_any():
 
 
 def test_methods_stand_in_their_groups():
-    (axes,) = salience_figure(rows_of({"tense": 0.2}, unknown=1), "gsm8k").axes
+    rows = rows_of({"tense": 0.2}, unknown=1)
+    (axes,) = salience_figure(rows, "gsm8k").axes
     names = [name.removesuffix(" *") for name in names_of(axes)]
     assert names == [
         *("Prompting", "Zero-shot", "Random few-shot"),
         *("Bootstrapped", "Bootstrapped + consistency"),
-        *("Unsupervised", "Random probe", "CCS", "PCA"),
+        *("Unsupervised", "Random probe", "CCS", "CCS, rebalanced", "PCA", "PCA, rebalanced"),
         *("Random ensemble (consensus)", "PCA ensemble (consensus)"),
         *("Easy-to-hard", "E2H", "UE+E2H", "Random ensemble (E2H)", "PCA ensemble (E2H)"),
         *("Ceiling", "Supervised", "Difference of means", "LDA", "Golden few-shot"),
+        *("Control", "Length alone", "Elm alone"),
         *("Other", "unknown method 0"),
+    ]
+
+
+def test_methods_are_read_in_the_order_of_their_groups():
+    keys = [method.key for method in KNOWN]
+    assert len(set(keys)) == len({method.name for method in KNOWN}) == len(KNOWN)
+    shuffled = np.random.default_rng(0).permutation([*keys, "control_elm", "brand_new"]).tolist()
+    ordered = in_reading_order([*shuffled, *shuffled])
+    assert [m.key for m in ordered] == [*keys, "control_elm", "brand_new"]
+    groups = [GROUPS.index(method.group) for method in ordered]
+    assert groups == sorted(groups)
+    assert [(m.name, m.group) for m in ordered[-2:]] == [
+        ("Elm alone", "Control"),
+        ("brand new", "Other"),
     ]
 
 
@@ -177,7 +157,7 @@ def test_the_layers_figure_shows_the_rows():
         for method in METHODS:
             x, y = drawn(axes, method.key)
             where = {"role": role, "method": method.key}
-            if method.key == "zero_shot":
+            if method.key in NO_LAYER:
                 np.testing.assert_allclose(y, [mean_auroc(rows, **where)] * 2)
             else:
                 np.testing.assert_array_equal(x, [2, 10, 30])
@@ -230,16 +210,16 @@ def test_no_text_overlaps_or_leaves_the_page(case, monkeypatch):
 def test_the_shares_figure_shows_the_rows():
     shares = (0.0, 0.01, 0.5, 1.0)
     rows = [
-        {**row, "class_share": NAN if row["method"] == "zero_shot" else share}
+        {**row, "class_share": NAN if row["method"] in NO_LAYER else share}
         for share in shares
         for row in rows_of({"none": NAN})
-        if row["method"] != "zero_shot" or share == 0.0
+        if row["method"] not in NO_LAYER or share == 0.0
     ]
     for place, row in enumerate(rows):
         row["auroc"] = 0.3 + 0.4 * (place % 7) / 7
     figure = shares_figure(rows, "gsm8k")
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["Prompting", "Unsupervised", "Easy-to-hard", "Ceiling"]
+    assert titles == ["Prompting", "Unsupervised", "Easy-to-hard", "Ceiling", "Control"]
     x, y = drawn(figure.axes[1], "ccs")
     # At equal distances: 0.01 is as far from 0 as 1 is from 0.5.
     np.testing.assert_array_equal(x, range(4))
@@ -278,7 +258,7 @@ def test_matplotlibs_global_state_is_left_alone(tmp_path):
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20).map(sorted), st.floats(0.001, 0.3))
 def test_spread_places_keep_their_distance_order_and_range(wanted, gap):
-    places = _spread(wanted, gap=gap)
+    places = spread(wanted, gap=gap)
     fair = min(gap, 1 / max(len(wanted) - 1, 1))
     assert len(places) == len(wanted)
     assert min(np.diff(places), default=math.inf) >= fair - 1e-9
@@ -286,9 +266,9 @@ def test_spread_places_keep_their_distance_order_and_range(wanted, gap):
 
 
 def test_spread_leaves_what_is_apart_and_centres_what_is_close():
-    assert _spread([0.1, 0.5, 0.9], gap=0.1) == pytest.approx([0.1, 0.5, 0.9])
-    assert _spread([0.2, 0.5, 0.5, 0.5], gap=0.1) == pytest.approx([0.2, 0.4, 0.5, 0.6])
-    assert _spread([1.0, 1.0], gap=0.1) == pytest.approx([0.9, 1.0])
+    assert spread([0.1, 0.5, 0.9], gap=0.1) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread([0.2, 0.5, 0.5, 0.5], gap=0.1) == pytest.approx([0.2, 0.4, 0.5, 0.6])
+    assert spread([1.0, 1.0], gap=0.1) == pytest.approx([0.9, 1.0])
 
 
 def test_what_cannot_be_drawn_is_refused():

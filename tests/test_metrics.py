@@ -282,6 +282,41 @@ def test_variance_shares_are_within_plus_between_and_sum_to_one(seed):
     assert float(sum(share.values())) == pytest.approx(1, abs=1e-5)
 
 
+@settings(max_examples=10, deadline=None)
+@given(seeds)
+def test_the_interval_of_a_variance_share_is_that_of_resampled_rows(seed):
+    rng = np.random.default_rng(seed)
+    n, level = 24, 0.8
+    chosen = rng.permutation(n) < 9
+    scores = (rng.normal(size=(2, 2, n)) + 2 * chosen + 50).astype(np.float32)
+    weights = metrics.group_bootstrap(jax.random.key(seed), np.arange(n) // 2, 30)
+    low, high = metrics.variance_share_interval(scores, chosen, weights, level=level)
+    for place in np.ndindex(2, 2):
+        samples = []
+        for counts in np.asarray(weights):
+            rows = np.repeat(np.arange(n), counts.astype(int))
+            squares = (scores[place][rows].astype(float) - scores[place][rows].mean()) ** 2
+            samples.append(squares[chosen[rows]].sum() / squares.sum())
+        ends = np.quantile(samples, [0.1, 0.9])
+        np.testing.assert_allclose([low[place], high[place]], ends, atol=1e-4)
+
+
+def test_scores_that_are_all_alike_have_no_share_of_variance_to_bound():
+    weights = metrics.group_bootstrap(jax.random.key(0), np.arange(6), 5)
+    low, high = metrics.variance_share_interval(np.ones(6), np.arange(6) < 3, weights)
+    assert np.isnan([low, high]).all()
+
+
+def test_variance_share_interval_errors_say_what_is_allowed():
+    scores, weights = np.zeros(4), np.ones((5, 4))
+    with pytest.raises(ValueError, match=r"chosen has shape \(3,\), scores \(4,\)"):
+        metrics.variance_share_interval(scores, np.ones(3, bool), weights)
+    with pytest.raises(ValueError, match=r"level is 1\.0; a coverage lies between 0 and 1"):
+        metrics.variance_share_interval(scores, np.ones(4, bool), weights, level=1.0)
+    with pytest.raises(ValueError, match=r"weights has shape \(5, 4\); need \[samples, 3\]"):
+        metrics.variance_share_interval(scores[1:], np.ones(3, bool), weights)
+
+
 def test_variance_share_refuses_sources_of_another_length():
     with pytest.raises(ValueError, match=r"sources has shape \(2,\), scores \(3,\)"):
         metrics.variance_share(np.zeros(3), ["a", "b"])

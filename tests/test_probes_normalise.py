@@ -8,7 +8,13 @@ from planted import planted
 from sklearn.linear_model import LogisticRegression
 
 from jelicit.pairs import Pairs, check_finite, check_shapes
-from jelicit.probes.normalise import compose, fit_normaliser, identity_normaliser, normalise
+from jelicit.probes.normalise import (
+    compose,
+    denormalise,
+    fit_normaliser,
+    identity_normaliser,
+    normalise,
+)
 
 FACTORS = {"paper": 8.0, "norm": 1.0, "burns": 1 / 8}  # d = 64
 
@@ -107,6 +113,33 @@ def test_compose_is_one_after_the_other():
     # Statistics of the subset do not depend on the coordinates they were found in.
     for found, expected in zip(jax.tree.leaves(both), jax.tree.leaves(direct), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    divisor=st.sampled_from(["paper", "norm", "burns", "std"]),
+    common=st.floats(0, 20),
+)
+def test_denormalise_is_the_inverse_of_normalise(seed, divisor, common):
+    pairs, _, _ = planted(30, 8, seed=seed, common=common)
+    normaliser = fit_normaliser(pairs, fitted_on="all", divisor=divisor)
+    other, _, _ = planted(30, 8, seed=seed + 1, common=3.0)  # not the rows it was fitted on
+    back = denormalise(normaliser, normalise(normaliser, other))
+    forth = normalise(normaliser, denormalise(normaliser, other))
+    # float32 keeps seven digits of the mean, which is up to 60 times the entries.
+    np.testing.assert_allclose(back, other, atol=2e-4)
+    np.testing.assert_allclose(forth, other, rtol=1e-4, atol=2e-3)
+
+
+def test_denormalised_rows_have_the_normalisers_mean_and_scale():
+    pairs, _, _ = planted(40, 8, seed=0)
+    target, _, _ = planted(40, 8, seed=5, common=9.0)
+    own = normalise(fit_normaliser(pairs, fitted_on="own"), pairs)
+    wanted = fit_normaliser(target, fitted_on="target")
+    found = fit_normaliser(denormalise(wanted, own), fitted_on="target")
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_rows_that_are_all_the_same_become_zero():

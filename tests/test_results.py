@@ -368,6 +368,15 @@ def test_truth_and_spurious_stand_side_by_side():
     )
 
 
+def test_a_column_of_nothing_is_left_out():
+    rows = [*both_roles(), row(feature=None), row(feature=None, seed=1, auroc=0.5)]
+    lines = text_of(comparison_table(rows)).splitlines()
+    (ccs,) = (line.split("│")[1:-1] for line in lines if "CCS" in line)
+    cells = sorted(cell.strip() for cell in ccs)
+    # Truth and feature where one was added, truth alone where none was.
+    assert cells == sorted(["CCS *", "0.91", "0.27", "0.62 ±0.18"])
+
+
 def test_a_setting_stands_across_and_what_does_not_depend_on_it_in_every_column():
     rows = [
         {"method": "ccs", "orientation": "oracle", "seed": seed, "share": share, "auroc": area}

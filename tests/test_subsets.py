@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from jelicit.data.subsets import balanced_rows, balanced_runs, class_share_rows
+from jelicit.data.subsets import balanced_rows, balanced_runs, class_share_rows, rebalanced
 
 LABELS = st.lists(st.sampled_from([0.0, 1.0, np.nan]), max_size=60).map(np.array)
 SHARES = [0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1]
@@ -117,3 +117,34 @@ def test_runs_draw_balanced_rows_each_with_its_own_seed():
             np.testing.assert_array_equal(np.flatnonzero(chosen), rows)
     assert balanced_runs(label, other, runs=1, size=8).sum() == 8
     assert balanced_runs([1, 0], runs=2).all()  # never fewer than a row of each cell
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(*[st.booleans()] * 3), min_size=1, max_size=60), st.integers(0, 2**31))
+def test_rebalanced_rows_are_as_often_of_either_verdict(rows, seed):
+    *columns, verdicts = np.array(rows).T
+    subsets = np.stack(columns)
+    found = rebalanced(subsets, verdicts, seed=seed)
+    assert found.shape == subsets.shape
+    assert not (found & ~subsets).any()  # among those that each run had
+    for had, kept in zip(subsets, found, strict=True):
+        counts = [int((had & (verdicts == value)).sum()) for value in (True, False)]
+        left = [int((kept & (verdicts == value)).sum()) for value in (True, False)]
+        assert left == ([min(counts)] * 2 if min(counts) else counts)
+    np.testing.assert_array_equal(found, rebalanced(subsets, verdicts, seed=seed))
+
+
+def test_rebalancing_draws_other_rows_in_every_run_and_under_every_seed():
+    subsets, verdicts = np.ones((20, 12), bool), np.arange(12) < 2
+    found = rebalanced(subsets, verdicts)
+    assert found[:, :2].all()  # the rare verdict is kept whole
+    counts = found[:, 2:].sum(0)
+    assert counts.sum() == 2 * 20
+    assert (counts > 0).all()  # and of the other one no row has a privilege
+    assert len(np.unique(found, axis=0)) > 10
+    assert not np.array_equal(found, rebalanced(subsets, verdicts, seed=1))
+
+
+def test_rebalancing_needs_a_verdict_for_every_row():
+    with pytest.raises(ValueError, match=r"verdicts have shape \(3,\) for 4 rows"):
+        rebalanced(np.ones((2, 4), bool), np.ones(3, bool))

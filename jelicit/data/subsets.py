@@ -131,6 +131,38 @@ def balanced_runs(
     return chosen
 
 
+def rebalanced(subsets: np.ndarray, verdicts: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Train rows with as many of each verdict, where a weak classifier gives the verdicts.
+
+    What Canavan et al. 2026 suggest against imbalanced train sets: no label is needed, since the
+    classifier (the model's own zero-shot answer) says which class is rare. Of the more frequent
+    verdict as many rows are drawn as the other one has; a run whose rows all have one verdict
+    stays as it is.
+
+    Args:
+        subsets: the train rows of each run, bool [R, N].
+        verdicts: bool [N], what the weak classifier says of every row.
+        seed: same arguments, same rows.
+
+    Returns:
+        bool [R, N], each run's rows among those it had.
+
+    Raises:
+        ValueError: If there is not one verdict per row.
+    """
+    verdicts = np.asarray(verdicts, bool)
+    if verdicts.shape != subsets.shape[1:]:
+        raise ValueError(f"verdicts have shape {verdicts.shape} for {subsets.shape[1]} rows")
+    chosen = np.zeros_like(subsets)
+    for run, rows in enumerate(subsets):
+        classes = [np.flatnonzero(rows & (verdicts == value)) for value in (True, False)]
+        rng = np.random.default_rng([seed, run])
+        least = min(map(len, classes)) or max(map(len, classes))
+        for found in classes:
+            chosen[run, rng.permutation(found)[:least]] = True
+    return chosen
+
+
 def _as_labels(labels: Labels, name: str) -> np.ndarray:
     """The labels as float64 [n] of 1, 0 and nan; None becomes nan."""
     values = np.asarray(labels, dtype=np.float64)

@@ -138,6 +138,22 @@ def normalise(normaliser: Normaliser, pairs: Pairs) -> Pairs:
     )
 
 
+def denormalise(normaliser: Normaliser, pairs: Pairs) -> Pairs:
+    """The inverse of `normalise`: phi = phi' * scale + mean for each sign of pairs [n, d].
+
+    Pairs that one set's normaliser has normalised get another set's mean and scale by it, so that
+    probes of the other set, which carry its normaliser, can read them.
+    """
+
+    def one_sign(phi, mean, scale):
+        return phi * jnp.broadcast_to(scale, mean.shape)[None] + mean[None]
+
+    return Pairs(
+        one_sign(pairs.pos, normaliser.mean_pos, normaliser.scale_pos),
+        one_sign(pairs.neg, normaliser.mean_neg, normaliser.scale_neg),
+    )
+
+
 def identity_normaliser(d: int, *, fitted_on: str = "nothing", dtype=jnp.float32) -> Normaliser:
     """The normaliser that changes nothing, for pairs that are normalised already."""
     zero, one = jnp.zeros(d, dtype), jnp.ones((), dtype)

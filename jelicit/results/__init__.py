@@ -1,11 +1,17 @@
 """Tidy result rows: what a run is called, where its rows are kept, what they come to over seeds."""
 
 from jelicit.results.identity import run_id
+from jelicit.results.items import ItemScores, ItemScoreStore
+from jelicit.results.record import Finding, Record
 from jelicit.results.rows import Rows, as_frame, summarise
 from jelicit.results.store import Results
 from jelicit.results.tables import comparison_table, print_sweep, print_table, sweep_table
 
 __all__ = [
+    "Finding",
+    "ItemScoreStore",
+    "ItemScores",
+    "Record",
     "Results",
     "Rows",
     "as_frame",

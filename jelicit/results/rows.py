@@ -11,6 +11,7 @@ Rows = pd.DataFrame | Iterable[Mapping[str, Any]]
 # What was measured; every other column says what was set.
 MEASURED = (
     *("auroc", "auroc_low", "auroc_high", "accuracy", "accuracy_low", "accuracy_high"),
+    *("variance_share", "variance_share_low", "variance_share_high"),
     *("salience_truth", "salience_feature"),
 )
 

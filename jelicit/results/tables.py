@@ -31,7 +31,9 @@ def comparison_table(rows: Rows, *, value: str = "auroc", title: str = "") -> Ta
     key = ["method", "orientation", "dataset", "feature", "role"]
     points = summarise(rows, by=key, value=value)
     cells = {tuple(point[:5]): _cell(point) for point in points.itertuples(index=False)}
-    columns = [(*block, role) for block in _blocks(rows) for role in ("truth", "spurious")]
+    known = set(zip(rows["dataset"], rows["feature"], rows["role"], strict=True))
+    roles = ("truth", "spurious")
+    columns = [(*b, role) for b in _blocks(rows) for role in roles if (*b, role) in known]
     heads = [
         f"{readable(dataset)}\n{readable(feature)}\n{role}" for dataset, feature, role in columns
     ]

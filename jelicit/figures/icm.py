@@ -1,0 +1,95 @@
+"""ICM: accuracy per method, and how searches went."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jelicit.figures.parts import (
+    BLUE,
+    GREEN,
+    GREY,
+    MARKERS,
+    ORANGE,
+    VERMILLION,
+    chosen_rows,
+    finish,
+    forest,
+    label_methods,
+    new_figure,
+    places_of,
+    stack,
+    style,
+)
+from jelicit.method_names import in_reading_order, method_of, readable
+from jelicit.results import Rows
+
+COLUMNS = 4
+
+
+def accuracy_figure(rows: Rows) -> Figure:
+    """Accuracy on test items of every method, a panel per set; small marks are single seeds.
+
+    Args:
+        rows: tidy rows with dataset, method, role, orientation, seed, accuracy and its interval.
+
+    Raises:
+        ValueError: no rows, a missing column, or rows that differ in more than the seed.
+    """
+    rows = chosen_rows(rows, "oracle", ["dataset", "method", "role", "seed", "accuracy"])
+    sets = list(dict.fromkeys(rows["dataset"]))
+    places = places_of(in_reading_order(rows["method"]))
+    columns = min(COLUMNS, len(sets))
+    lines = -(-len(sets) // columns)
+    with style():
+        figure = new_figure(height=0.5 + lines * (0.5 + 0.165 * len(places)))
+        grid = stack(figure, lines, columns)
+        for place, axes in enumerate(grid.ravel()):
+            if place >= len(sets):
+                axes.remove()
+                continue
+            forest(axes, rows.loc[rows["dataset"] == sets[place]], places, value="accuracy")
+            axes.set_title(readable(sets[place]), fontsize=7)
+            axes.set_xlabel("accuracy")
+        for axes in grid[:, 0]:
+            label_methods(axes, places, rows)
+        finish(figure, rows, handles=[])
+    return figure
+
+
+def search_figure(steps: pd.DataFrame, dataset: str) -> Figure:
+    """U, and the share of right labels, over the steps of every search; a panel per start.
+
+    U of different searches, and of steps of one search that were judged in different orders, is
+    not to be compared to the digit: the order of examples moves it.
+
+    Args:
+        steps: one row per step with method, seed, step, utility, accuracy.
+        dataset: for the title.
+
+    Raises:
+        ValueError: there are no steps.
+    """
+    if steps.empty:
+        raise ValueError("there are no steps to draw.")
+    methods = in_reading_order(steps["method"])
+    colors = (BLUE, VERMILLION, GREEN, ORANGE)
+    with style():
+        figure = new_figure(height=3.6)
+        grid = np.asarray(
+            figure.subplots(2, len(methods), squeeze=False, sharex="col", sharey="row")
+        )
+        for column, method in enumerate(methods):
+            mine = steps.loc[steps["method"] == method.key]
+            for place, (seed, of) in enumerate(mine.groupby("seed")):
+                look = {"color": colors[place % len(colors)], "lw": 0.9, "label": f"seed {seed}"}
+                look |= {"marker": MARKERS[place], "markevery": 0.2, "ms": 3}
+                grid[0, column].plot(of["step"], of["utility"], **look)
+                grid[1, column].plot(of["step"], of["accuracy"], **look)
+            grid[0, column].set_title(method_of(method.key).name)
+            grid[1, column].axhline(0.5, color=GREY, lw=0.8, ls=":")
+            grid[1, column].set(xlabel="step", ylim=(-0.03, 1.03))
+        grid[0, 0].set_ylabel("U")
+        grid[1, 0].set_ylabel("right labels")
+        grid[0, -1].legend(loc="lower right")
+        figure.suptitle(f"Searches: {readable(dataset)}", fontsize=9, fontweight="bold")
+    return figure

@@ -1,0 +1,107 @@
+"""How a training went, and what a fit costs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jelicit.figures.parts import GREY, LINES, MARKERS, new_figure, style
+
+
+def training_figure(progress: Mapping[str, Any]) -> Figure:
+    """How pretraining of the pocket model went: loss, and every measured accuracy, over tokens.
+
+    Thin vertical lines mark where a phase of the curriculum ended.
+
+    Args:
+        progress: `jelicit.pocket.curriculum.Progress` as a mapping: `losses` [[tokens, loss], ...]
+            and `measures`, one mapping per measurement with `phase`, `tokens` and accuracies named
+            "<group>/<what>".
+
+    Raises:
+        ValueError: nothing was measured yet.
+    """
+    measures = pd.DataFrame(progress["measures"])
+    if measures.empty:
+        raise ValueError("progress holds no measures: nothing to draw yet.")
+    groups: dict[str, list[str]] = {}
+    for name in measures.columns:
+        if "/" in name:
+            groups.setdefault(name.split("/")[0], []).append(name)
+    ends = {entry["phase"]: entry["tokens"] for entry in progress["measures"]}
+    with style():
+        figure = new_figure(height=1.0 + 1.5 * (1 + len(groups)))
+        panels = np.asarray(figure.subplots(1 + len(groups), 1, sharex=True, squeeze=False))[:, 0]
+        tokens, losses = np.asarray(progress["losses"], float).T
+        panels[0].plot(tokens / 1e6, losses, color="black", lw=0.8)
+        panels[0].set(ylabel="loss (nats)", ylim=(0, float(np.quantile(losses, 0.99))))
+        for axes, (group, names) in zip(panels[1:], groups.items(), strict=True):
+            for number, name in enumerate(names):
+                axes.plot(
+                    measures["tokens"] / 1e6,
+                    measures[name],
+                    marker=MARKERS[number],
+                    ms=3,
+                    lw=0.9,
+                    color=LINES[number % len(LINES)],
+                    label=name.split("/")[1].replace("_", " "),
+                )
+            axes.set(ylabel=f"{group.replace('_', '-')} accuracy", ylim=(0, 1.03))
+            axes.axhline(0.5, color=GREY, lw=0.6, ls=":")
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        for axes in panels:
+            for end in list(ends.values())[:-1]:
+                axes.axvline(end / 1e6, color=GREY, lw=0.5)
+            axes.set_xlim(0, tokens.max() / 1e6)
+        for phase, end in ends.items():
+            panels[0].annotate(
+                f"{phase} ",
+                (end / 1e6, 1.0),
+                xycoords=("data", "axes fraction"),
+                ha="right",
+                va="bottom",
+                fontsize=6.5,
+                color=GREY,
+            )
+        panels[-1].set_xlabel("million tokens")
+    return figure
+
+
+def cost_figure(costs: Mapping[str, Mapping[int, float]], *, baseline_ms: float) -> Figure:
+    """Time of one step of one probe, over how many runs share it and how large the data are.
+
+    Args:
+        costs: What grows ("runs", "items", "width") -> {its size: milliseconds per probe-step}.
+        baseline_ms: The same of the loop that fits one run at a time, at the sizes of the first
+            panel.
+
+    Raises:
+        ValueError: There is nothing to draw.
+    """
+    if not costs:
+        raise ValueError("no costs were measured: nothing to draw.")
+    with style():
+        figure = new_figure(height=2.6)
+        panels = np.asarray(figure.subplots(1, len(costs), sharey=True, squeeze=False))[0]
+        for number, (axes, (what, points)) in enumerate(zip(panels, costs.items(), strict=True)):
+            sizes, values = zip(*sorted(points.items()), strict=True)
+            axes.plot(sizes, values, marker="o", ms=3, lw=0.9, color="black")
+            axes.set(xlabel=what, xscale="log", yscale="log")
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45)
+            axes.minorticks_off()
+            if number == 0:
+                axes.axhline(baseline_ms, color=GREY, lw=0.8, ls="--")
+                axes.annotate(
+                    "torch loop, one run",
+                    (1, baseline_ms),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(-2, -3),
+                    textcoords="offset points",
+                    ha="right",
+                    va="top",
+                    fontsize="small",
+                )
+        panels[0].set_ylabel("ms per probe-step")
+    return figure

@@ -1,0 +1,283 @@
+"""Which findings of Canavan et al. 2026 do these rows show? Claims, checked by plain rules.
+
+Every rule states its threshold: a method finds a label at AUROC 0.9 or more, loses it below 0.8,
+and numbers within 0.05 are alike. AUROCs are means over seeds and layers, under the oracle sign
+where a method has none of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+
+import numpy as np
+import pandas as pd
+
+from jelicit.method_names import method_of, readable
+from jelicit.results import Finding, summarise
+
+FINDS, LOSES, ALIKE, NEAR = 0.9, 0.8, 0.05, 0.03
+UNSUPERVISED = ("ccs", "pca")
+PROMPTED = ("bootstrapped", "bootstrapped_consistent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One method in one situation; what was not measured is nan."""
+
+    dataset: str
+    feature: str
+    method: str
+    class_share: float
+    truth: float
+    spurious: float
+    variance_share: float
+    salience_truth: float
+    salience_feature: float
+
+    @property
+    def named_by_prompt(self) -> bool:
+        """Whether the set has two labels of its own, of which the prompt names one."""
+        return "asked for" in self.feature
+
+
+def salience_findings(rows: pd.DataFrame) -> list[Finding]:
+    """Challenge 1, from the rows of `experiments/salience.py`."""
+    cases = cases_of(rows)
+    plain = [case for case in cases if case.feature == "none"]
+    added = [case for case in cases if case.feature != "none" and not case.named_by_prompt]
+    asked = [case for case in cases if case.named_by_prompt]
+    return [
+        _finding(
+            "Without an added feature, CCS and PCA find the truth",
+            _of(plain, UNSUPERVISED),
+            lambda case: case.truth >= FINDS,
+        ),
+        _finding(
+            "With a salient feature added, CCS and PCA follow the feature and lose the truth",
+            _of(added, UNSUPERVISED),
+            lambda case: case.spurious >= FINDS and case.truth < LOSES,
+        ),
+        _finding(
+            "The supervised probe keeps the truth beside an added feature",
+            _of(added, ("supervised",)),
+            lambda case: case.truth >= FINDS,
+        ),
+        _falls_with_salience(_of(added, ("ccs",))),
+        _finding(
+            "Where the label that is not asked for is the more salient one, CCS and PCA follow it "
+            "rather than the prompt",
+            [c for c in _of(asked, UNSUPERVISED) if c.salience_feature > c.salience_truth],
+            lambda case: case.spurious > case.truth,
+        ),
+    ]
+
+
+def imbalance_findings(rows: pd.DataFrame) -> list[Finding]:
+    """Challenge 2, from the rows of `experiments/imbalance.py`."""
+    cases = cases_of(rows)
+    ends = [case for case in cases if case.class_share in (0.0, 1.0)]
+    near = [c for c in cases if 0 < min(c.class_share, 1 - c.class_share) <= 0.1]
+    middle = [case for case in cases if 0.4 <= case.class_share <= 0.6]
+    return [
+        _finding(
+            "On balanced train rows CCS and PCA find the truth",
+            _of(middle, UNSUPERVISED),
+            lambda case: case.truth >= FINDS,
+        ),
+        _finding(
+            "CCS and PCA lose the truth where all train rows are of one class",
+            _of(ends, UNSUPERVISED),
+            lambda case: case.truth < LOSES,
+        ),
+        _finding(
+            "They suffer already where 1 to 10 % of the rows are of the rarer class",
+            _of(near, UNSUPERVISED),
+            lambda case: case.truth < FINDS,
+        ),
+        _finding(
+            "Bootstrapped prompts suffer where the pool has one class",
+            _of(ends, PROMPTED),
+            lambda case: case.truth < FINDS,
+        ),
+    ]
+
+
+def impossible_findings(rows: pd.DataFrame) -> list[Finding]:
+    """Challenge 3, from the rows of `experiments/impossible.py`."""
+    cases = cases_of(rows)
+    ceiling = {case.dataset: case.variance_share for case in _of(cases, ("supervised",))}
+    return [
+        _finding(
+            "CCS and PCA find the truth of the questions that have an answer",
+            _of(cases, UNSUPERVISED),
+            lambda case: case.truth >= FINDS,
+        ),
+        _finding(
+            "CCS and PCA are about as sure of claims without a truth value: less of their scores' "
+            "variance comes from the questions with an answer than of the supervised probe's",
+            _of(cases, (*UNSUPERVISED, "supervised")),
+            lambda case: case.variance_share < ceiling.get(case.dataset, nan) - ALIKE,
+            judged=lambda case: case.method != "supervised",
+        ),
+    ]
+
+
+def icm_findings(rows: pd.DataFrame) -> list[Finding]:
+    """Wen et al. 2025, from the rows of `experiments/icm.py`: accuracies, means over seeds."""
+    mean: dict[tuple[str, str], float] = {
+        (str(point["dataset"]), str(point["method"])): float(point["mean"])
+        for point in summarise(rows, by=["dataset", "method"], value="accuracy").to_dict("records")
+    }
+    return [
+        _compared(
+            "ICM's labels are worth about as much as golden ones (within 3 points)",
+            mean,
+            ("icm", "golden_many_shot"),
+            lambda ours, other: ours >= other - NEAR,
+        ),
+        _compared(
+            "ICM is better than zero-shot prompting",
+            mean,
+            ("icm", "zero_shot"),
+            lambda ours, other: ours > other,
+        ),
+        _compared(
+            "ICM's labels are worth more than true labels with as many random errors",
+            mean,
+            ("icm", "icm_perturbed"),
+            lambda ours, other: ours > other,
+        ),
+        _compared(
+            "Wrong first labels do not mislead the search (within 5 points of random ones)",
+            mean,
+            ("icm_wrong_start", "icm"),
+            lambda ours, other: ours >= other - ALIKE,
+        ),
+        _compared(
+            "Without consistency the search finds worse labels (by more than 3 points)",
+            mean,
+            ("icm_no_consistency", "icm"),
+            lambda ours, other: ours < other - NEAR,
+        ),
+    ]
+
+
+def _compared(
+    claim: str,
+    mean: Mapping[tuple[str, str], float],
+    methods: tuple[str, str],
+    holds: Callable[[float, float], bool],
+) -> Finding:
+    """It appears if it holds for two methods on more than half of the sets that have both."""
+    sets = dict.fromkeys(name for name, _ in mean)
+    pairs = {
+        name: (mean[name, methods[0]], mean[name, methods[1]])
+        for name in sets
+        if (name, methods[0]) in mean and (name, methods[1]) in mean
+    }
+    if not pairs:
+        return Finding(claim=claim, measured="no such case was measured", appears=None)
+    first, second = (method_of(method).name for method in methods)
+    shown = "; ".join(
+        f"{readable(name)}: {first} {ours:.2f}, {second} {other:.2f}"
+        for name, (ours, other) in pairs.items()
+    )
+    count = sum(holds(*numbers) for numbers in pairs.values())
+    measured = f"accuracy: {shown} (holds in {count} of {len(pairs)} sets)"
+    return Finding(claim=claim, measured=measured, appears=count > len(pairs) / 2)
+
+
+def cases_of(rows: pd.DataFrame) -> list[Case]:
+    """Rows as cases: means over seeds and layers, both roles side by side."""
+    kept = rows.loc[rows["orientation"].isin(["none", "oracle"])]
+    for column in ("class_share", "variance_share", "salience_truth", "salience_feature"):
+        if column not in kept:
+            kept = kept.assign(**{column: nan})
+    key = ["dataset", "feature", "method", "class_share"]
+    found = []
+    for values, of in kept.groupby(key, dropna=False, sort=False):
+        truth, spurious = (of.loc[of["role"] == role] for role in ("truth", "spurious"))
+        found.append(
+            Case(
+                **dict(zip(key, values, strict=True)),  # type: ignore[arg-type]
+                truth=float(truth["auroc"].mean()),
+                spurious=float(spurious["auroc"].mean()),
+                variance_share=float(truth["variance_share"].mean()),
+                salience_truth=float(of["salience_truth"].mean()),
+                salience_feature=float(of["salience_feature"].mean()),
+            )
+        )
+    return found
+
+
+# --- rules ---------------------------------------------------------------------------------------
+
+
+def _of(cases: Iterable[Case], methods: Sequence[str]) -> list[Case]:
+    return [case for case in cases if case.method in methods]
+
+
+def _finding(
+    claim: str,
+    cases: Sequence[Case],
+    holds: Callable[[Case], bool],
+    *,
+    judged: Callable[[Case], bool] = lambda case: True,
+) -> Finding:
+    """It appears if it holds in more than half of the cases; where it does not is said."""
+    asked = [case for case in cases if judged(case)]
+    if not asked:
+        return Finding(claim=claim, measured="no such case was measured", appears=None)
+    holding = [case for case in asked if holds(case)]
+    parts = [
+        f"{method_of(method).name} {_numbers([case for case in cases if case.method == method])}"
+        for method in dict.fromkeys(case.method for case in cases)
+    ]
+    against = [_named(case) for case in asked if not holds(case)]
+    count = f"holds in {len(holding)} of {len(asked)} cases"
+    if holding and 0 < len(against) <= 4:
+        count += f", not for {', '.join(against)}"
+    measured = f"{'; '.join(parts)} ({count})"
+    return Finding(claim=claim, measured=measured, appears=len(holding) > len(asked) / 2)
+
+
+def _numbers(cases: Sequence[Case]) -> str:
+    shown = (
+        ("truth", [case.truth for case in cases]),
+        ("feature", [case.spurious for case in cases]),
+        ("share of variance", [case.variance_share for case in cases]),
+    )
+    measured = ((name, [v for v in values if not isnan(v)]) for name, values in shown)
+    return ", ".join(f"{_range(values)} ({name})" for name, values in measured if values)
+
+
+def _named(case: Case) -> str:
+    words = [method_of(case.method).name, "on", readable(case.dataset)]
+    if case.feature != "none":
+        words.append(f"({case.feature})")
+    if not isnan(case.class_share):
+        words.append(f"at {case.class_share:g}")
+    return " ".join(words)
+
+
+def _falls_with_salience(cases: Sequence[Case]) -> Finding:
+    claim = "The more salient a feature, the less of the truth CCS keeps"
+    known = [case for case in cases if not isnan(case.salience_feature)]
+    if len(known) < 3:
+        measured = "fewer than three features with a measured salience"
+        return Finding(claim=claim, measured=measured, appears=None)
+    saliences, truths = [c.salience_feature for c in known], [c.truth for c in known]
+    low, high = min(saliences), max(saliences)
+    if high - low < ALIKE or len(set(truths)) == 1:
+        measured = f"saliences lie within {low:.2f} to {high:.2f}: too near to order features"
+        return Finding(claim=claim, measured=measured, appears=None)
+    rank = float(np.corrcoef(pd.Series(saliences).rank(), pd.Series(truths).rank())[0, 1])
+    measured = f"rank correlation {rank:.2f} over {len(known)} cases"
+    return Finding(claim=claim, measured=measured, appears=rank < -0.5)
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"

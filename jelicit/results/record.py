@@ -1,0 +1,90 @@
+"""The record of a command: what it ran and found, for its report. One `report.json` per folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jelicit.results.identity import plain
+
+FILE = "report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A finding of the paper, and whether it appears here.
+
+    Attributes:
+        claim: What the paper reports, in one sentence.
+        measured: What the rows of this command say, with numbers.
+        appears: Whether the two agree; None where these rows cannot tell.
+    """
+
+    claim: str
+    measured: str
+    appears: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a command ran and found.
+
+    Attributes:
+        experiment: Its name: "salience", "imbalance", ...
+        title: Head of the report.
+        lead: What was asked and how to read the answer, in a few plain sentences.
+        command: The command line that made it.
+        seconds: How long it took.
+        machine: What it ran on, in words.
+        versions: Name of a package -> its version.
+        settings: Every option of the command.
+        runs: Ids of the runs whose rows (folder `rows`) and item scores (folder `items`, for some
+            of them) this command asked for.
+        figures: File names, in the folder, of the figures (SVG), in reading order.
+        findings: The paper's findings, checked.
+    """
+
+    experiment: str
+    title: str
+    lead: str
+    command: str
+    seconds: float
+    machine: str
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    runs: tuple[str, ...]
+    figures: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = field(default=())
+
+    def write(self, folder: str | Path) -> None:
+        """Writes it as `report.json`, whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / (FILE + ".partial")
+        record = {**asdict(self), "settings": plain(self.settings)}
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        partial.replace(folder / FILE)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Record:
+        """The record of a folder.
+
+        Raises:
+            FileNotFoundError: No command has finished in this folder.
+            ValueError: The file is no record.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {FILE}; name the folder of an experiment that has finished, such "
+                "as runs/salience"
+            )
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            found["findings"] = tuple(Finding(**each) for each in found["findings"])
+            found["runs"], found["figures"] = tuple(found["runs"]), tuple(found["figures"])
+            return cls(**found)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no record of a command ({error}); delete it") from error

@@ -1,0 +1,204 @@
+"""Which findings rows show: planted AUROCs, whose findings are known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jelicit.findings import (
+    cases_of,
+    imbalance_findings,
+    impossible_findings,
+    salience_findings,
+)
+
+NAN = float("nan")
+
+
+def row(method, auroc, *, role="truth", **about):
+    signed = method in ("supervised", "bootstrapped")
+    return {
+        "dataset": "pocket/arithmetic",
+        "feature": "none",
+        "method": method,
+        "orientation": "none" if signed else "oracle",
+        "seed": 0,
+        "role": role,
+        "auroc": auroc,
+        **about,
+    }
+
+
+def both(method, truth, spurious, **about):
+    return [row(method, truth, **about), row(method, spurious, role="spurious", **about)]
+
+
+def verdicts(findings):
+    return [finding.appears for finding in findings]
+
+
+# ------------------------------------------------------------- challenge 1
+
+
+def salience_rows(*, truth=0.6, spurious=0.97, supervised=0.95, asked=(0.4, 0.8)):
+    """Every method on plain claims, beside three added features, and on a set with two labels."""
+    rows = [row("ccs", 0.95), row("pca", 0.93), row("supervised", 0.99)]
+    for feature, salience in (("sycophancy", 0.3), ("tense", 0.2), ("punctuation", 0.1)):
+        about = {"feature": feature, "salience_feature": salience, "salience_truth": 0.05}
+        rows += both("ccs", truth - salience, spurious, **about)
+        rows += both("pca", truth, spurious, **about)
+        rows += both("supervised", supervised, 0.5, **about)
+    about = {"feature": "elm, asked for truth", "salience_feature": 0.3, "salience_truth": 0.1}
+    rows += [r for method in ("ccs", "pca") for r in both(method, *asked, **about)]
+    return pd.DataFrame(rows)
+
+
+def test_all_findings_of_salience_appear_in_rows_that_show_them():
+    assert verdicts(salience_findings(salience_rows())) == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("changed", "place"),
+    [
+        ({"truth": 1.0}, 1),  # the truth is not lost, at least by PCA
+        ({"spurious": 0.85}, 1),  # the feature is not found
+        ({"supervised": 0.85}, 2),
+        ({"asked": (0.8, 0.4)}, 4),
+    ],
+)
+def test_a_finding_of_salience_does_not_appear_where_the_rows_say_otherwise(changed, place):
+    found = verdicts(salience_findings(salience_rows(**changed)))
+    assert found[place] is False
+    assert found[:place] == [True] * place
+
+
+def test_methods_that_lose_the_truth_of_plain_claims_are_said_to():
+    rows = salience_rows()
+    rows.loc[rows["feature"] == "none", "auroc"] = 0.7
+    finding = salience_findings(rows)[0]
+    assert finding.appears is False
+    assert "CCS 0.70 (truth); PCA 0.70 (truth) (holds in 0 of 2 cases)" in finding.measured
+
+
+def test_the_order_of_features_by_salience_is_a_rank_correlation():
+    rows = salience_rows()
+    assert "rank correlation -1.00 over 3 cases" in salience_findings(rows)[3].measured
+    ccs = (rows["method"] == "ccs") & (rows["role"] == "truth") & rows["feature"].ne("none")
+    for areas, appears in (((0.2, 0.5, 0.6), True), ((0.6, 0.5, 0.2), False)):
+        changed = rows.copy()
+        changed.loc[ccs & ~rows["feature"].str.contains("asked"), "auroc"] = areas
+        assert salience_findings(changed)[3].appears is appears
+
+
+def test_saliences_that_lie_together_order_nothing():
+    rows = salience_rows()
+    rows["salience_feature"] = 0.2 + 0.1 * rows["salience_feature"]
+    finding = salience_findings(rows)[3]
+    assert finding.appears is None
+    assert "too near to order features" in finding.measured
+    few = rows.loc[rows["feature"] != "tense"]
+    assert "fewer than three" in salience_findings(few)[3].measured
+
+
+def test_where_the_asked_for_label_is_the_more_salient_one_nothing_can_be_told():
+    rows = salience_rows()
+    asked = rows["feature"].str.contains("asked for")
+    rows.loc[asked, "salience_truth"] = 0.9
+    assert salience_findings(rows)[4].appears is None
+
+
+def test_what_was_not_measured_cannot_be_told():
+    rows = pd.DataFrame([row("random", 0.9), row("zero_shot", 0.9)])
+    for findings in (salience_findings, imbalance_findings, impossible_findings):
+        for finding in findings(rows):
+            assert finding.appears is None
+    assert salience_findings(rows)[0].measured == "no such case was measured"
+
+
+def test_a_finding_appears_in_more_than_half_of_its_cases_and_names_the_others():
+    rows = pd.DataFrame(
+        [row("ccs", 0.95, dataset=name) for name in ("gsm8k", "liar", "pocket/facts")]
+    )
+    rows.loc[2, "auroc"] = 0.7
+    finding = salience_findings(rows)[0]
+    assert finding.appears is True
+    assert "holds in 2 of 3 cases, not for CCS on Facts (pocket)" in finding.measured
+    half = salience_findings(rows.iloc[1:])[0]
+    assert half.appears is False
+
+
+# ------------------------------------------------------------- challenge 2
+
+
+def imbalance_rows(areas, methods=("ccs", "pca", "bootstrapped")):
+    return pd.DataFrame(
+        [
+            row(method, area, class_share=share)
+            for share, area in areas.items()
+            for method in methods
+        ]
+    )
+
+
+def test_findings_of_imbalance_read_their_own_shares():
+    shown = {0.0: 0.55, 0.01: 0.8, 0.1: 0.85, 0.2: 0.5, 0.5: 0.97, 0.99: 0.7, 1.0: 0.6}
+    assert verdicts(imbalance_findings(imbalance_rows(shown))) == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("areas", "expected"),
+    [
+        ({0.5: 0.6}, [False, None, None, None]),
+        ({0.0: 0.98, 1.0: 0.98}, [None, False, None, False]),
+        ({0.01: 0.98, 0.9: 0.98}, [None, None, False, None]),
+        ({0.2: 0.5, 0.7: 0.5}, [None] * 4),
+    ],
+)
+def test_a_finding_of_imbalance_does_not_appear_or_cannot_be_told(areas, expected):
+    assert verdicts(imbalance_findings(imbalance_rows(areas))) == expected
+
+
+def test_prompts_are_judged_at_the_ends_alone():
+    rows = imbalance_rows({0.5: 0.5, 0.1: 0.5}, methods=("bootstrapped",))
+    assert imbalance_findings(rows)[3].appears is None
+    rows = imbalance_rows({0.0: 0.95, 1.0: 0.95}, methods=("bootstrapped",))
+    assert imbalance_findings(rows)[3].appears is False
+
+
+# ------------------------------------------------------------- challenge 3
+
+
+def impossible_rows(share, *, ceiling=0.9, truth=0.95):
+    rows = [row(method, truth, variance_share=share) for method in ("ccs", "pca")]
+    return pd.DataFrame([*rows, row("supervised", 0.99, variance_share=ceiling)])
+
+
+@pytest.mark.parametrize(
+    ("share", "appears"), [(0.5, True), (0.84, True), (0.86, False), (0.95, False)]
+)
+def test_as_sure_of_opinions_is_a_smaller_share_of_variance_than_the_supervised_probes(
+    share, appears
+):
+    found = impossible_findings(impossible_rows(share))
+    assert verdicts(found) == [True, appears]
+    assert f"CCS 0.95 (truth), {share:.2f} (share of variance)" in found[1].measured
+    assert "of 2 cases" in found[1].measured  # the supervised probe is no case of its own
+
+
+def test_the_ceiling_is_that_of_the_same_set():
+    rows = impossible_rows(0.6)
+    other = impossible_rows(0.6, ceiling=0.62).assign(dataset="pocket/facts")
+    found = impossible_findings(pd.concat([rows, other], ignore_index=True))
+    assert "holds in 2 of 4 cases" in found[1].measured
+
+
+# ------------------------------------------------------------- cases
+
+
+def test_cases_are_means_over_seeds_under_the_oracle_sign():
+    rows = [row("ccs", area, seed=seed) for seed, area in enumerate((0.8, 1.0))]
+    rows += [{**r, "orientation": "easy", "auroc": 0.0} for r in rows]
+    rows += [{**rows[0], "role": "spurious", "auroc": 0.3}]
+    [case] = cases_of(pd.DataFrame(rows))
+    assert (case.truth, case.spurious) == pytest.approx((0.9, 0.3))
+    assert np.isnan(case.class_share)
+    assert np.isnan(case.variance_share)
