@@ -1,0 +1,343 @@
+"""Command line: `jelicit datasets|sweep|report|probe`. No command here needs a language model."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from jelicit.probes.methods import ALL_METHODS, METHODS, NEEDS_EASY
+
+if TYPE_CHECKING:
+    from jelicit.activations import ActivationStore
+    from jelicit.grid import Grid, GridResult
+
+console = Console()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Datasets:
+    """Say which data sets there are, or describe some of them.
+
+    Without names: all named sets. With names (or folders of train.jsonl and test.jsonl): rows,
+    groups, share of true labels, how much every other label says of the label, and the AUROC of
+    bare length, split by split. What length alone can tell, no method deserves credit for.
+
+    For example: `jelicit datasets pocket/facts pocket/comments`.
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Which sets: pocket/..., a set of the hub, or a folder."""
+    show: int = 0
+    """Test items to print of each."""
+
+    def main(self) -> None:
+        """Prints the sets."""
+        from jelicit.data.datasets import known_names, load_dataset
+        from jelicit.data.describe import describe, table
+        from jelicit.data.prompts import zero_shot
+
+        if not self.names:
+            for name in known_names():
+                print(name)
+            print("or a folder with train.jsonl and test.jsonl; describe: jelicit datasets NAME...")
+            return
+        sets = [load_dataset(name) for name in self.names]
+        console.print(table([row for dataset in sets for row in describe(dataset)]))
+        for dataset in sets:
+            format = next(iter(dataset.formats.values()))
+            for item in dataset.test[: self.show]:
+                print(f"--- {item.id}, label {item.label}\n{zero_shot(item, format)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Fit and measure probes on activation stores that `python -m extract run` wrote.
+
+    The product of methods, seeds, class shares and layers, fitted together; what was finished is
+    kept, so that a sweep that was killed goes on. Writes result rows (Parquet), item scores and
+    report.html to the output folder.
+
+    For example: `jelicit sweep activations/train --test activations/test --seeds 8`.
+    """
+
+    train: tyro.conf.Positional[str]
+    """Store of the train rows: a folder or an fsspec URL."""
+    test: str
+    """Store of the test rows."""
+    easy: str | None = None
+    """Store of the easy labelled set, for e2h, ue_e2h and the ensembles that it weights."""
+    target: str | None = None
+    """The label to look for; default: the one that the train store's prompts ask for."""
+    methods: tuple[str, ...] = METHODS
+    """Which probes."""
+    seeds: int = 3
+    """Runs, each with its own start and its own train rows."""
+    class_shares: tuple[float, ...] = ()
+    """Shares of true claims among the train rows; default: all train rows as they are."""
+    layers: tuple[int, ...] = ()
+    """Which layers; default: all that the stores have in common."""
+    boot: int = 1000
+    """Bootstrap samples (of whole groups) behind every interval."""
+    save_probes: bool = False
+    """Keep every probe of seed 0, for `jelicit probe score`."""
+    out: Path = Path("runs/sweep")
+    """Folder of rows, probes and the report."""
+
+    def main(self) -> None:
+        """Sweeps, prints the means, and writes everything."""
+        from jelicit.grid import run_grid
+
+        begin = time.perf_counter()
+        train, test = _open(self.train), _open(self.test)
+        easy = None if self.easy is None else _open(self.easy)
+        target = self.target or str(train.spec.prompt_format["target"])
+        grid = self._grid([train, test, *([] if easy is None else [easy])])
+        result = run_grid(
+            grid,
+            train,
+            _labels(train, target),
+            test=test,
+            test_labels=_labels(test, target),
+            test_groups=[item.group for item in test.items],
+            test_log_probs=test.log_probs,
+            easy=easy,
+            easy_labels=None if easy is None else _labels(easy, "label"),
+            boot=self.boot,
+            folder=self.out / "fits",
+            report=lambda done, total: print(f"\rfitted {done} of {total}", end="", flush=True),
+        )
+        print()
+        self._show(result)
+        self._write(result, test, target, time.perf_counter() - begin)
+        if self.save_probes:
+            self._save_probes(result)
+
+    def _grid(self, stores: Sequence[ActivationStore]) -> Grid:
+        from jelicit.grid import Grid
+
+        unknown = [name for name in self.methods if name not in ALL_METHODS]
+        if unknown or self.seeds < 1:
+            raise ValueError(
+                f"--methods {' '.join(unknown)} --seeds {self.seeds}: known methods are "
+                f"{', '.join(ALL_METHODS)}; seeds start at 1"
+            )
+        usable = tuple(m for m in self.methods if self.easy is not None or m not in NEEDS_EASY)
+        if left_out := [m for m in self.methods if m not in usable]:
+            print(f"without --easy there is no {', '.join(left_out)}")
+        layers = sorted(set.intersection(*(set(store.spec.layers) for store in stores)))
+        if not layers:
+            had = "; ".join(str(tuple(store.spec.layers)) for store in stores)
+            raise ValueError(f"the stores have no layer in common; they have {had}")
+        return Grid(
+            methods=usable,
+            seeds=range(self.seeds),
+            class_shares=self.class_shares or (None,),
+            # Embeddings of the verdict word are the same for every item.
+            layers=self.layers or tuple(layer for layer in layers if layer > 0) or (0,),
+        )
+
+    def _show(self, result: GridResult) -> None:
+        from jelicit.results import summarise
+
+        key = ["layer", "class_share", "method", "orientation"]
+        rows = result.rows.assign(class_share=result.rows.get("class_share"))
+        means = summarise(rows, by=key, value="auroc").dropna(axis="columns", how="all")
+        print(means.round(3).to_string(index=False))
+
+    def _write(
+        self, result: GridResult, test: ActivationStore, target: str, seconds: float
+    ) -> None:
+        from jelicit import __version__
+        from jelicit.report import write_report
+        from jelicit.results import ItemScoreStore, Record, Results, run_id
+
+        settings = {**asdict(self), "target": target}
+        digest = f"{_open(self.train).spec.item_digest}{test.spec.item_digest}"
+        run = run_id(settings, digest, __version__)
+        about = {
+            "dataset": test.items[0].dataset or "test",
+            "feature": "none",
+            "asked": "truth" if target == "label" else target,
+            "model": test.spec.model,
+            "n_test": len(test.items),
+        }
+        rows = [{**about, **row} for row in result.rows.to_dict("records")]
+        Results(self.out / "rows").write(run, rows, settings)
+        ItemScoreStore(self.out / "items").write(run, item_scores(result, test, target))
+        Record(
+            experiment="sweep",
+            title=f"Probes of {test.spec.model}",
+            lead="Every probe at every layer, seed and class share of one sweep.",
+            command=shlex.join(["jelicit", *sys.argv[1:]]),
+            seconds=seconds,
+            machine=f"{os.cpu_count()} CPU cores",
+            versions={"jelicit": __version__},
+            settings=settings,
+            runs=(run,),
+        ).write(self.out)
+        print(f"rows: {self.out / 'rows'} ({len(rows)} of this command)")
+        print(f"report: {write_report(self.out)}")
+
+    def _save_probes(self, result: GridResult) -> None:
+        from jelicit.probes.files import save_probe
+
+        for share in result.grid.class_shares:
+            for layer in result.grid.layers or ():
+                for method in result.grid.methods:
+                    named = f"{method}-layer{layer}" + ("" if share is None else f"-share{share:g}")
+                    found = result.probe(method, layer=layer, seed=0, class_share=share)
+                    path = self.out / "probes" / named
+                    if not path.exists():
+                        save_probe(path, found)
+        print(f"probes: {self.out / 'probes'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write the report of a finished run folder anew, or compare several of them.
+
+    One folder: its report.html, from its rows, items and figures. Several: one page that sets them
+    side by side: the settings that differ, and every row that they share.
+
+    For example: `jelicit report runs/salience runs/salience-8b --out compare.html`.
+    """
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of experiments, such as runs/salience."""
+    out: Path = Path("comparison.html")
+    """The page of a comparison."""
+
+    def main(self) -> None:
+        """Writes the page and prints its path."""
+        from jelicit.report import compare_reports, write_report
+
+        if not self.folders:
+            raise ValueError("name at least one run folder, such as runs/salience")
+        if len(self.folders) == 1:
+            print(f"report: {write_report(self.folders[0])}")
+        else:
+            print(f"comparison: {compare_reports(self.folders, self.out)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Score a store's items with a saved probe, and measure it where labels are known.
+
+    The probe brings its own normaliser, so the scores are those of the sweep that saved it.
+
+    For example: `jelicit probe score runs/sweep/probes/ccs-layer18 activations/other --out s.csv`.
+    """
+
+    action: tyro.conf.Positional[Literal["score"]]
+    """What to do with it."""
+    probe: tyro.conf.Positional[Path]
+    """Folder of the probe."""
+    store: tyro.conf.Positional[str]
+    """Activation store: a folder or an fsspec URL."""
+    layer: int | None = None
+    """Layer of the store; default: the one the probe was fitted on."""
+    out: Path | None = None
+    """CSV of id, truth score and label; default: printed."""
+
+    def main(self) -> None:
+        """Scores, and prints AUROC and accuracy where labels are known."""
+        import numpy as np
+        import pandas as pd
+
+        from jelicit import load_probe, metrics
+
+        fitted, store = load_probe(self.probe), _open(self.store)
+        layer = fitted.settings.get("layer") if self.layer is None else self.layer
+        if layer is None:
+            raise ValueError(f"{self.probe} does not say which layer it is of; give --layer")
+        scores = np.asarray(fitted.score(store.pairs(int(layer))))
+        target = str(store.spec.prompt_format["target"])
+        found = pd.DataFrame(
+            {
+                "id": [item.id for item in store.items],
+                "score": scores,
+                "label": _labels(store, target),
+            }
+        )
+        if self.out is None:
+            print(found.to_csv(index=False), end="")
+        else:
+            found.to_csv(self.out, index=False)
+        area = float(metrics.auroc(scores, found["label"].to_numpy()))
+        right = float(metrics.accuracy(scores, found["label"].to_numpy()))
+        said = f"AUROC {area:.3f}, accuracy {right:.3f} on {target} of {len(found)} items"
+        print(said, file=sys.stderr)
+
+
+def item_scores(result: GridResult, test: ActivationStore, target: str) -> Any:
+    """The signed scores of a sweep's test items, averaged over seeds."""
+    import numpy as np
+
+    from jelicit.results import ItemScores
+
+    found: list[tuple[dict[str, Any], np.ndarray]] = []
+    runs = result.grid.runs()
+    shares = list(result.grid.class_shares)
+    for number, (program, swept) in enumerate(result.sweeps):
+        for layer in swept.layers:
+            scores = swept.score(layer, test.pairs(layer))
+            for (at, here, method, orientation), sign in result.signs.items():
+                if (at, here) != (number, layer):
+                    continue
+                signed = np.asarray(scores[method]) * np.asarray(sign)[:, None]
+                for share in shares:
+                    rows = [place for place, run in enumerate(runs) if run["class_share"] == share]
+                    about = {"method": method, "orientation": orientation, "layer": layer}
+                    about |= program if share is None else {**program, "class_share": share}
+                    found.append((about, signed[rows]))
+    odds = test.log_probs[:, 0] - test.log_probs[:, 1]
+    found.append(({"method": "zero_shot", "orientation": "none"}, odds))
+    return ItemScores.of(test.items, found, target=target)
+
+
+def _open(path: str) -> ActivationStore:
+    from jelicit.activations import ActivationStore
+
+    return ActivationStore.open(path)
+
+
+def _labels(store: ActivationStore, target: str) -> Any:
+    import numpy as np
+
+    from jelicit.data.items import label_of
+
+    if target != "label" and any(target not in item.alt_labels for item in store.items):
+        raise ValueError(f"not every item of the store has the label {target!r}; choose another")
+    values = [label_of(item, target) for item in store.items]
+    return np.array([np.nan if value is None else float(value) for value in values])
+
+
+Command = (
+    Annotated[Datasets, tyro.conf.subcommand("datasets")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Probe, tyro.conf.subcommand("probe")]
+)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Runs the command; a user's mistake ends in one line on stderr and exit code 1."""
+    command = tyro.cli(Command, prog="jelicit", description=__doc__, args=words)  # type: ignore[arg-type]
+    try:
+        command.main()
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

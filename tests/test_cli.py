@@ -1,0 +1,146 @@
+"""The command line, as a user types it, on small stores with a planted direction."""
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jelicit import cli, load_probe
+from jelicit.activations import ActivationStore, StoreSpec, StoreWriter
+from jelicit.data.items import Item, digest
+from jelicit.results import ItemScoreStore, Record, Results
+
+N, D, LAYERS = 60, 6, (0, 1, 2)
+
+
+def planted_store(folder, *, seed, split):
+    """Claims whose truth is the first coordinate of their pair's difference at layers 1 and 2."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(N) % 2 == 0
+    items = [
+        Item(id=f"{split}/{row}", choice=f"claim {row}", label=bool(right), dataset="planted")
+        for row, right in enumerate(truth)
+    ]
+    spec = StoreSpec(
+        model="tiny",
+        revision="",
+        model_digest="abc",
+        dtype="float32",
+        prompt_format={"name": "claim", "true_word": " True", "target": "label"},
+        layers=LAYERS,
+        n_items=N,
+        item_digest=digest(items),
+        d_model=D,
+        shards=((0, N),),
+        batch_plan=((tuple(range(N)),),),
+        n_blocks=2,
+        settings={},
+        versions={},
+        machine={"device": "cpu", "threads": 1},
+    )
+    states = {}
+    for layer in LAYERS:
+        noise = rng.normal(size=(2, N, D)).astype(np.float32)
+        signal = np.where(truth, 1, -1) * (3 if layer else 0)
+        noise[0, :, 0] += signal
+        noise[1, :, 0] -= signal
+        states[layer] = (noise[0], noise[1])
+    writer = StoreWriter.open(folder, spec, items)
+    writer.write(0, states, rng.normal(size=(N, 2)).astype(np.float32))
+    writer.finish()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    place = tmp_path_factory.mktemp("stores")
+    return [
+        str(planted_store(place / split, seed=seed, split=split))
+        for seed, split in enumerate(("train", "test"))
+    ]
+
+
+@pytest.fixture(scope="module")
+def swept(stores, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    words = ("--methods", "ccs", "supervised", "e2h", "--seeds", "2", "--class-shares", "0.3")
+    cli.main(["sweep", stores[0], "--test", stores[1], *words, "--save-probes", "--out", str(out)])
+    return out
+
+
+def test_a_sweep_leaves_rows_scores_probes_and_a_report(swept):
+    record = Record.read(swept)
+    (run,) = record.runs
+    rows = Results(swept / "rows").read(run)
+    # No easy set, so no e2h; layer 0 holds the verdict's embedding, the same for every item.
+    assert set(rows["method"]) == {"ccs", "supervised", "zero_shot"}
+    probes = rows[rows["method"] != "zero_shot"]
+    assert set(probes["layer"]) == {1, 2}
+    assert set(probes["seed"]) == {0, 1}
+    assert set(probes["class_share"]) == {0.3}
+    assert (probes["auroc"] > 0.95).all()
+    scores = ItemScoreStore(swept / "items").read(run)
+    assert len(scores.settings) == 2 * 2 + 1
+    label = scores.items["label"].to_numpy() == 1
+    for place, setting in enumerate(scores.settings):
+        if setting["method"] != "zero_shot":
+            assert ((scores.scores[:, place] > 0) == label).mean() > 0.9
+    assert (swept / "report.html").stat().st_size > 10_000
+
+
+def test_a_saved_probe_scores_as_the_sweep_did(swept, stores, tmp_path, capsys):
+    probe = swept / "probes" / "supervised-layer2-share0.3"
+    cli.main(["probe", "score", str(probe), stores[1], "--out", str(tmp_path / "scores.csv")])
+    found = pd.read_csv(tmp_path / "scores.csv")
+    expected = load_probe(probe).score(ActivationStore.open(stores[1]).pairs(2))
+    np.testing.assert_allclose(found["score"], np.asarray(expected), rtol=1e-5)
+    assert found["id"].tolist() == [f"test/{row}" for row in range(N)]
+    said = capsys.readouterr().err
+    assert float(re.findall(r"AUROC ([\d.]+)", said)[0]) > 0.95
+
+
+def test_a_report_is_made_anew_and_folders_are_compared(swept, tmp_path, capsys):
+    page = swept / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    cli.main(["report", str(swept)])
+    assert page.read_bytes() == before
+    other = tmp_path / "compared.html"
+    copy = shutil.copytree(swept, tmp_path / "copy")
+    cli.main(["report", str(swept), str(copy), "--out", str(other)])
+    assert other.stat().st_size > 10_000
+    assert str(other) in capsys.readouterr().out
+
+
+def test_sets_are_listed_and_described(capsys):
+    cli.main(["datasets"])
+    assert "pocket/facts" in capsys.readouterr().out.splitlines()
+    cli.main(["datasets", "pocket/opinions", "--show", "1"])
+    shown = capsys.readouterr().out
+    assert "I think this claim is" in shown
+    assert "label None" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep", "{train}", "--test", "{test}", "--methods", "magic"], "magic"),
+        (["sweep", "{train}", "--test", "{test}", "--layers", "9"], "9"),
+        (["sweep", "{train}", "--test", "nowhere/at-all"], "nowhere/at-all"),
+        (["sweep", "{train}", "--test", "{test}", "--target", "party"], "'party'"),
+        (["report", "nowhere/at-all"], "report.json"),
+        (["probe", "score", "nowhere/at-all", "{test}"], "nowhere/at-all"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_mistakes_end_in_one_line(words, message, stores, capsys):
+    given = [word.format(train=stores[0], test=stores[1]) for word in words]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(given)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert len(error.strip().splitlines()) <= 2
