@@ -1,35 +1,28 @@
-"""What the experiments share: the model, its activation stores, the easy set, error messages."""
+"""What the experiments share: settings that all of them ask for, their checks, messages."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import jax
-import numpy as np
 import rich
 import tyro
 
-from extract.hidden_states import LAYOUT, extract
-from extract.models import LanguageModel, load
-from jelicit import __version__, evaluation
-from jelicit.activations import ActivationStore
-from jelicit.data.datasets import load_dataset
-from jelicit.data.items import Item, digest, with_target
-from jelicit.data.prompts import get_format
-from jelicit.probes.methods import SweepConfig
+from jelicit.consistency import RULES
+from jelicit.probes.methods import ALL_METHODS, METHODS, SweepConfig
 from jelicit.probes.normalise import Divisor
-from jelicit.results import Results, run_id
+from jelicit.prompting import METHODS as PROMPTING
 
 console = rich.get_console()
+REBALANCED = {"ccs_rebalanced": "ccs", "pca_rebalanced": "pca"}
+"""Methods that train on rows rebalanced by the model's own zero-shot verdicts -> their probe."""
+
 Settings = TypeVar("Settings")
 
 
@@ -67,6 +60,11 @@ def machine() -> str:
         return device.device_kind
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} CPU core{'' if cores == 1 else 's'}"
+
+
+def named(label: str) -> str:
+    """What rows call a label of `Item`: its own, "label", is the truth."""
+    return "truth" if label == "label" else label
 
 
 def slug(name: str) -> str:
@@ -131,179 +129,139 @@ class FitSettings:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """What every study of probes asks for.
+
+    Attributes:
+        run_on: Which language model, and how it runs.
+        fit: How probes are fitted.
+        dataset: Sets by name (pocket/arithmetic, gsm8k, liar, ...), or folders with train.jsonl and
+            test.jsonl.
+        layers: Hidden-state indices, or "best": the layer with the best CCS AUROC on train rows
+            without an added feature (an oracle: it looks at train labels).
+        methods: Which probes; zero-shot and controls are always there. Beside paper A's ten:
+            mean_difference and lda, which learn from the labels as "supervised" does, and
+            ccs_rebalanced and pca_rebalanced, whose train rows are as often True as False by the
+            model's own zero-shot answer.
+        seeds: Runs of the probes; each draws its own start and its own train rows.
+        max_rows: Most rows per split that are extracted. Sets of one size share compiled code.
+        easy: The easy labelled set of easy-to-hard methods; None = the set's own choice, "none" =
+            do without.
+        boot: Bootstrap samples (of whole questions) behind every interval.
+        out: Folder of rows, figures and the report.
+    """
+
+    run_on: tyro.conf.OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
+    fit: tyro.conf.OmitArgPrefixes[FitSettings] = field(default_factory=FitSettings)
+    dataset: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ("best",)
+    methods: tuple[str, ...] = METHODS
+    seeds: int = 3
+    max_rows: int = 800
+    easy: str | None = None
+    boot: int = 1000
+    out: Path = Path("runs")
+
+    @property
+    def fixed_layers(self) -> tuple[int, ...] | None:
+        """The layers asked for by number; None where the best is to be found."""
+        return None if self.layers == ("best",) else tuple(int(layer) for layer in self.layers)
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """The probes behind the methods asked for."""
+        return tuple(dict.fromkeys(REBALANCED.get(name, name) for name in self.methods))
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings by themselves."""
+        found = unknown("--methods", self.methods, (*ALL_METHODS, *REBALANCED))
+        if len(set(self.dataset)) < len(self.dataset) or not self.dataset:
+            given = " ".join(self.dataset)
+            found.append(f"--dataset {given}: name at least one, each once")
+        found += layer_problems(self.layers)
+        found += too_small(
+            [
+                ("--seeds", self.seeds, 1),
+                ("--boot", self.boot, 1),
+                ("--max-rows", self.max_rows, 8),
+                ("--restarts", self.fit.restarts, 1),
+            ]
+        )
+        if "://" in str(self.out):
+            found.append(f"--out {self.out}: figures are written to a local folder only")
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        """What changes the numbers of probes, beside the data."""
+        return {
+            "layer_choice": "best CCS on train rows (oracle)" if not self.fixed_layers else "given",
+            "methods": list(self.methods),
+            "seeds": self.seeds,
+            "max_rows": self.max_rows,
+            "boot": self.boot,
+            "sweep": identity(self.fit.config(self.probes)),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings:
+    """How prompting methods are run.
+
+    What is None goes by the model: small numbers for the pocket model, whose prompts have to fit
+    the length it was trained on, paper A's for all others.
+
+    Attributes:
+        prompting: Which prompting methods; none with --prompting none.
+        shots: Examples in a prompt, round by round; None = 2 8 (pocket) or 2 32.
+        pool: Train items that bootstrapping labels; None = 48 (pocket) or 512.
+        prompt_tests: Test items that prompting methods are measured on; None = 64 (pocket) or 512.
+        prompt_seeds: Runs of the prompting methods.
+        rule: Consistency rule of bootstrapping + consistency: answer, asymmetry or none.
+    """
+
+    prompting: tuple[str, ...] = PROMPTING
+    shots: tuple[int, ...] | None = None
+    pool: int | None = None
+    prompt_tests: int | None = None
+    prompt_seeds: int = 1
+    rule: str = "answer"
+
+    @property
+    def methods_asked(self) -> tuple[str, ...]:
+        """The prompting methods asked for."""
+        return () if self.prompting == ("none",) else self.prompting
+
+    def for_model(self, model: str) -> PromptSettings:
+        """With numbers for what was left to the model."""
+        shots, pool, tests = ((2, 8), 48, 64) if model == "pocket" else ((2, 32), 512, 512)
+        return replace(
+            self,
+            shots=self.shots or shots,
+            pool=self.pool or pool,
+            prompt_tests=self.prompt_tests or tests,
+        )
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings by themselves."""
+        found = []
+        if self.prompting != ("none",):
+            found += unknown("--prompting", self.prompting, PROMPTING)
+        if self.rule not in RULES:
+            found.append(f"--rule {self.rule} is unknown; known: {', '.join(RULES)}")
+        numbers = [("--prompt-seeds", self.prompt_seeds, 1)]
+        if self.pool is not None:
+            numbers.append(("--pool", self.pool, 2))
+        if self.prompt_tests is not None:
+            numbers.append(("--prompt-tests", self.prompt_tests, 2))
+        if self.shots is not None:
+            numbers.append(("--shots", min(self.shots, default=0), 1))
+        return found + too_small(numbers)
+
+
 def identity(config: SweepConfig) -> dict[str, Any]:
     """The settings of a sweep that change its numbers."""
     return {k: v for k, v in asdict(config).items() if k not in ("devices", "memory_budget")}
-
-
-class Extractor:
-    """Activation stores of one model, made when they are missing."""
-
-    def __init__(self, settings: ModelSettings):
-        self.settings = settings
-
-    @cached_property
-    def lm(self) -> LanguageModel:
-        """The model, loaded when it is first asked for."""
-        s = self.settings
-        lm = load(s.model, dtype=s.dtype, device=s.device, threads=s.threads)  # type: ignore[arg-type]
-        say(lm.describe())
-        return lm
-
-    def store(
-        self, name: str, items: Sequence[Item], format: str, layers: Sequence[int] | None
-    ) -> ActivationStore:
-        """The store of these items under this prompt format; extracted if it is not there.
-
-        Args:
-            name: For the folder's name.
-            items: What to extract.
-            format: Name of the prompt format.
-            layers: Hidden-state indices; None = all.
-        """
-        # Every setting that changes the numbers is in the folder's name: another setting is
-        # another store, never a refusal.
-        made_by = {
-            "model": self.lm.digest,
-            "dtype": self.lm.dtype,
-            "device": self.lm.device,
-            "token_budget": self.settings.token_budget,
-            "format": vars(get_format(format)),
-            "layers": None if layers is None else list(layers),
-            "items": digest(items),
-            "layout": LAYOUT,
-        }
-        key = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
-        folder = self.settings.stores / slug(self.lm.name) / f"{slug(name)}-{slug(format)}-{key}"
-        return extract(
-            self.lm,
-            items,
-            get_format(format),
-            folder,
-            layers="all" if layers is None else tuple(layers),
-            token_budget=self.settings.token_budget,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EasySet:
-    """The labelled set that easy-to-hard methods learn from: plain items, their own prompt."""
-
-    name: str
-    items: tuple[Item, ...]
-    format: str
-
-
-def easy_set(name: str | None, *, task: str, max_rows: int) -> EasySet | None:
-    """Load the easy labelled set.
-
-    Args:
-        name: A set's name or folder; None or "none" for no easy set.
-        task: Name of the set that is tested: it cannot be its own easy set.
-        max_rows: Most rows.
-
-    Raises:
-        ValueError: The easy set is the task itself, or has no labelled item.
-        ConnectionError: It is on the hub, and the hub cannot be reached.
-    """
-    if name in (None, "none"):
-        return None
-    try:
-        dataset = load_dataset(name, max_train=max_rows)
-    except ConnectionError as error:
-        raise ConnectionError(
-            f"{error}\n  The easy set {name!r} of {task} is needed by easy-to-hard methods and the "
-            "easy orientation: name another one (--easy pocket/larger_than, --easy FOLDER), or do "
-            "without (--easy none)"
-        ) from error
-    if dataset.name == task:
-        raise ValueError(
-            f"the easy set of {task} is {task} itself: its labels would teach the very task; name "
-            "another one with --easy, or --easy none"
-        )
-    target = dataset.targets[0]
-    items = tuple(with_target(dataset.train, target))
-    if target != "label" or not items:
-        raise ValueError(f"easy set {name!r} has no items with a truth value; choose another one")
-    return EasySet(name=dataset.name, items=items, format=dataset.formats[target])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stores:
-    """The activations behind one measurement; `easy` is None where there is no easy set."""
-
-    train: ActivationStore
-    test: ActivationStore
-    easy: ActivationStore | None
-
-    def identity(self) -> dict[str, Any]:
-        """What made them, for the identity of the rows that come from them."""
-        return {
-            "train": extraction(self.train),
-            "test": extraction(self.test),
-            "easy": None if self.easy is None else extraction(self.easy),
-        }
-
-
-def extract_stores(
-    extractor: Extractor,
-    name: str,
-    train: Sequence[Item],
-    test: Sequence[Item],
-    easy: EasySet | None,
-    *,
-    format: str,
-    layers: Sequence[int],
-) -> Stores:
-    """Activations of train, test and easy rows at some layers."""
-    return Stores(
-        train=extractor.store(f"{name}-train", train, format, layers),
-        test=extractor.store(f"{name}-test", test, format, layers),
-        easy=None
-        if easy is None
-        else extractor.store(f"easy-{easy.name}", easy.items, easy.format, layers),
-    )
-
-
-def choose_layer(
-    store: ActivationStore,
-    label: np.ndarray,
-    *,
-    subsets: np.ndarray,
-    seeds: np.ndarray,
-    fit: FitSettings,
-    results: Results,
-    name: str,
-) -> int:
-    """The layer of the best CCS AUROC on plain train rows; read back where it was found before.
-
-    Args:
-        store: All layers of the train rows as they are.
-        label: Their labels: the choice is an oracle.
-        subsets: The rows of each run, bool [R, N].
-        seeds: The seed of each run.
-        fit: How probes are fitted.
-        results: Where choices are kept.
-        name: Of the set, for the message.
-    """
-    config = fit.config(["ccs"])
-    chosen = {
-        "choice": "CCS AUROC on plain train rows",
-        "extraction": extraction(store),
-        "seeds": seeds.tolist(),
-        "subsets": hashlib.sha256(np.packbits(subsets).tobytes()).hexdigest(),
-        "sweep": identity(config),
-    }
-    run = run_id(chosen, store.spec.item_digest, __version__)
-    if not results.has(run):
-        hard = {layer: store.pairs(layer) for layer in store.spec.layers if layer > 0}
-        areas = evaluation.ccs_by_layer(hard, label, subsets=subsets, seeds=seeds, config=config)
-        results.write(run, [{"layer": at, "auroc": area} for at, area in areas.items()], chosen)
-    areas = results.read(run).set_index("layer")["auroc"].to_dict()
-    best = max(areas, key=areas.__getitem__)
-    shown = ", ".join(f"{layer}: {area:.2f}" for layer, area in areas.items())
-    say(f"{name}: layer {best} (best CCS AUROC on train rows without a feature; by layer {shown})")
-    return int(best)
 
 
 def layer_problems(layers: Sequence[str]) -> list[str]:
@@ -346,19 +304,3 @@ def same_names(names: Sequence[str]) -> list[str]:
     """Problem of two sets under one name, as two folders of the same last name are."""
     twice = sorted({name for name in names if names.count(name) > 1})
     return [f"two sets are called {', '.join(twice)}; rename a folder"] if twice else []
-
-
-def extraction(store: ActivationStore) -> dict[str, Any]:
-    """What made a store, for the identity of the rows that come from it."""
-    spec = store.spec
-    return {
-        "model": spec.model,
-        "revision": spec.revision,
-        "model_digest": spec.model_digest,
-        "dtype": spec.dtype,
-        "prompt_format": dict(spec.prompt_format),
-        "settings": dict(spec.settings),
-        "machine": dict(spec.machine),
-        "versions": dict(spec.versions),
-        "items": spec.item_digest,
-    }

@@ -13,15 +13,23 @@ with settings that were run before are read back, not computed again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pandas as pd
 import salience
-from common import Extractor, console, refuse, same_names, say, slug, start
+import tyro
+from common import PromptSettings, console, refuse, same_names, slug, start
+from run_folder import RunFolder
+from stores import Extractor
 
 from jelicit import figures
-from jelicit.results import Results, print_sweep
+from jelicit.results import print_sweep
+
+LEAD = (
+    "At which layer is the truth, and who would have chosen that layer? Every probe at every "
+    "layer, on the truth and on a spurious feature. Paper A reports one layer, the one with the "
+    "best CCS AUROC on plain train claims (an oracle)."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +40,9 @@ class Settings(salience.Settings):
         layers: Hidden-state indices, or "all" (0 = embeddings).
     """
 
+    prompts: tyro.conf.OmitArgPrefixes[PromptSettings] = field(
+        default_factory=lambda: PromptSettings(prompting=("none",))
+    )
     dataset: tuple[str, ...] = ("pocket/arithmetic", "pocket/facts")
     features: tuple[str, ...] = ("none", "sycophancy")
     layers: tuple[str, ...] = ("all",)
@@ -43,16 +54,14 @@ def main(settings: Settings) -> None:
     salience.check(replace(settings, layers=("best",)) if every else settings)
     plans = [salience.plan(name, settings) for name in settings.dataset]
     refuse(same_names([plan.dataset.name for plan in plans]))
-    extractor = Extractor(settings.run_on)
+    extractor, folder = Extractor(settings.run_on), RunFolder("layers", settings.out)
     if every:
         layers = tuple(str(layer) for layer in range(extractor.lm.n_blocks + 1))
         settings = replace(settings, layers=layers)
-    results = Results(salience.results_folder(settings, "rows"))
-    names = []
     for plan in plans:
-        names += salience.run_set(plan, settings, extractor, results)
-        salience.best_layer(plan, settings, extractor)
-    rows = pd.concat([results.read(name) for name in names], ignore_index=True)
+        salience.run_set(plan, settings, extractor, folder)
+        salience.best_layer(plan, settings, extractor, folder)
+    rows = folder.rows()
     panel_of = rows["dataset"] + ", " + rows["feature"]
     for (place, role), panel in rows.groupby([panel_of, "role"], sort=False):  # type: ignore[misc]
         said = "truth" if role == "truth" else "the spurious label"
@@ -60,14 +69,19 @@ def main(settings: Settings) -> None:
         title = f"AUROC on {said} by layer: {place}"
         print_sweep(panel, across="layer", title=title, console=console)
     made = []
-    for dataset, panel in rows.groupby("dataset", sort=False):
-        shown = panel.assign(layer=panel["layer"].where(panel["method"] != "zero_shot"))
-        shown = shown.drop_duplicates(["feature", "role", "method", "orientation", "seed", "layer"])
-        figure = figures.layers_figure(shown)
+    no_layer = rows["method"].eq("zero_shot") | rows["method"].str.startswith("control_")
+    shown = rows.assign(layer=rows["layer"].where(~no_layer))
+    point = ["dataset", "feature", "role", "method", "orientation", "seed", "layer"]
+    for dataset, panel in shown.drop_duplicates(point).groupby("dataset", sort=False):
+        figure = figures.layers_figure(panel)
         made += figures.save(figure, settings.out / f"layers-{slug(str(dataset))}")
-    say(f"rows: {salience.results_folder(settings, 'rows')} ({len(rows)} of this command)")
-    for path in made:
-        say(f"figure: {path}")
+    folder.finish(
+        title="Where the truth is: every method at every layer",
+        lead=LEAD,
+        settings=settings,
+        figures=made,
+        findings=(),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,10 @@
+import os
 from collections.abc import Iterator
+from pathlib import Path
+
+# Tests compile hundreds of programs and run each for milliseconds: LLVM's optimisations would take
+# a third of all time. What is computed stays the same; subprocesses inherit it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest
@@ -12,6 +18,14 @@ def x64() -> Iterator[None]:
     """Double precision, so that a tolerance can be about mathematics and not about rounding."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory) -> Path:
+    """A pocket model with random weights in Hugging Face format; needs the extract extra."""
+    from random_pocket import export_random
+
+    return export_random(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(autouse=True, scope="module")

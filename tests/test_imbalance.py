@@ -1,43 +1,36 @@
 """The imbalance experiment as a user runs it, on a tiny random model of two blocks."""
 
-import importlib
 import re
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import tyro
-from random_pocket import export_random
+from experiment_scripts import joined, script
+from experiment_scripts import run as run_script
+from planted import planted
 
 from jelicit.data.datasets import load_dataset
-from jelicit.data.items import labels
-from jelicit.results import Results
+from jelicit.data.items import Item, labels
+from jelicit.data.subsets import rebalanced
+from jelicit.results import ItemScoreStore, Record
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
 
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 SHARES, SEEDS = (0.0, 0.5, 1.0), 2
 WORDS = (
     *("--dataset", "pocket/arithmetic", "--max-rows", "80", "--seeds", str(SEEDS)),
-    *("--methods", "ccs", "supervised", "e2h", "--shares", *map(str, SHARES)),
-    *("--prompt-shares", "0.0", "1.0", "--shots", "1", "2", "--pool", "12", "--prompt-tests", "10"),
+    *("--methods", "ccs", "ccs_rebalanced", "supervised", "e2h"),
+    *("--shares", *map(str, SHARES), "--prompt-shares", "0.0", "1.0"),
+    *("--shots", "1", "2", "--pool", "12", "--prompt-tests", "10"),
     *("--boot", "50", "--layers", "1"),
 )
 
 
 @pytest.fixture(scope="module")
 def imbalance():
-    before = set(sys.modules)
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        yield importlib.import_module("imbalance")
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
-        for name in ("imbalance", "common"):
-            if name not in before:
-                sys.modules.pop(name, None)
+    with script("imbalance") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -46,30 +39,22 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(imbalance, place):
-    export_random(place / "model")
-
+def run(imbalance, random_model, place):
     def run(*words):
-        common = ("--model", str(place / "model"), "--stores", str(place / "stores"))
-        settings = tyro.cli(imbalance.Settings, args=[*common, "--out", str(place / "out"), *words])
-        with imbalance.console.capture() as printed:
-            imbalance.main(settings)
-        return re.sub(r"\s+", " ", printed.get())
+        paths = {"stores": place / "stores", "out": place / "out"}
+        return run_script(imbalance, *words, model=random_model, **paths)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def first(run, place):
-    printed = run(*WORDS)
-    folder = place / "out" / "rows"
-    rows = pd.concat([Results(folder).read(path.stem) for path in folder.glob("*.parquet")])
-    return printed, rows
+def first(run):
+    return run(*WORDS)
 
 
 def test_every_method_has_a_row_for_every_share_and_seed(first):
-    _, rows = first
-    for method, signs in (("ccs", 2), ("supervised", 1), ("e2h", 1)):
+    rows = first.rows
+    for method, signs in (("ccs", 2), ("ccs_rebalanced", 2), ("supervised", 1), ("e2h", 1)):
         mine = rows[rows["method"] == method]
         assert len(mine) == signs * len(SHARES) * SEEDS
         assert set(mine["class_share"]) == set(SHARES)
@@ -78,33 +63,94 @@ def test_every_method_has_a_row_for_every_share_and_seed(first):
         assert set(mine["class_share"]) == {0.0, 1.0}
         assert mine["layer"].isna().all()
         assert set(mine["n_train"]) == {12}
-    zero = rows[rows["method"] == "zero_shot"]
-    assert len(zero) == 1
-    assert zero["class_share"].isna().all()
+    for method in ("zero_shot", "control_length"):
+        untrained = rows[rows["method"] == method]
+        assert len(untrained) == 1
+        assert untrained["class_share"].isna().all()
     assert rows["auroc"].between(0, 1).all()
 
 
 def test_the_train_size_is_the_same_at_every_share(first):
-    _, rows = first
+    rows = first.rows
     data = load_dataset("pocket/arithmetic", max_train=80, max_test=80)
     label = labels(data.train)
     least = int(min(np.sum(label == 1), np.sum(label == 0)))
     assert set(rows[rows["method"] == "ccs"]["n_train"]) == {least}
 
 
-def test_tables_figures_and_reuse(first, run, place):
-    printed, _ = first
-    assert "by share of true claims in train" in printed
-    assert "Golden few-shot" in printed
-    figure = place / "out" / "imbalance-pocket-arithmetic.png"
+def test_rebalanced_probes_are_fitted_on_as_many_rows_of_either_zero_shot_verdict(imbalance):
+    """Stores with planted answers of the model; the probes learn on the rows that these leave."""
+    pairs, label, _ = planted(40, 8, seed=0)
+    verdicts = label == (np.arange(40) % 8 > 0)  # the model is wrong about every eighth
+    items = tuple(Item(id=f"i{n}", choice="c" * n, label=bool(y)) for n, y in enumerate(label))
+    panel = imbalance.Panel(dataset="made", format="claim", train=items, test=items, easy=None)
+    store = SimpleNamespace(
+        pairs={1: pairs}.__getitem__,
+        spec=SimpleNamespace(layers=(1,)),
+        log_probs=np.log(np.where(verdicts[:, None], [[0.7, 0.1]], [[0.1, 0.7]])),
+    )
+    stores = imbalance.Stores(train=store, test=store, easy=None)
+    subsets = np.stack([np.arange(40) % 5 > 1, (np.arange(40) % 2 == 0) | (label == 1)])
+    about = ({"seed": 0}, {"seed": 1})
+
+    def measure(method, subsets):
+        found = imbalance.measure(
+            panel,
+            imbalance.Runs(about=about, subsets=subsets),
+            stores,
+            methods=(method,),
+            fit=imbalance.Settings().fit,
+            boot=5,
+        )
+        return [
+            (row["method"], row["n_train"], row["auroc"]) for row in found.rows if row["layer"] == 1
+        ]
+
+    kept = rebalanced(subsets, verdicts)
+    found, expected = measure("pca_rebalanced", subsets), measure("pca", kept)
+    assert [row[0] for row in found] == ["pca_rebalanced"] * 2
+    assert [row[1:] for row in found] == [row[1:] for row in expected]
+    counts = [min((s & verdicts).sum(), (s & ~verdicts).sum()) for s in subsets]
+    assert [row[1] for row in found] == [2 * count for count in counts]
+    assert all(2 * count < s.sum() for count, s in zip(counts, subsets, strict=True))
+
+
+def test_item_scores_are_kept_for_every_share(first):
+    [run] = first.rows["run_id"].unique()
+    found = ItemScoreStore(first.out / "items").read(run)
+    keys = [
+        (each["method"], each["orientation"], each.get("class_share")) for each in found.settings
+    ]
+    assert len(set(keys)) == len(keys)
+    probes = [(m, o) for m in ("ccs", "ccs_rebalanced") for o in ("oracle", "easy")]
+    probes += [("supervised", "none"), ("e2h", "none")]
+    prompted = ("random_few_shot", "bootstrapped", "bootstrapped_consistent", "golden_few_shot")
+    expected = {(*probe, share) for probe in probes for share in SHARES}
+    expected |= {(method, "none", share) for method in prompted for share in (0.0, 1.0)}
+    assert set(keys) == expected | {("zero_shot", "none", None)}
+
+
+def test_tables_figures_report_and_reuse(first, run):
+    assert "by share of true claims in train" in first.printed
+    assert "Golden few-shot" in first.printed
+    figure = first.out / "imbalance-pocket-arithmetic.png"
     assert figure.stat().st_size > 10_000
-    assert "reused" in run(*WORDS)
+    record = Record.read(first.out)
+    assert record.figures == ("imbalance-pocket-arithmetic.svg",)
+    assert record.runs == tuple(first.rows["run_id"].unique())
+    assert record.title in (first.out / "report.html").read_text(encoding="utf-8")
+    for finding in record.findings:
+        assert joined(f"finding: {finding.claim}") in joined(first.printed)
+    again = run(*WORDS)
+    assert "reused" in again.printed
+    assert again.rows.empty
 
 
 def test_commands_are_asked_whether_they_are_safe(imbalance):
     settings = imbalance.Settings(max_rows=40)
     plan = imbalance.plan("pocket/commands", settings)
-    assert (plan.target, plan.format, plan.shares) == ("safe", "commands/safe", (0.5, 0.99, 1.0))
+    asked = (plan.panel.target, plan.panel.format, plan.shares)
+    assert asked == ("safe", "commands/safe", (0.5, 0.99, 1.0))
     assert len(imbalance.plan("pocket/arithmetic", settings).shares) == 13
 
 

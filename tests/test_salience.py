@@ -1,6 +1,5 @@
 """The salience experiment as a user runs it, on a tiny random model of two blocks."""
 
-import importlib
 import os
 import re
 import subprocess
@@ -8,55 +7,31 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import tyro
-from random_pocket import export_random
+from experiment_scripts import EXPERIMENTS, FEW_PROMPTS, NO_PROMPTS, Done, joined, script
+from experiment_scripts import run as run_script
 from sklearn.metrics import roc_auc_score
 
 from jelicit.activations import ActivationStore
 from jelicit.data.items import Item, labels, save_items
-from jelicit.results import Results
+from jelicit.prompting import METHODS as PROMPTING
+from jelicit.results import ItemScoreStore, Record
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
 
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 METHODS = ("random", "e2h")
 SEEDS, ROWS = 2, 80
+Run = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
 def salience() -> Any:
-    """The script as a module; it finds its neighbours as it does when it is run."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        yield importlib.import_module("salience")
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
-        for name in ("salience", "common"):
-            if name not in before:
-                sys.modules.pop(name, None)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """A random pocket model in Hugging Face format."""
-    return export_random(tmp_path_factory.mktemp("model") / "tiny")
-
-
-class Done(NamedTuple):
-    """What one command left."""
-
-    printed: str
-    rows: pd.DataFrame
-    out: Path
-
-
-Run = Callable[..., Done]
+    with script("salience") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -65,28 +40,18 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(salience: ModuleType, model: Path, place: Path) -> Run:
+def run(salience: ModuleType, random_model: Path, place: Path) -> Run:
     def run(*words: str, out: str = "out") -> Done:
-        folder = place / out
-        common = ("--model", str(model), "--stores", str(place / "stores"), "--out", str(folder))
         methods = () if "--methods" in words else ("--methods", *METHODS)
-        settings = tyro.cli(salience.Settings, args=[*common, *methods, *words])
-        before = set(folder.glob("rows/*"))
-        with salience.console.capture() as printed:
-            salience.main(settings)
-        new = sorted(set(folder.glob("rows/*")) - before)
-        results = Results(folder / "rows")
-        rows = [results.read(path.stem) for path in new]
-        # Long paths are broken over lines where the console is narrow.
-        text = re.sub(r"\s+", " ", printed.get())
-        return Done(text, pd.concat(rows) if rows else pd.DataFrame(), folder)
+        paths = {"stores": place / "stores", "out": place / out}
+        return run_script(salience, *methods, *words, model=random_model, **paths)
 
     return run
 
 
 WORDS = (
     *("--dataset", "pocket/arithmetic", "pocket/facts", "--features", "none", "sycophancy"),
-    *("--seeds", str(SEEDS), "--max-rows", str(ROWS), "--boot", "50"),
+    *("--seeds", str(SEEDS), "--max-rows", str(ROWS), "--boot", "50", *FEW_PROMPTS),
 )
 
 
@@ -98,10 +63,6 @@ def first(run: Run) -> Done:
 def files(*folders: Path) -> dict[Path, bytes]:
     paths = (path for folder in folders for path in folder.rglob("*") if path.is_file())
     return {path: path.read_bytes() for path in paths}
-
-
-def joined(text: str) -> str:
-    return re.sub(r"\s+", "", text)
 
 
 # ------------------------------------------------------------- one command
@@ -141,15 +102,20 @@ def test_every_condition_has_rows_of_every_method_in_both_roles(first):
     for key, panel in found.items():
         roles = set(zip(panel["target"], panel["role"], strict=True))
         assert roles == conditions[key]  # type: ignore[index]
-        # The unsigned one twice, e2h once, each for every seed; zero-shot has no seeds.
-        signs = panel.loc[panel["target"] == panel["target"].iloc[0]].groupby("method")
-        assert signs["orientation"].agg(lambda o: tuple(sorted(set(o)))).to_dict() == {
-            "random": ("easy", "oracle"),
-            "e2h": ("none",),
-            "zero_shot": ("none",),
-        }
-        expected = {"random": 2 * SEEDS, "e2h": SEEDS, "zero_shot": 1}
-        assert signs.size().to_dict() == expected
+        # What has no seed is measured once. No control is the label that is asked for.
+        controls = {"control_length"}
+        controls |= {"sycophancy": {"control_sycophancy"}}.get(key[1], set())
+        controls |= {"elm, asked for truth": {"control_elm"}}.get(key[1], set())
+        once = {"zero_shot", *PROMPTING, *controls}
+        # The unsigned one twice, e2h once, each for every seed.
+        for _, of_target in panel.groupby("target"):
+            methods = of_target.groupby("method")
+            signs = methods["orientation"].agg(lambda o: tuple(sorted(set(o)))).to_dict()
+            assert signs == {"random": ("easy", "oracle")} | dict.fromkeys(
+                ("e2h", *once), ("none",)
+            )
+            expected = {"random": 2 * SEEDS, "e2h": SEEDS} | dict.fromkeys(once, 1)
+            assert methods.size().to_dict() == expected
 
 
 def test_rows_have_what_tables_and_figures_need(first):
@@ -161,8 +127,12 @@ def test_rows_have_what_tables_and_figures_need(first):
     assert (rows["salience_feature"].notna() == with_feature).all()
     assert (rows["auroc_low"] <= rows["auroc_high"]).all()
     assert set(rows["model"]) == {"tiny"}
+    prompted = rows["method"].isin(PROMPTING)
+    assert set(rows.loc[prompted, "n_test"]) == {12}
+    assert set(rows.loc[prompted, "n_train"]) == {10}
+    rows = rows.loc[~prompted]
     assert set(rows["n_test"]) <= set(range(ROWS // 2, ROWS + 1))
-    probes = rows["method"] != "zero_shot"
+    probes = rows["method"].isin(METHODS)
     # 80 % of the largest subset that is balanced over label and feature: the runs of one seed
     # draw their own.
     assert set(rows.loc[probes, "n_train"]) == {64}
@@ -175,7 +145,7 @@ def test_rows_have_what_tables_and_figures_need(first):
 
 
 def test_targets_are_measured_on_the_labels_that_their_names_say(first, place):
-    """The zero-shot rows, computed anew from the stores with scikit-learn."""
+    """Rows of zero-shot prompting and of length, anew from the stores with scikit-learn."""
     asked = {
         "claim": {"truth": "label", "sycophancy": "sycophancy"},
         "facts/truth": {"truth": "label", "elm": "elm"},
@@ -187,9 +157,12 @@ def test_targets_are_measured_on_the_labels_that_their_names_say(first, place):
         format, [item, *_] = store.spec.prompt_format["name"], store.items
         if item.split != "test" or item.dataset not in ("pocket/arithmetic", "pocket/facts"):
             continue
-        scores = store.log_probs[:, 0] - store.log_probs[:, 1]
+        scores = {
+            "zero_shot": store.log_probs[:, 0] - store.log_probs[:, 1],
+            "control_length": [len(item.choice) for item in store.items],
+        }
         rows = first.rows.loc[
-            (first.rows["method"] == "zero_shot")
+            first.rows["method"].isin(scores)
             & (first.rows["dataset"] == item.dataset)
             & (first.rows["asked"] == ("elm" if format == "facts/elm" else "truth"))
         ]
@@ -198,28 +171,77 @@ def test_targets_are_measured_on_the_labels_that_their_names_say(first, place):
             rows = rows.loc[rows["feature"] == feature]
         for row in rows.to_dict("records"):
             wanted = labels(store.items, asked[format][row["target"]])
-            assert row["auroc"] == pytest.approx(roc_auc_score(wanted, scores), abs=1e-6)
+            area = roc_auc_score(wanted, scores[row["method"]])
+            assert row["auroc"] == pytest.approx(area, abs=1e-6)
             checked += 1
-    assert checked == 7
+    assert checked == 14
+
+
+def test_a_feature_alone_says_all_of_itself_and_nothing_of_the_truth(first):
+    rows = first.rows.loc[first.rows["method"].isin(["control_sycophancy", "control_elm"])]
+    assert set(rows.loc[rows["role"] == "spurious", "auroc"]) == {1.0}
+    # Facts are balanced over label and feature; added features are drawn.
+    truth = rows.loc[rows["role"] == "truth"].set_index("method")["auroc"]
+    assert truth["control_elm"] == 0.5
+    assert abs(truth["control_sycophancy"] - 0.5) < 0.3
+
+
+def test_item_scores_are_what_the_rows_measure(first):
+    store = ItemScoreStore(first.out / "items")
+    for run, rows in first.rows.groupby("run_id"):
+        found = store.read(str(run))
+        label = found.items["label"].to_numpy()
+        measured = rows.loc[(rows["role"] == "truth") & (rows["orientation"] == "none")]
+        areas = measured.set_index("method")["auroc"]
+        keys = [(each["method"], each["orientation"]) for each in found.settings]
+        signs = [("random", "oracle"), ("random", "easy"), ("e2h", "none")]
+        assert sorted(keys) == sorted(signs + [(m, "none") for m in ("zero_shot", *PROMPTING)])
+        for (method, _), scores in zip(keys, found.scores.T, strict=True):
+            scored = ~np.isnan(scores)
+            prompted = method in PROMPTING
+            assert scored.sum() == (12 if prompted else rows["n_test"].max())
+            if prompted or method == "zero_shot":  # one seed: what was measured
+                area = roc_auc_score(label[scored], scores[scored])
+                assert areas[method] == pytest.approx(area, abs=1e-6)
+                assert scores[scored].std() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_record_and_the_report_tell_of_this_command(first):
+    record = Record.read(first.out)
+    assert record.experiment == "salience"
+    assert set(record.runs) == set(first.rows["run_id"])
+    assert set(record.figures) == {path.name for path in first.out.glob("*.svg")}
+    assert record.settings["max_rows"] == ROWS
+    assert record.settings["run_on"]["model"].endswith("tiny")
+    assert len(record.findings) == 5
+    for finding in record.findings:
+        assert joined(f"finding: {finding.claim}") in joined(first.printed)
+    html = (first.out / "report.html").read_text(encoding="utf-8")
+    assert record.title in html
+    assert joined(f"report: {first.out / 'report.html'}") in joined(first.printed)
 
 
 # ------------------------------------------------------------- again
 
 
 def test_the_same_command_again_reuses_and_writes_nothing_new(first, run, place):
-    before = files(first.out, place / "stores")
+    def results() -> dict[Path, bytes]:
+        found = files(first.out, place / "stores")
+        return {path: content for path, content in found.items() if path.stem != "report"}
+
+    before = results()
     modified = {path: path.stat().st_mtime_ns for path in before if path.suffix == ".parquet"}
     again = run(*WORDS)
     assert again.rows.empty
     assert again.printed.count("reused") == 4
-    assert files(first.out, place / "stores") == before
+    assert results() == before
     assert modified == {path: path.stat().st_mtime_ns for path in modified}
     assert joined(f"({len(first.rows)} of this command)") in joined(again.printed)
 
 
 ARITHMETIC = (
     *("--dataset", "pocket/arithmetic", "--features", "none"),
-    *("--seeds", str(SEEDS), "--max-rows", str(ROWS)),
+    *("--seeds", str(SEEDS), "--max-rows", str(ROWS), *NO_PROMPTS),
 )
 
 
@@ -228,16 +250,19 @@ def test_fewer_train_rows_are_another_run(first, run):
     assert "reused" not in other.printed
     key = ["method", "orientation", "seed", "target"]
     plain = first.rows.loc[
-        (first.rows["dataset"] == "pocket/arithmetic") & (first.rows["feature"] == "none")
+        (first.rows["dataset"] == "pocket/arithmetic")
+        & (first.rows["feature"] == "none")
+        & ~first.rows["method"].isin(PROMPTING)
     ]
     both = plain.merge(other.rows, on=key, suffixes=("", "_other"))
     assert len(both) == len(plain) == len(other.rows)
-    probes = both.loc[both["method"] != "zero_shot"]
+    probes = both.loc[both["method"].isin(METHODS)]
     assert set(probes["n_train_other"]) == {32}
     assert (probes["auroc"] != probes["auroc_other"]).any()
-    zero_shot = both.loc[both["method"] == "zero_shot"]
+    untrained = both.loc[~both["method"].isin(METHODS)]
+    assert set(untrained["method"]) == {"zero_shot", "control_length"}
     for name in ("auroc", "auroc_low", "auroc_high"):
-        np.testing.assert_array_equal(zero_shot[name], zero_shot[f"{name}_other"])
+        np.testing.assert_array_equal(untrained[name], untrained[f"{name}_other"])
 
 
 @pytest.mark.parametrize(
@@ -253,6 +278,8 @@ def test_fewer_train_rows_are_another_run(first, run):
         ("--max-rows", "76"),
         ("--features", "tense"),
         ("--token-budget", "4096"),
+        FEW_PROMPTS,
+        ("--rule", "none"),
     ],
     ids=" ".join,
 )
@@ -261,14 +288,15 @@ def test_any_other_setting_computes(run, salience, monkeypatch, words):
     measured = []
     settings = (*ARITHMETIC, "--boot", "50", "--layers", "1")
 
-    def measure(panel: Any, *rest: Any) -> list[dict[str, Any]]:
+    def measure(panel: Any, *rest: Any) -> Any:
         measured.append(panel.feature)
         shared = {"dataset": panel.dataset, "feature": panel.feature, "method": "random"}
         shared |= {"role": "truth", "orientation": "easy", "auroc": 0.5, "seed": 0}
-        return [{**shared, "layer": 1, "salience_feature": np.nan}]
+        return salience.Measured([{**shared, "layer": 1, "salience_feature": np.nan}], [])
 
-    monkeypatch.setattr(salience, "measure", measure)
+    monkeypatch.setattr(salience, "measure_panel", measure)
     monkeypatch.setattr(salience, "draw", lambda rows, folder: [])
+    monkeypatch.setattr(salience.RunFolder, "finish", lambda folder, **record: None)
     run(*settings, out="stub")
     measured.clear()
     run(*settings, out="stub")
@@ -304,6 +332,7 @@ def test_a_folder_with_two_labels_is_asked_for_each_in_turn(run, place):
     done = run(
         *("--dataset", str(place / "liar"), "--easy", "pocket/larger_than", "--layers", "1", "2"),
         *("--seeds", str(SEEDS), "--max-rows", "100", "--boot", "50", "--methods", "random"),
+        *NO_PROMPTS,
         out="folder",
     )
     panels = done.rows.groupby(["feature", "role"])["target"].unique().map(list).to_dict()
@@ -380,15 +409,17 @@ def test_fits_that_cannot_work_are_refused_before_any_model_is_loaded(salience, 
 
 
 def test_fit_options_reach_every_sweep_and_name_the_run(salience, run, monkeypatch):
-    seen, sweep = [], salience.sweep
+    panels = sys.modules[salience.measure.__module__]
+    seen, sweep = [], panels.sweep
 
     def watched(data, config):
         seen.append(config)
         return sweep(data, config)
 
-    monkeypatch.setattr(salience, "sweep", watched)
+    monkeypatch.setattr(panels, "sweep", watched)
     words = ("--dataset", "pocket/arithmetic", "--features", "none", "--layers", "1",
-             "--seeds", "2", "--max-rows", "40", "--boot", "10")  # fmt: skip
+             "--seeds", "2", "--max-rows", "40", "--boot", "10", *NO_PROMPTS,
+             "--methods", "random")  # fmt: skip
     other = ("--optimiser", "lbfgs", "--divisor", "std", "--restarts", "2")
     run(*words, out="fits")
     found = run(*words, *other, out="fits")

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jelicit.pairs import Pairs
-from jelicit.probes.linear import Affine, LinearProbe, logits
+from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
 from jelicit.probes.losses import ccs_loss
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.training import (
@@ -48,10 +48,10 @@ def fit_ccs(
     dtype = pairs.pos.dtype
     weights = jnp.ones(n, dtype) if weights is None else weights
 
-    def read(params: Affine):
+    def read(params: Affine) -> Signs:
         return logits(params, normaliser, pairs, descent.precision)
 
-    def judge(found):
+    def judge(found: Signs):
         return ccs_loss(*found, weights)
 
     params, info = best_of(

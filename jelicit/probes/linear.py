@@ -81,9 +81,13 @@ def _backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]
 _bfloat16_project.defvjp(_forward, _backward)
 
 
+Signs = tuple[Float[Array, " n"], Float[Array, " n"]]
+"""Logits of all rows at the true and at the false verdict."""
+
+
 def logits(
     params: Affine, normaliser: Normaliser, pairs: Pairs, precision: str = "float32"
-) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+) -> Signs:
     """s(phi+') and s(phi-') of pairs [n, d], with the normaliser folded into the probe.
 
     w . (phi - mean) / scale + b = phi . (w / scale) - mean . (w / scale) + b, so probes with

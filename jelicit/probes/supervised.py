@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jelicit.pairs import Pairs
-from jelicit.probes.linear import Affine, LinearProbe, logits
+from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
 from jelicit.probes.losses import bce_loss
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.training import (
@@ -72,13 +72,15 @@ def fit_supervised(
     key_start, key_split = jax.random.split(key)
     begin = start(key_start, d, dtype)
 
-    def read(params: Affine):
+    def read(params: Affine) -> Signs:
         return logits(params, normaliser, pairs, descent.precision)
 
     if isinstance(descent, QuasiNewton):
-        params, info = minimise(
-            read, lambda found: bce_loss(*found, targets, weights), begin, descent
-        )
+
+        def judge(found: Signs):
+            return bce_loss(*found, targets, weights)
+
+        params, info = minimise(read, judge, begin, descent)
         return to_probe(params), info
     if held_out is None:
         held_out = validation_rows(key_split, weights, share=validation_share)

@@ -1,0 +1,320 @@
+"""Panels: one situation each, in which every probe, prompting method and control is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from common import REBALANCED, FitSettings, PromptSettings, named, say, slug
+from stores import EasySet, Stores
+
+from jelicit import evaluation
+from jelicit.data.items import Item, labels
+from jelicit.data.subsets import rebalanced
+from jelicit.metrics import group_bootstrap
+from jelicit.probes.methods import NEEDS_EASY
+from jelicit.probes.sweep import SweepData, SweepResult, sweep
+from jelicit.prompting import Scorer, prompting_scores
+from jelicit.results import ItemScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One situation: a set whose prompt asks for `target` while `spurious` is in the data.
+
+    Labels go by the names of `Item`: "label" is the set's own, called "truth" in rows.
+    """
+
+    dataset: str
+    feature: str = "none"
+    format: str
+    target: str = "label"
+    spurious: str | None = None
+    train: tuple[Item, ...]
+    test: tuple[Item, ...]
+    easy: EasySet | None
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return self.dataset if self.feature == "none" else f"{self.dataset}, {self.feature}"
+
+    def targets(self) -> tuple[evaluation.Target, ...]:
+        """The asked-for label and, where there is one, the spurious one."""
+        return tuple(
+            evaluation.Target(
+                name=named(name),
+                role=role,
+                train=labels(self.train, name),
+                test=labels(self.test, name),
+            )
+            for name, role in ((self.target, "truth"), (self.spurious, "spurious"))
+            if name is not None
+        )
+
+    def boot(self, samples: int) -> jax.Array:
+        """Bootstrap weights over the groups of the test items."""
+        return group_bootstrap(jax.random.key(0), [item.group for item in self.test], samples)
+
+    def about(self, model: str) -> dict[str, Any]:
+        """What every row says of the panel."""
+        return {
+            "dataset": self.dataset,
+            "feature": self.feature,
+            "asked": named(self.target),
+            "model": model,
+            "n_test": len(self.test),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """The fits of a panel: what sets them apart, and the train rows of each.
+
+    Attributes:
+        about: What the rows of each run say of it: its seed, and whatever else was set.
+        subsets: Its train rows, bool [R, N].
+    """
+
+    about: tuple[Mapping[str, Any], ...]
+    subsets: np.ndarray
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """The seed of each run [R]."""
+        return np.array([run["seed"] for run in self.about])
+
+
+Score = tuple[dict[str, Any], np.ndarray]
+
+
+@dataclass
+class Measured:
+    """Rows of a panel, and each method's signed truth scores of its test items."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+
+    def __iadd__(self, other: Measured) -> Measured:
+        self.rows += other.rows
+        self.scores += other.scores
+        return self
+
+    def items(self, panel: Panel) -> ItemScores:
+        """The scores as the report reads them."""
+        return ItemScores.of(panel.test, self.scores, target=panel.target)
+
+
+def measure(
+    panel: Panel,
+    runs: Runs,
+    stores: Stores,
+    *,
+    methods: Sequence[str],
+    fit: FitSettings,
+    boot: int,
+) -> Measured:
+    """Probes at all layers of the stores, zero-shot prompting, and controls."""
+    weights = panel.boot(boot)
+    found = without_training(panel, stores, weights)
+    plain = tuple(m for m in methods if m not in REBALANCED)
+    found += _probes(panel, runs, stores, plain, fit, weights, {})
+    again = {REBALANCED[name]: name for name in methods if name in REBALANCED}
+    if again:
+        odds = stores.train.log_probs
+        verdicts = odds[:, 0] > odds[:, 1]
+        fewer = replace(runs, subsets=rebalanced(runs.subsets, verdicts))
+        found += _probes(panel, fewer, stores, tuple(again), fit, weights, again)
+    return found
+
+
+def measure_with_labels(
+    panel: Panel,
+    given: np.ndarray,
+    stores: Stores,
+    *,
+    seeds: int,
+    fit: FitSettings,
+    boot: int,
+) -> Measured:
+    """The supervised probe with labels that something else gave, such as ICM.
+
+    Args:
+        panel: What is measured.
+        given: [N] of 1, 0 and nan for train rows that have none; those are left out.
+        stores: Activations of the panel.
+        seeds: Runs.
+        fit: How probes are fitted.
+        boot: Bootstrap samples.
+    """
+    runs = Runs(
+        about=tuple({"seed": seed} for seed in range(seeds)),
+        subsets=np.tile(~np.isnan(given), (seeds, 1)),
+    )
+    names = {"supervised": "icm_supervised"}
+    weights = panel.boot(boot)
+    return _probes(panel, runs, stores, ("supervised",), fit, weights, names, given)
+
+
+def without_training(panel: Panel, stores: Stores, weights: jax.Array) -> Measured:
+    """Zero-shot prompting and the controls: neither train rows nor a seed decide them."""
+    odds = stores.test.log_probs
+    scores = {"zero_shot": odds[:, 0] - odds[:, 1], **evaluation.control_scores(panel.test)}
+    # A feature says nothing of itself.
+    scores.pop(f"control_{panel.target}", None)
+    rows = evaluation.fixed_rows(scores, panel.targets(), weights)
+    return Measured(rows, [({"method": "zero_shot", "orientation": "none"}, scores["zero_shot"])])
+
+
+def _probes(
+    panel: Panel,
+    runs: Runs,
+    stores: Stores,
+    methods: tuple[str, ...],
+    fit: FitSettings,
+    weights: jax.Array,
+    names: Mapping[str, str],
+    targets: np.ndarray | None = None,
+) -> Measured:
+    """Probes at every layer; `names` renames methods in rows and scores."""
+    methods = tuple(m for m in methods if panel.easy is not None or m not in NEEDS_EASY)
+    if not methods:
+        return Measured()
+    found = Measured()
+    result = fitted(panel, runs, stores, methods, fit, targets=targets)
+    for layer in result.layers:
+        bench = bench_at(panel, stores, layer, weights)
+        rows = evaluation.method_rows(result, layer, bench, subsets=runs.subsets, runs=runs.about)
+        found.rows += [{**row, "method": names.get(row["method"], row["method"])} for row in rows]
+        signed = evaluation.signed_scores(
+            result, layer, bench, bench.targets[0], subsets=runs.subsets
+        )
+        for (method, orientation), scores in signed.items():
+            about = {"method": names.get(method, method), "orientation": orientation}
+            found.scores += by_setting({**about, "layer": layer}, runs, np.asarray(scores))
+    return found
+
+
+def fitted(
+    panel: Panel,
+    runs: Runs,
+    stores: Stores,
+    methods: tuple[str, ...],
+    fit: FitSettings,
+    *,
+    layers: Sequence[int] | None = None,
+    targets: np.ndarray | None = None,
+) -> SweepResult:
+    """The probes of all runs at some layers, or all, of the stores.
+
+    Labelled probes learn from `targets` [N]; None = the label that the prompt asks for. What has no
+    truth value (nan) is neither: 0.5.
+    """
+    target = labels(panel.train, panel.target) if targets is None else targets
+    easy = panel.easy
+    data = SweepData(
+        hard=stores.train.pairs,
+        layers=tuple(layers or stores.train.spec.layers),
+        subsets=runs.subsets,
+        seeds=runs.seeds,
+        hard_targets=np.where(np.isnan(target), 0.5, target),
+        easy=None if stores.easy is None else stores.easy.pairs,
+        easy_labels=None if easy is None else labels(easy.items),
+        hard_ids=[item.id for item in panel.train],
+        easy_ids=None if easy is None else [item.id for item in easy.items],
+        rows_name=f"{panel.dataset} train rows",
+    )
+    return sweep(data, fit.config(methods))
+
+
+def bench_at(panel: Panel, stores: Stores, layer: int, weights: jax.Array) -> evaluation.Bench:
+    """What the probes of one layer are measured on."""
+    return evaluation.Bench(
+        hard=stores.train.pairs(layer),
+        test=stores.test.pairs(layer),
+        easy=None if stores.easy is None else stores.easy.pairs(layer),
+        easy_labels=None if panel.easy is None else labels(panel.easy.items),
+        targets=panel.targets(),
+        boot=weights,
+    )
+
+
+def by_setting(about: dict[str, Any], runs: Runs, scores: np.ndarray) -> list[Score]:
+    """Scores [R, n] of one method, apart by what sets its runs apart beside the seed."""
+    settings = [{k: v for k, v in run.items() if k != "seed"} for run in runs.about]
+    distinct = [s for place, s in enumerate(settings) if s not in settings[:place]]
+    return [
+        ({**about, **setting}, scores[[place for place, s in enumerate(settings) if s == setting]])
+        for setting in distinct
+    ]
+
+
+# --- prompting -----------------------------------------------------------------------------------
+
+
+def measure_prompting(
+    panel: Panel,
+    runs: Runs,
+    scorer: Scorer,
+    settings: PromptSettings,
+    *,
+    boot: int,
+    journals: Path,
+) -> Measured:
+    """Prompting methods: the pool is drawn from each run's train rows, targets are test items.
+
+    Args:
+        panel: What is measured.
+        runs: The runs of the prompting methods, each with the train rows that its pool is from.
+        scorer: The model.
+        settings: With numbers (`PromptSettings.for_model`).
+        boot: Bootstrap samples.
+        journals: Folder of finished rounds: a run that was killed goes on after them.
+    """
+    assert settings.shots is not None
+    found = Measured()
+    # A draw, since test items may stand in order of their source.
+    order = np.random.default_rng(0).permutation(len(panel.test))
+    chosen = np.sort(order[: settings.prompt_tests])
+    few = replace(panel, test=tuple(panel.test[place] for place in chosen))
+    weights = few.boot(boot)
+    for run, subset in zip(runs.about, runs.subsets, strict=True):
+        drawn = np.random.default_rng(run["seed"]).permutation(np.flatnonzero(subset))
+        pool = [panel.train[row] for row in drawn[: settings.pool]]
+        for method in settings.methods_asked:
+            begin = time.perf_counter()
+            scores = prompting_scores(
+                method,
+                scorer,
+                few.test,
+                pool,
+                panel.format,
+                shots=settings.shots,
+                rule=settings.rule,
+                seed=run["seed"],
+                journal=journals / f"{slug(panel.title)}.jsonl",
+            )
+            rows = evaluation.fixed_rows({method: scores}, few.targets(), weights)
+            own = {"n_train": len(pool), "n_test": len(few.test)}
+            found.rows += [{**row, **run, **own} for row in rows]
+            about = {k: v for k, v in run.items() if k != "seed"}
+            every = np.full(len(panel.test), np.nan)
+            every[chosen] = scores
+            found.scores.append(({"method": method, "orientation": "none", **about}, every))
+            words = ", ".join(f"{k} {v:g}" for k, v in run.items())
+            took = time.perf_counter() - begin
+            say(f"{panel.title}, {words}, {method}: AUROC {rows[0]['auroc']:.2f} ({took:.1f} s)")
+    return merged_seeds(found)
+
+
+def merged_seeds(found: Measured) -> Measured:
+    """Scores of one method and setting under several seeds as one entry [seeds, n]."""
+    kept: dict[str, tuple[dict[str, Any], list[np.ndarray]]] = {}
+    for about, scores in found.scores:
+        kept.setdefault(repr(sorted(about.items())), (about, []))[1].append(scores)
+    return Measured(found.rows, [(about, np.stack(runs)) for about, runs in kept.values()])

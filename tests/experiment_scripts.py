@@ -1,0 +1,59 @@
+"""Experiments as modules, run in this process with the words of a command line."""
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import tyro
+
+from jelicit.results import Results
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+FEW_PROMPTS = ("--shots", "1", "2", "--pool", "10", "--prompt-tests", "12")
+NO_PROMPTS = ("--prompting", "none")
+
+
+@contextmanager
+def script(name: str) -> Iterator[Any]:
+    """An experiment as a module; it finds its neighbours as it does when it is run."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(EXPERIMENTS))
+    try:
+        yield importlib.import_module(name)
+    finally:
+        sys.path.remove(str(EXPERIMENTS))
+        for path in EXPERIMENTS.glob("*.py"):
+            if path.stem not in before:
+                sys.modules.pop(path.stem, None)
+
+
+class Done(NamedTuple):
+    """What one command left: what it printed, the rows of its new runs, its folder."""
+
+    printed: str
+    rows: pd.DataFrame
+    out: Path
+
+
+def run(script: Any, *words: str, model: Path, stores: Path, out: Path) -> Done:
+    """An experiment's command, with one model, a folder of stores and one for the results."""
+    common = ("--model", str(model), "--stores", str(stores), "--out", str(out))
+    settings = tyro.cli(script.Settings, args=[*common, *words])
+    before = set(out.glob("rows/*.parquet"))
+    with script.console.capture() as printed:
+        script.main(settings)
+    new = sorted(set(out.glob("rows/*.parquet")) - before)
+    found = [Results(out / "rows").read(path.stem) for path in new]
+    # Long paths are broken over lines where the console is narrow.
+    text = re.sub(r"\s+", " ", printed.get())
+    return Done(text, pd.concat(found, ignore_index=True) if found else pd.DataFrame(), out)
+
+
+def joined(text: str) -> str:
+    """Text without white space, since a console breaks lines where it likes."""
+    return re.sub(r"\s+", "", text)
