@@ -5,6 +5,7 @@
     python experiments/bench.py extraction                    # 170 M random parameters
     python experiments/bench.py extraction --model 8b         # on a GPU
     python experiments/bench.py scoring
+    python experiments/bench.py icm                           # ICM's reads, 16, 64 and 256 items
 
 Contestants take turns on the same data, and the least of several repeats counts: other work on the
 machine only ever adds time. Prints tables, and writes JSON where asked.
@@ -15,15 +16,17 @@ from __future__ import annotations
 import os
 
 import bench_extraction
+import bench_icm
 import bench_probes
 import bench_scoring
 from bench_extraction import Extraction
+from bench_icm import Icm
 from bench_probes import Probes
 from bench_scoring import Scoring
 from common import say, start
 
 
-def main(settings: Probes | Extraction | Scoring) -> None:
+def main(settings: Probes | Extraction | Scoring | Icm) -> None:
     say(f"load average: {' '.join(f'{load:.2f}' for load in os.getloadavg())}")
     match settings:
         case Probes():
@@ -32,7 +35,9 @@ def main(settings: Probes | Extraction | Scoring) -> None:
             bench_extraction.main(settings)
         case Scoring():
             bench_scoring.main(settings)
+        case Icm():
+            bench_icm.main(settings)
 
 
 if __name__ == "__main__":
-    start(main, Probes | Extraction | Scoring, about=__doc__)  # type: ignore[arg-type]
+    start(main, Probes | Extraction | Scoring | Icm, about=__doc__)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from extract.local_scorer import LocalScorer
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import FORMATS, GAP, segments
+from jelicit.icm import leave_one_out
 
 COMPARED = 8
 """Prompts of the tree that are also read whole, to compare the numbers."""
@@ -67,17 +68,6 @@ def check(settings: Scoring) -> None:
     refuse(
         [f"{name} {value}: at least {low}" for name, (value, low) in least.items() if value < low]
     )
-
-
-def leave_one_out(
-    members: Sequence[int], before: tuple[int, ...] = ()
-) -> list[tuple[tuple[int, ...], int]]:
-    """(the others in the recursive order, the one that is judged) for every member."""
-    if len(members) == 1:
-        return [(before, members[0])]
-    half = len(members) // 2
-    left, right = tuple(members[:half]), tuple(members[half:])
-    return [*leave_one_out(left, before + right), *leave_one_out(right, before + left)]
 
 
 def prompts_of(

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,12 +20,15 @@ from extract.models import LanguageModel, choose_token_budget
 from extract.passes import can_share, forward, log_softmax_at, pad
 from extract.reader import Reader, padded_length, rotation_depends_on_length
 from extract.rows import Tokens, common, group, lay_out, most_in_a_row
-from extract.verdicts import encode
-
-Match = Literal["words", "tokens"]
-
-EPSILON = 1e-5
-"""Added to a verdict's probability before the logarithm when tokens are matched by their words."""
+from extract.verdicts import (
+    EPSILON,
+    Match,
+    check_prompts,
+    encode,
+    lengths_read,
+    reading_as,
+    readings,
+)
 
 WORTH_A_PASS = 128
 """Tokens that keeping a beginning must save: a pass of its own costs about as much as these."""
@@ -66,7 +68,8 @@ class LocalScorer:
             token_budget = choose_token_budget(lm.device)
         if token_budget < 1:
             raise ValueError(f"token_budget is {token_budget}; allowed: 1 or more")
-        self.lm, self.match, self.token_budget, self.progress = lm, match, token_budget, progress
+        self.lm, self.token_budget, self.progress = lm, token_budget, progress
+        self.match: Match = match
         self.tokens_read = 0
         self.shares = can_share(lm)
         self._words: dict[str, tuple[int, ...]] | None = None
@@ -75,6 +78,17 @@ class LocalScorer:
     def name(self) -> str:
         """Pins what the scores depend on: weights, their dtype, and what counts as a verdict."""
         return f"{self.lm.digest}/{self.lm.dtype}/{self.match}"
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens of a prompt, or None where the model's config names no limit."""
+        return self.lm.context
+
+    def lengths(self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]) -> np.ndarray:
+        """Tokens [n] that `score` would read of each prompt, with its longest verdict's share."""
+        prompts, words = check_prompts(prompts, verdicts)
+        encoded = encode(self.lm.tokenizer, prompts, words)
+        return np.array(lengths_read(encoded, self.match), np.int64)
 
     def score(self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]) -> np.ndarray:
         """Log-probabilities [n, k], float32, of k verdicts after n prompts.
@@ -90,7 +104,7 @@ class LocalScorer:
                 model's context (the message says which), two verdicts are the same, or (matching
                 words) no token of the vocabulary reads as a verdict.
         """
-        prompts, words = _checked(prompts, verdicts)
+        prompts, words = check_prompts(prompts, verdicts)
         if not prompts:
             return np.zeros((0, len(words)), np.float32)
         place: dict[tuple[str, ...], int] = {}
@@ -146,20 +160,8 @@ class LocalScorer:
     def _reading_as(self, verdict: str) -> tuple[int, ...]:
         """The tokens that read as a word."""
         if self._words is None:
-            self._words = {}
-            tokenizer = self.lm.tokenizer
-            for token, text in enumerate(
-                tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-            ):
-                word = _word(text)
-                self._words[word] = (*self._words.get(word, ()), token)
-        tokens = self._words.get(_word(verdict))
-        if tokens is None:
-            raise ValueError(
-                f"no token of {self.lm.name} reads as {verdict.strip()!r}; choose another word, or "
-                "match='tokens', which takes a word of several tokens"
-            )
-        return tokens
+            self._words = readings(self.lm.tokenizer)
+        return reading_as(self._words, verdict, model=self.lm.name)
 
     def _add(self, sums: np.ndarray, asks: Sequence[_Ask], logits: torch.Tensor) -> None:
         """Adds P (matching words) or log P (matching tokens) of what was asked to its verdict."""
@@ -215,23 +217,6 @@ class _Ask:
     first: int
     targets: tuple[dict[int, tuple[int, ...]], ...]
     """Per token from `first` on, the next tokens that count, by verdict."""
-
-
-def _checked(
-    prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]
-) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-    if isinstance(verdicts, str) or not len(verdicts):
-        raise ValueError(f"verdicts is {verdicts!r}: there are no verdicts to score; give words")
-    for number, prompt in enumerate(prompts):
-        if isinstance(prompt, str) or not len(prompt):
-            raise ValueError(f"prompt {number} is {prompt!r}; give a tuple of text segments")
-    if len({_word(verdict) for verdict in verdicts}) < len(verdicts):
-        raise ValueError(f"of the verdicts {tuple(verdicts)}, two are the same word")
-    return [tuple(prompt) for prompt in prompts], tuple(verdicts)
-
-
-def _word(text: str) -> str:
-    return text.strip().casefold()
 
 
 class _Tree:

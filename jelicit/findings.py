@@ -130,7 +130,16 @@ def icm_findings(rows: pd.DataFrame) -> list[Finding]:
         (str(point["dataset"]), str(point["method"])): float(point["mean"])
         for point in summarise(rows, by=["dataset", "method"], value="accuracy").to_dict("records")
     }
+    found = [] if "label_accuracy" not in rows else [_right_labels(rows)]
     return [
+        *found,
+        _compared(
+            "The model reads the labels it is shown: golden ones turned round are worth less (by "
+            "more than 3 points)",
+            mean,
+            ("wrong_many_shot", "golden_many_shot"),
+            lambda ours, other: ours < other - NEAR,
+        ),
         _compared(
             "ICM's labels are worth about as much as golden ones (within 3 points)",
             mean,
@@ -162,6 +171,18 @@ def icm_findings(rows: pd.DataFrame) -> list[Finding]:
             lambda ours, other: ours < other - NEAR,
         ),
     ]
+
+
+def _right_labels(rows: pd.DataFrame) -> Finding:
+    claim = "The labels that ICM finds are right (0.9 or more of them)"
+    ours = rows.loc[rows["method"] == "icm"]
+    if ours.empty:
+        return Finding(claim=claim, measured="no such case was measured", appears=None)
+    shares = summarise(ours, by=["dataset"], value="label_accuracy").to_dict("records")
+    shown = ", ".join(f"{readable(str(of['dataset']))} {of['mean']:.2f}" for of in shares)
+    holding = sum(float(of["mean"]) >= FINDS for of in shares)
+    measured = f"{shown} (holds in {holding} of {len(shares)} sets)"
+    return Finding(claim=claim, measured=measured, appears=holding > len(shares) / 2)
 
 
 def _compared(

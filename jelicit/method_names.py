@@ -47,7 +47,8 @@ METHODS = (
     Method("lda", "LDA", CEILING),
     Method("golden_few_shot", "Golden few-shot", CEILING),
     Method("golden_many_shot", "Golden many-shot", CEILING),
-    Method("icm_perturbed", "Golden, errors as ICM", CEILING),
+    Method("wrong_many_shot", "Golden turned round", CONTROL),
+    Method("icm_perturbed", "Golden, errors as ICM", CONTROL),
     Method("control_length", "Length alone", CONTROL),
 )
 

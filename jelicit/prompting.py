@@ -7,8 +7,6 @@ model server, or a function of one's own.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
-from jelicit.consistency import RULES, Rule, get_rule, most_likely
+from jelicit.consistency import Rule, get_rule, most_likely
 from jelicit.data.items import Item, digest, label_of
 from jelicit.data.prompts import PromptFormat, few_shot, get_format, segments
+from jelicit.journal import Journal, run_key
 
 PAPER_SHOTS = (2, 32)
 """Examples in a prompt, round by round, in Canavan et al. 2026."""
@@ -93,7 +92,7 @@ def zero_shot_scores(
 ) -> np.ndarray:
     """Truth scores [n] without examples: log P(true | x_i) - log P(false | x_i)."""
     format = get_format(format)
-    return _truth_scores(scorer, [segments(item, format) for item in targets], format)
+    return truth_scores(scorer, [segments(item, format) for item in targets], format)
 
 
 def few_shot_scores(
@@ -126,7 +125,7 @@ def few_shot_scores(
         few_shot(item, draws.examples(item, shots, _seed(seed, place)), format)
         for place, item in enumerate(targets)
     ]
-    return _truth_scores(scorer, prompts, format)
+    return truth_scores(scorer, prompts, format)
 
 
 def prompting_scores(
@@ -233,22 +232,24 @@ def bootstrapped(
     start = random_labels(len(pool), seed=[seed, 0])
     record = _journal(journal, scorer, rule, targets, pool, format, seed, shots)
     labels, rounds = start, []
+
+    def scored(number: int, asked: Sequence[Item]) -> np.ndarray:
+        """Round `number` with the labels so far: read from the journal, or made and written."""
+        found = record.get(number)
+        if found is not None:
+            return np.array(found["scores"])
+        count = shots[number - 1]
+        scores = few_shot_scores(
+            scorer, asked, pool, labels, format, shots=count, seed=[seed, number]
+        )
+        record.put(number, scores=scores.tolist())
+        return scores
+
     for number, count in enumerate(shots[:-1], start=1):
-        scores = record.get(number)
-        if scores is None:
-            scores = few_shot_scores(
-                scorer, pool, pool, labels, format, shots=count, seed=[seed, number]
-            )
-            record.put(number, scores)
+        scores = scored(number, pool)
         labels = most_likely(pool, scores, rule)
         rounds.append(Round(shots=count, scores=scores, labels=labels))
-    last = len(shots)
-    scores = record.get(last)
-    if scores is None:
-        scores = few_shot_scores(
-            scorer, targets, pool, labels, format, shots=shots[-1], seed=[seed, last]
-        )
-        record.put(last, scores)
+    scores = scored(len(shots), targets)
     return Bootstrapped(scores=scores, start=start, rounds=tuple(rounds))
 
 
@@ -329,9 +330,14 @@ def _label(value: bool | float | None) -> bool | None:
     return None if value is None or value != value else bool(value)
 
 
-def _truth_scores(
+def truth_scores(
     scorer: Scorer, prompts: Sequence[tuple[str, ...]], format: PromptFormat
 ) -> np.ndarray:
+    """Truth scores [n] of prompts: log P(true) - log P(false), for the format's verdicts.
+
+    Raises:
+        ValueError: If the scorer returns another shape, or numbers without a difference.
+    """
     found = np.asarray(scorer.score(prompts, (format.true_word, format.false_word)), np.float64)
     if found.shape != (len(prompts), 2):
         raise ValueError(
@@ -349,9 +355,6 @@ def _seed(seed: int | Sequence[int], place: int) -> list[int]:
     return [*map(int, np.atleast_1d(np.asarray(seed))), place]
 
 
-# --- journal -------------------------------------------------------------------------------------
-
-
 def _journal(
     path: Path | None,
     scorer: Scorer,
@@ -359,53 +362,10 @@ def _journal(
     targets: Sequence[Item],
     pool: Sequence[Item],
     *rest: PromptFormat | int | list[int],
-) -> _Journal:
-    """The journal of one run, under a key that names everything that decides its scores."""
+) -> Journal:
+    """The rounds of one run, under a key that names everything that decides their scores."""
     if path is None:
-        return _Journal(None, "")
-    name = getattr(scorer, "name", "")
-    if not name:
-        raise ValueError(
-            "a journal needs a scorer with a name, which pins its model: else the rounds of one "
-            "model could be read back as another's"
-        )
-    if RULES.get(rule.name) is not rule:
-        raise ValueError(f"a journal cannot tell the rule {rule.name!r} from another of that name")
+        return Journal(None, "", part="round")
     settings = [asdict(one) if isinstance(one, PromptFormat) else one for one in rest]
-    parts = [name, rule.name, digest(targets), digest(pool), *settings]
-    return _Journal(path, hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest())
-
-
-class _Journal:
-    """Finished rounds, a line each: {"run", "round", "scores"}. A torn last line is no round."""
-
-    def __init__(self, path: Path | None, key: str) -> None:
-        self._path, self._key = path, key
-        self._found: dict[int, np.ndarray] = {}
-        if path is None or not path.exists():
-            return
-        text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                entry = json.loads(line)
-                run, place, scores = entry["run"], entry["round"], entry["scores"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{path}, line {number} is no round of bootstrapping ({error}); delete the file"
-                ) from error
-            if run == key:
-                self._found[place] = np.array(scores)
-        if whole != text:  # the next line must not be glued to the torn one
-            path.write_text(whole, encoding="utf-8")
-
-    def get(self, place: int) -> np.ndarray | None:
-        return self._found.get(place)
-
-    def put(self, place: int, scores: np.ndarray) -> None:
-        if self._path is None:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        entry = {"run": self._key, "round": place, "scores": scores.tolist()}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+    key = run_key(scorer, rule, digest(targets), digest(pool), *settings)
+    return Journal(path, key, part="round")

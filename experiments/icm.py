@@ -1,0 +1,518 @@
+"""ICM (Wen et al. 2025): can a model's own coherence replace labels?
+
+Labels of a few train items are searched for by how well the model predicts each from all others,
+and test items are judged after all items with those labels. Beside it: zero-shot, random and golden
+many-shot prompts, bootstrapping, and the paper's ablations.
+
+    python experiments/icm.py
+    python experiments/icm.py --dataset pocket/facts --n 16 --seeds 1
+    python experiments/icm.py --scorer http://localhost:8000/v1 --dataset truthfulqa --n 256
+
+Prints a table, writes result rows (Parquet), the labels (JSONL), figures (PNG, SVG) and a report,
+and ends with their paths. Every step of a search is kept: the same command after a crash goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+from common import ModelSettings, console, refuse, same_names, say, slug, start, unknown
+from common import too_small as below
+from panels import Measured, Panel, merged_seeds
+from run_folder import RunFolder
+from stores import Extractor
+from tqdm import tqdm
+
+from extract.local_scorer import LocalScorer
+from jelicit import evaluation, figures
+from jelicit.consistency import RULES
+from jelicit.data.datasets import load_dataset
+from jelicit.data.describe import describe, table
+from jelicit.data.items import Item, label_of, save_items, with_target
+from jelicit.data.prompts import get_format
+from jelicit.findings import icm_findings
+from jelicit.icm import (
+    BASELINES,
+    VARIANTS,
+    SearchResult,
+    SearchSettings,
+    Step,
+    baseline_scores,
+    examples_that_fit,
+    many_shot_scores,
+    perturbed,
+    search,
+    variant,
+    with_mirrors,
+)
+from jelicit.prompting import Scorer, zero_shot_scores
+from jelicit.results import Results, print_table
+
+DEFAULT_SETS = ("pocket/facts", "pocket/arithmetic", "pocket/pairs", "pocket/poems")
+CHAT, WRONG, PERTURBED = "zero_shot_chat", "wrong_many_shot", "icm_perturbed"
+METHODS = (*BASELINES, WRONG, *VARIANTS, PERTURBED)
+LEAD = (
+    "Can a model's own coherence replace labels? ICM searches labels of train items that the model "
+    "predicts from each other; test items are then judged after all of them. It is compared with "
+    "zero-shot prompts, with random and with golden labels in the same prompts, with "
+    "bootstrapping, and with searches that begin with right or wrong labels or without "
+    "consistency. No search sees a label."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Search labels, and compare prompts that show them.
+
+    Attributes:
+        run_on: Which language model, and how it runs.
+        dataset: Sets by name (pocket/facts, gsm8k_icm, truthfulqa, alpaca, ...), or folders with
+            train.jsonl and test.jsonl. Pairs are shown in both orders.
+        n: Train items to label, in whole groups; fewer where they do not fit the model (the pocket
+            model: the length it was trained on).
+        tests: Test items.
+        methods: Baselines; wrong_many_shot, golden labels turned round, which tells whether the
+            model reads the labels that it is shown; searches; and icm_perturbed, golden labels with
+            as many errors as ICM's.
+        seeds: Runs; each draws its own train items, first labels and orders.
+        scorer: local, or the URL of an OpenAI-compatible server (vLLM: http://localhost:8000/v1).
+        served: Name of the model there; None = the only one that is served.
+        chat_model: Another model for zero_shot_chat: an id or folder.
+        rule: Consistency rule: answer, asymmetry or none; None = asymmetry for pairs, else answer.
+        alpha: Weight of mutual predictability (paper: 50; 20 to 30 where a search is slow).
+        predictability: mean (of log-odds, the released code) or sum (of log-probabilities).
+        schedule: Of the temperature: log (the paper's) or exp.
+        initial: Random labels to begin with.
+        draws: Most items drawn; None = 12 for each item.
+        shots: Of bootstrapping, round by round; None = 2 8 (pocket) or 2 32.
+        boot: Bootstrap samples (of whole questions) behind every interval.
+        out: Folder of rows, labels, figures and the report.
+    """
+
+    run_on: tyro.conf.OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
+    dataset: tuple[str, ...] = DEFAULT_SETS
+    n: int = 32
+    tests: int = 64
+    methods: tuple[str, ...] = METHODS
+    seeds: int = 3
+    scorer: str = "local"
+    served: str | None = None
+    chat_model: str | None = None
+    rule: str | None = None
+    alpha: float = 50.0
+    predictability: str = "mean"
+    schedule: str = "log"
+    initial: int = 8
+    draws: int | None = None
+    shots: tuple[int, ...] | None = None
+    boot: int = 1000
+    out: Path = Path("runs/icm")
+
+    def search(self, seed: int, rule: str) -> SearchSettings:
+        """The settings of one search."""
+        return SearchSettings(
+            seed=seed,
+            alpha=self.alpha,
+            predictability=self.predictability,  # type: ignore[arg-type]
+            rule=rule,
+            initial=self.initial,
+            schedule=self.schedule,  # type: ignore[arg-type]
+            draws=self.draws,
+        )
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that cannot work, before anything is loaded.
+
+    Raises:
+        ValueError: Naming every option that is wrong, and what it allows.
+    """
+    problems = unknown("--methods", settings.methods, (*METHODS, CHAT))
+    if not settings.dataset or len(set(settings.dataset)) < len(settings.dataset):
+        given = " ".join(settings.dataset)
+        problems.append(f"--dataset {given}: name at least one, each once")
+    if settings.rule is not None and settings.rule not in RULES:
+        problems.append(f"--rule {settings.rule} is unknown; known: {', '.join(RULES)}")
+    if settings.scorer != "local" and "://" not in settings.scorer:
+        problems.append(f"--scorer {settings.scorer}: give local, or a URL such as http://host/v1")
+    if (CHAT in settings.methods) != (settings.chat_model is not None):
+        problems.append(f"--chat-model and --methods {CHAT} go together: give both or neither")
+    if PERTURBED in settings.methods and "icm" not in settings.methods:
+        problems.append(f"--methods {PERTURBED} needs icm: it has as many errors as that")
+    problems += below(
+        [
+            ("--n", settings.n, 2),
+            ("--tests", settings.tests, 2),
+            ("--seeds", settings.seeds, 1),
+            ("--boot", settings.boot, 1),
+            ("--shots", min(settings.shots or (1,)), 1),
+        ]
+    )
+    refuse(problems)
+    settings.search(0, settings.rule or "answer")
+
+
+# --- one set -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """One set: what is asked of it, and which items there are."""
+
+    panel: Panel
+    rule: str
+
+
+def plan(name: str, settings: Settings) -> Task:
+    """One set, with all text loaded.
+
+    Raises:
+        ValueError: No item has a truth value.
+    """
+    dataset = load_dataset(name)
+    console.print(table(describe(dataset)))
+    target = dataset.targets[0]
+    train, test = (tuple(with_target(s, target)) for s in (dataset.train, dataset.test))
+    if not train or not test:
+        raise ValueError(f"{name}: no item has a truth value to measure against; use another set")
+    pairs = all(item.choice_2 is not None for item in train)
+    panel = Panel(
+        dataset=dataset.name,
+        format=dataset.formats[target],
+        target=target,
+        train=tuple(with_mirrors(train)) if pairs else train,
+        test=drawn(test, settings.tests, seed=0),
+        easy=None,
+    )
+    return Task(panel, settings.rule or ("asymmetry" if pairs else "answer"))
+
+
+def drawn(items: Sequence[Item], count: int, *, seed: int) -> tuple[Item, ...]:
+    """Whole groups at random, at most `count` items of them, in the order of the draw."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.group, []).append(item)
+    names, chosen = list(groups), []
+    for place in np.random.default_rng(seed).permutation(len(names)):
+        members = groups[names[place]]
+        if len(chosen) + len(members) <= count:
+            chosen += members
+    return tuple(chosen)
+
+
+def to_label(
+    task: Task, scorer: Scorer, settings: Settings, limit: int | None, seed: int
+) -> tuple[Item, ...]:
+    """The train items of one seed: as many as were asked for, or as fit."""
+    panel, count = task.panel, settings.n
+    while count >= 2:
+        items = drawn(panel.train, count, seed=seed)
+        # Every item is judged after all others, and every test item after all of them.
+        fit = min(
+            examples_that_fit(scorer, items, panel.format, targets=targets, limit=limit)
+            for targets in (None, panel.test)
+        )
+        if items and fit >= len(items):
+            return items
+        count = min(count - 1, fit)
+    raise ValueError(f"{panel.dataset}: not two of its items fit the model; choose another")
+
+
+@dataclass
+class Found:
+    """What one set gave: rows, scores, and the steps of every search."""
+
+    measured: Measured
+    steps: list[dict[str, Any]]
+
+
+def measure_task(
+    task: Task, scorer: Scorer, chat: Scorer | None, settings: Settings, limit: int | None
+) -> Found:
+    """Every method with every seed."""
+    panel, found = task.panel, Found(Measured(), [])
+    weights = panel.boot(settings.boot)
+    for seed in range(settings.seeds):
+        items = to_label(task, scorer, settings, limit, seed)
+        run = _Run(task, scorer, chat, settings, limit, seed, items)
+        for method in settings.methods:
+            begin = time.perf_counter()
+            scores, own = run.measure(method, found.steps)
+            (row,) = evaluation.fixed_rows({method: scores}, panel.targets(), weights)
+            took = time.perf_counter() - begin
+            found.measured.rows.append({**row, "seed": seed, **own, "seconds": took})
+            found.measured.scores.append(({"method": method, "orientation": "none"}, scores))
+            say(
+                f"{panel.dataset}, seed {seed}, {method}: accuracy {row['accuracy']:.2f}, "
+                f"AUROC {row['auroc']:.2f} ({took:.1f} s)"
+            )
+    found.measured = merged_seeds(found.measured)
+    return found
+
+
+@dataclass
+class _Run:
+    """One seed of one set."""
+
+    task: Task
+    scorer: Scorer
+    chat: Scorer | None
+    settings: Settings
+    limit: int | None
+    seed: int
+    items: tuple[Item, ...]
+    label_accuracy: float = float("nan")
+
+    def measure(
+        self, method: str, steps: list[dict[str, Any]]
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Scores of the test items, and what the row says beside."""
+        panel, settings = self.task.panel, self.settings
+        if method in VARIANTS:
+            return self._searched(method, steps)
+        if method == PERTURBED:
+            gold = [bool(label) for label in self._gold()]
+            flawed = perturbed(gold, accuracy=self.label_accuracy, seed=self.seed).tolist()
+            return self._many_shot(flawed), self._about(flawed)
+        if method == WRONG:
+            wrong = [not label for label in self._gold()]
+            return self._many_shot(wrong), self._about(wrong)
+        if method == CHAT:
+            assert self.chat is not None
+            return zero_shot_scores(self.chat, panel.test, panel.format), {"n_train": 0}
+        shots = settings.shots or ((2, 8) if settings.run_on.model == "pocket" else (2, 32))
+        # No two examples share a question, nor does the item that is judged after them.
+        most = len({item.group for item in self.items}) - 1
+        shots = tuple(min(count, most) for count in shots)
+        scores = baseline_scores(
+            method,
+            self.scorer,
+            panel.test,
+            self.items,
+            panel.format,
+            seed=self.seed,
+            rule=self.task.rule,
+            shots=shots,
+            limit=self.limit,
+            journal=settings.out / "rounds" / f"{slug(panel.dataset)}.jsonl",
+        )
+        return scores, {"n_train": 0 if method.startswith("zero") else len(self.items)}
+
+    def _searched(
+        self, method: str, steps: list[dict[str, Any]]
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        panel, settings = self.task.panel, self.settings
+        gold = self._gold()
+        own, begin = variant(method, settings.search(self.seed, self.task.rule), gold)
+        name = f"{slug(panel.dataset)}-seed{self.seed}"
+        with _Bar(f"{panel.dataset}, seed {self.seed}, {method}", own.most_draws(len(gold))) as bar:
+            result = search(
+                self.scorer,
+                self.items,
+                panel.format,
+                own,
+                start=begin,
+                journal=settings.out / "searches" / f"{name}.jsonl",
+                gold=gold,
+                on_step=bar.show,
+            )
+        about = {"dataset": panel.dataset, "method": method, "seed": self.seed}
+        steps += [{**about, **_flat(row)} for row in bar.rows]
+        self._write_labels(result, method)
+        if method == "icm":
+            self.label_accuracy = result.accuracy(gold)
+        found = self._about(result.labels)
+        found |= {
+            "draws": result.draws,
+            "evaluations_per_label": result.evaluations_per_label,
+            "reads": result.reading.reads,
+            "reads_alone": result.reading.reads_alone,
+            "converged": result.converged,
+        }
+        return self._many_shot(result.labels), found
+
+    def _many_shot(self, shown: Sequence[bool | None]) -> np.ndarray:
+        panel = self.task.panel
+        return many_shot_scores(
+            self.scorer, panel.test, self.items, shown, panel.format, seed=self.seed
+        )
+
+    def _about(self, given: Sequence[bool | None]) -> dict[str, Any]:
+        known = [(a, b) for a, b in zip(given, self._gold(), strict=True) if a is not None]
+        right = sum(bool(a) == bool(b) for a, b in known) / max(len(known), 1)
+        return {"n_train": len(known), "label_accuracy": right}
+
+    def _gold(self) -> list[bool | None]:
+        return [label_of(item, self.task.panel.target) for item in self.items]
+
+    def _write_labels(self, result: SearchResult, method: str) -> None:
+        """The items with the labels found, in the form that sets are read in."""
+        panel = self.task.panel
+        folder = self.settings.out / "labels"
+        made = [
+            replace(item, label=label, meta={**item.meta, "gold": label_of(item, panel.target)})
+            for item, label in zip(self.items, result.labels, strict=True)
+            if label is not None
+        ]
+        save_items(folder / f"{slug(panel.dataset)}-seed{self.seed}-{method}.jsonl", made)
+
+
+class _Bar:
+    """Live progress of a search, and its steps with the accuracy that gold labels give."""
+
+    def __init__(self, title: str, most: int):
+        self.rows: list[dict[str, Any]] = []
+        self._bar = tqdm(total=most, desc=title, unit="draw", leave=False)
+        self._accepted = self._judged = self._reads = 0
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def show(self, step: Step) -> None:
+        self._accepted += step.accepted
+        self._judged += step.judged
+        self._reads += step.reads
+        self.rows.append(
+            {
+                "step": step.step,
+                "kind": step.kind,
+                "temperature": step.temperature,
+                "utility": step.utility,
+                "gain": step.gain,
+                "accepted": step.accepted,
+                "labelled": step.labelled,
+                "inconsistent": step.inconsistent,
+                "reads": step.reads,
+                "judged": step.judged,
+                "accuracy": step.accuracy,
+            }
+        )
+        self._bar.update(step.kind == "draw")
+        right = "" if step.accuracy is None else f", right {step.accuracy:.2f}"
+        utility = float("nan") if step.utility is None else step.utility
+        self._bar.set_postfix_str(
+            f"T {step.temperature:.1f}, U {utility:.1f}, accepted {self._accepted}, labelled "
+            f"{step.labelled}, inconsistent {step.inconsistent}, reads {self._reads}, evaluations "
+            f"per label {self._judged / max(step.labelled, 1):.1f}{right}"
+        )
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: float("nan") if value is None else value for name, value in row.items()}
+
+
+# --- the whole -----------------------------------------------------------------------------------
+
+
+def scorers(settings: Settings) -> tuple[Any, Any, int | None]:
+    """The scorer, that of the chat model, and the most tokens of a many-shot prompt."""
+    chat = None
+    if settings.chat_model is not None:
+        chat = Extractor(replace(settings.run_on, model=settings.chat_model)).scorer()
+    if settings.scorer == "local":
+        extractor = Extractor(settings.run_on)
+        return extractor.scorer(), chat, extractor.lm.trained_length
+    from extract.server_scorer import ServerScorer
+
+    tokenizer = None
+    if settings.run_on.model == "pocket":
+        from extract.models import load
+
+        tokenizer = load("pocket").tokenizer
+    scorer = ServerScorer(
+        settings.scorer,
+        model=settings.served,
+        tokenizer=tokenizer,
+        journal=settings.out / "answers.jsonl",
+    )
+    return scorer, chat, None
+
+
+def run_task(
+    task: Task,
+    scorer: Any,
+    chat: LocalScorer | None,
+    limit: int | None,
+    settings: Settings,
+    folder: RunFolder,
+) -> None:
+    """Search and measure one set unless its rows are there."""
+    panel = task.panel
+    chosen = {
+        "dataset": panel.dataset,
+        "scorer": scorer.name,
+        "chat": None if chat is None else chat.name,
+        "format": vars(get_format(panel.format)),
+        "rule": task.rule,
+        "n": settings.n,
+        "tests": settings.tests,
+        "limit": limit,
+        "methods": list(settings.methods),
+        "seeds": settings.seeds,
+        "boot": settings.boot,
+        "shots": settings.shots,
+        "search": settings.search(0, task.rule),
+    }
+    steps: list[dict[str, Any]] = []
+
+    def measure() -> Measured:
+        found = measure_task(task, scorer, chat, settings, limit)
+        steps.extend(found.steps)
+        return found.measured
+
+    model = settings.run_on.model if settings.scorer == "local" else scorer.name
+    folder.run(panel, chosen, panel.about(model), measure)
+    if steps:
+        Results(settings.out / "steps").write(folder.runs[-1], steps, {"of": folder.runs[-1]})
+
+
+def steps_of(settings: Settings, folder: RunFolder) -> pd.DataFrame:
+    """The steps of all searches of this command; empty if it made none."""
+    kept = Results(settings.out / "steps")
+    found = [kept.read(run) for run in folder.runs if kept.has(run)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def draw(rows: pd.DataFrame, steps: pd.DataFrame, folder: Path) -> list[Path]:
+    """Accuracy per method, and how the searches went, per set."""
+    made = figures.save(figures.accuracy_figure(rows), folder / "icm-accuracy")
+    if not steps.empty:
+        for dataset, of_set in steps.groupby("dataset", sort=False):
+            figure = figures.search_figure(of_set, str(dataset))
+            made += figures.save(figure, folder / f"icm-search-{slug(str(dataset))}")
+    return made
+
+
+def main(settings: Settings) -> None:
+    check(settings)
+    tasks = [plan(name, settings) for name in settings.dataset]
+    refuse(same_names([task.panel.dataset for task in tasks]))
+    scorer, chat, limit = scorers(settings)
+    folder = RunFolder("icm", settings.out)
+    for task in tasks:
+        run_task(task, scorer, chat, limit, settings, folder)
+    rows = folder.rows()
+    for value, said in (("accuracy", "Accuracy on test items"), ("label_accuracy", "Right labels")):
+        print_table(rows.dropna(subset=value), value=value, title=said, console=console)
+    folder.finish(
+        title="Labels by coherence (ICM)",
+        lead=LEAD,
+        settings=settings,
+        figures=draw(rows, steps_of(settings, folder), settings.out),
+        findings=icm_findings(rows),
+    )
+    say(f"labels: {settings.out / 'labels'}")
+
+
+if __name__ == "__main__":
+    start(main, Settings, about=__doc__)

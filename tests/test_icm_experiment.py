@@ -1,0 +1,141 @@
+"""The ICM experiment as a user runs it, on a tiny random model of two blocks."""
+
+import json
+import re
+
+import pytest
+import tyro
+from experiment_scripts import run as run_script
+from experiment_scripts import script
+
+from jelicit.data.items import load_items
+from jelicit.icm import VARIANTS
+from jelicit.results import ItemScoreStore, Record, Results
+
+pytest.importorskip("torch", reason="the experiment needs the extract extra")
+
+N, SEEDS, TESTS = 4, 2, 8
+WORDS = (
+    *("--dataset", "pocket/pairs", "--n", str(N), "--tests", str(TESTS), "--seeds", str(SEEDS)),
+    *("--initial", "2", "--draws", "8", "--shots", "1", "--boot", "20"),
+)
+
+
+@pytest.fixture(scope="module")
+def icm():
+    with script("icm") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def run(icm, random_model, tmp_path_factory):
+    place = tmp_path_factory.mktemp("icm")
+
+    def run(*words):
+        paths = {"stores": place / "stores", "out": place / "out"}
+        return run_script(icm, *words, model=random_model, **paths)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(run):
+    return run(*WORDS)
+
+
+def test_every_method_has_a_row_for_every_seed(icm, first):
+    rows = first.rows
+    assert len(rows) == len(icm.METHODS) * SEEDS
+    assert set(rows["method"]) == set(icm.METHODS)
+    assert rows["accuracy"].between(0, 1).all()
+    searched = rows[rows["method"].isin(VARIANTS)]
+    assert (searched["n_train"] == N).all()  # every item got a label
+    assert (searched["reads_alone"] - searched["reads"]).min() > 0
+    assert (rows.loc[rows["method"].str.startswith("zero_shot"), "n_train"] == 0).all()
+    # As many errors as ICM's labels, which is what they are for.
+    accuracy = rows.set_index(["method", "seed"])["label_accuracy"]
+    for seed in range(SEEDS):
+        assert accuracy["icm_perturbed", seed] == pytest.approx(accuracy["icm", seed])
+
+
+def test_labels_are_written_as_items_that_a_set_can_be_made_of(first):
+    files = sorted((first.out / "labels").glob("*.jsonl"))
+    assert len(files) == len(VARIANTS) * SEEDS
+    for path in files:
+        items = load_items(path)
+        assert len(items) == N
+        # Both orders of every pair, each once.
+        orders = {(item.question, item.choice, item.choice_2) for item in items}
+        assert orders == {(question, second, first) for question, first, second in orders}
+    rows = first.rows.set_index(["method", "seed"])["label_accuracy"]
+    items = load_items(first.out / "labels" / "pocket-pairs-seed1-icm.jsonl")
+    right = [item.label == item.meta["gold"] for item in items]
+    assert rows["icm", 1] == pytest.approx(sum(right) / len(right))
+
+
+def test_steps_figures_scores_and_report_are_kept(first):
+    record = Record.read(first.out)
+    (name,) = record.runs
+    assert record.figures == ("icm-accuracy.svg", "icm-search-pocket-pairs.svg")
+    steps = Results(first.out / "steps").read(name)
+    assert set(steps["method"]) == set(VARIANTS)
+    searches = steps.groupby(["method", "seed"])
+    assert [of["labelled"].iloc[-1] for _, of in searches] == [N] * len(VARIANTS) * SEEDS
+    scores = ItemScoreStore(first.out / "items").read(name)
+    assert scores.scores.shape == (TESTS, len(set(first.rows["method"])))
+    assert (first.out / "report.html").is_file()
+    assert len(record.findings) == 7
+
+
+def test_again_it_is_read_back_and_a_killed_search_goes_on(first, run, icm, monkeypatch):
+    again = run(*WORDS)
+    assert again.rows.empty
+    assert "reused" in again.printed
+    # Rows and the ends of all journals are lost: the same command makes the same rows.
+    for path in (first.out / "rows").iterdir():
+        path.unlink()
+    for path in (first.out / "searches").iterdir():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[: len(lines) // 2]) + '{"run": "to', encoding="utf-8")
+    third = run(*WORDS)
+    columns = [c for c in first.rows if c not in ("seconds", "run_id")]
+    expected = first.rows[columns].sort_values(["method", "seed"], ignore_index=True)
+    found = third.rows[columns].sort_values(["method", "seed"], ignore_index=True)
+    assert json.loads(found.to_json()) == json.loads(expected.to_json())
+
+
+def test_labels_teach_the_supervised_probe_of_salience(first, random_model, tmp_path):
+    labels = first.out / "labels" / "pocket-pairs-seed0-icm.jsonl"
+    with script("salience") as salience:
+        done = run_script(
+            salience,
+            *("--dataset", "pocket/pairs", "--features", "none", "--prompting", "none"),
+            *("--methods", "random", "--layers", "1", "--seeds", "2", "--boot", "20"),
+            *("--labels", str(labels), "--max-rows", "1000"),
+            model=random_model,
+            stores=tmp_path / "stores",
+            out=tmp_path / "out",
+        )
+    taught = done.rows[done.rows["method"] == "icm_supervised"]
+    assert len(taught) == 2
+    # Mirrors are no rows of the set.
+    rows = [item for item in load_items(labels) if not item.id.endswith("/mirror")]
+    assert set(taught["n_train"]) == {len(rows)}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--methods", "magic"), "--methods magic is unknown"),
+        (("--methods", "icm_perturbed"), "icm_perturbed needs icm"),
+        (("--methods", "zero_shot_chat"), "--chat-model and --methods zero_shot_chat go together"),
+        (("--scorer", "remote"), "--scorer remote: give local, or a URL"),
+        (("--rule", "magic"), "--rule magic is unknown"),
+        (("--n", "1"), "--n 1: allowed are whole numbers from 2"),
+        (("--schedule", "slow"), "schedule is 'slow'"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(icm, words, message):
+    settings = tyro.cli(icm.Settings, args=["--model", "nowhere/at-all", *words])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        icm.main(settings)
