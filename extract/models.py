@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import output_capturing
 
 POCKET = Path(__file__).parent / "pocket"
 """Folder of the model that ships with the package."""
@@ -271,6 +272,15 @@ def wrap(
         threads=torch.get_num_threads(),
         trained_length=getattr(model.config, "trained_length", None),
     )
+
+
+def states_wanted(layers: Sequence[int]) -> list[int] | bool:
+    """What a model is asked for as `output_hidden_states`: the layers, or all where it knows none.
+
+    transformers before 5.20 or so reads a list of numbers as blocks, not as hidden-state indices,
+    and would give states of one block further on.
+    """
+    return list(layers) if hasattr(output_capturing, "selected_hidden_states") else True
 
 
 def choose_threads(n_parameters: int) -> int:

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from extract.models import LanguageModel
+from extract.models import LanguageModel, states_wanted
 from extract.reader import Reader, keeps_keys_and_values, rotation_depends_on_length
 from extract.rows import Row, Tokens, common, group, lay_out, most_in_a_row
 from extract.verdicts import Encoded
@@ -271,7 +271,7 @@ class Separate:
         targets = pad(verdicts, padding="right", device=device)
         columns = first[:, None] + targets.positions
         keep, where = torch.unique(columns, return_inverse=True)  # the same for every row
-        outputs = forward(lm, padded, keep=keep, output_hidden_states=list(layers))
+        outputs = forward(lm, padded, keep=keep, output_hidden_states=states_wanted(layers))
         logits = outputs.logits.float().log_softmax(-1)
         where = where.to(logits.device)[..., None].expand(-1, -1, logits.shape[-1])
         log_probs = _picked(logits.gather(1, where), targets).sum(1)

@@ -21,7 +21,7 @@ from transformers.cache_utils import (
     DynamicSlidingWindowLayer,
 )
 
-from extract.models import LanguageModel
+from extract.models import LanguageModel, states_wanted
 from extract.rows import Row, Tokens, lay_out
 
 ALIGNMENT = 8
@@ -100,7 +100,7 @@ class Reader:
         if self.path or self._cache.grows:
             options = {"use_cache": True, "past_key_values": self._cache}
         if layers:
-            options["output_hidden_states"] = list(layers)
+            options["output_hidden_states"] = states_wanted(layers)
         if "position_ids" in inspect.signature(model.forward).parameters:
             options["position_ids"] = positions
         where = torch.tensor(columns, dtype=torch.long)

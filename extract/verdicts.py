@@ -15,7 +15,13 @@ space), the verdict is tokenised alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+Match = Literal["words", "tokens"]
+"""What counts as a verdict: every token that reads as its word, or exactly the verdict's tokens."""
+
+EPSILON = 1e-5
+"""Added to a verdict's probability before the logarithm when tokens are matched by their words."""
 
 
 class Encoded(NamedTuple):
@@ -60,6 +66,67 @@ def encode(
             raise ValueError(f"the prompt {''.join(prompt)!r} has no token")
         encoded.append(Encoded(start + tokens, verdicts[prompt[-1]]))
     return encoded
+
+
+def lengths_read(encoded: Sequence[Encoded], match: Match) -> list[int]:
+    """Tokens that a scorer reads of each prompt, with its longest verdict's share."""
+    if match == "words":
+        return [len(item.prompt) for item in encoded]
+    # After a verdict's last token nothing is asked, so that one is not read.
+    return [len(item.prompt) + max(map(len, item.verdicts)) - 1 for item in encoded]
+
+
+def check_prompts(
+    prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]
+) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """The prompts and verdicts that a scorer was given, as lists and tuples.
+
+    Raises:
+        ValueError: If there is no verdict, a prompt is no tuple of texts, or two verdicts are the
+            same word.
+    """
+    if isinstance(verdicts, str) or not len(verdicts):
+        raise ValueError(f"verdicts is {verdicts!r}: there are no verdicts to score; give words")
+    for number, prompt in enumerate(prompts):
+        if isinstance(prompt, str) or not len(prompt):
+            raise ValueError(f"prompt {number} is {prompt!r}; give a tuple of text segments")
+    if len({as_word(verdict) for verdict in verdicts}) < len(verdicts):
+        raise ValueError(f"of the verdicts {tuple(verdicts)}, two are the same word")
+    return [tuple(prompt) for prompt in prompts], tuple(verdicts)
+
+
+def as_word(text: str) -> str:
+    """A text without surrounding space and case: what it reads as."""
+    return text.strip().casefold()
+
+
+def readings(tokenizer: Any) -> dict[str, tuple[int, ...]]:
+    """The tokens of the vocabulary by the word that each reads as."""
+    found: dict[str, list[int]] = {}
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    for token, text in enumerate(texts):
+        found.setdefault(as_word(text), []).append(token)
+    return {word: tuple(tokens) for word, tokens in found.items()}
+
+
+def reading_as(table: dict[str, tuple[int, ...]], verdict: str, *, model: str) -> tuple[int, ...]:
+    """The tokens that read as a verdict.
+
+    Args:
+        table: `readings` of the tokenizer.
+        verdict: The word.
+        model: What the message calls the model.
+
+    Raises:
+        ValueError: If no token does.
+    """
+    tokens = table.get(as_word(verdict))
+    if tokens is None:
+        raise ValueError(
+            f"no token of {model} reads as {verdict.strip()!r}; choose another word, or "
+            "match='tokens', which takes a word of several tokens"
+        )
+    return tokens
 
 
 def bos(tokenizer: Any) -> tuple[int, ...]:

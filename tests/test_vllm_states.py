@@ -14,6 +14,7 @@ The stand-in runs a tiny Llama and has no more than what these facts of vLLM 0.3
   prompt_logprobs=0, RequestOutput.prompt_logprobs is [None, {token: Logprob}, ...], one entry per
   prompt token, holding that token, from a float32 log-softmax.
 - v1/engine/input_processor.py: a prompt must be shorter than max_model_len.
+- platforms/__init__.py, interface.py: `current_platform.is_cpu()`.
 - entrypoints/llm.py, v1/engine/llm_engine.py: outputs in the order of the prompts;
   `llm.llm_engine.model_config` and `.vllm_config.device_config`.
 """
@@ -73,6 +74,7 @@ class Faults:
     delay: float = 0.0
     started: list[dict[str, Any]] = field(default_factory=list)
     refuse: bool = False
+    cpu: bool = False
 
 
 class StandIn:
@@ -176,7 +178,10 @@ def faults(monkeypatch):
     module.LLM = type("LLM", (StandIn,), {"faults": made})
     module.SamplingParams = SamplingParams
     module.__version__ = "0.32.0"
+    platforms: Any = types.ModuleType("vllm.platforms")
+    platforms.current_platform = Namespace(is_cpu=lambda: made.cpu)
     monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
     return made
 
 
@@ -354,6 +359,13 @@ def test_a_vllm_that_lacks_something_says_so_itself(monkeypatch, folder, tmp_pat
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="a_library_that_is_not_there"):
         load(folder, tmp_path)
+
+
+def test_a_build_for_cpus_is_refused_before_it_starts(faults, folder, tmp_path):
+    faults.cpu = True
+    with pytest.raises(ValueError, match=r"build for CPUs, .* cannot save hidden states.*backend"):
+        load(folder, tmp_path)
+    assert not faults.started
 
 
 def test_options_that_the_numbers_depend_on_are_refused(faults, folder, tmp_path):
