@@ -6,12 +6,14 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from jelicit.method_names import METHODS as KNOWN
+from jelicit.probes.methods import ALL_METHODS
+from jelicit.prompting import METHODS as PROMPTING
 
 NAN = float("nan")
-ICM_STUDY = {"zero_shot_assistant", "zero_shot_chat", "random_many_shot", "golden_many_shot"}
-"""Measured in the study of coherence alone, as are ICM's own."""
+KEYS = {"zero_shot", "ccs_rebalanced", "pca_rebalanced", "control_length"}
+METHODS = [m for m in KNOWN if m.key in {*KEYS, *ALL_METHODS, *PROMPTING}]
+"""What the studies of the three challenges measure."""
 
-METHODS = [m for m in KNOWN if m.key not in ICM_STUDY and not m.key.startswith("icm")]
 NEED_NO_SIGN = {"zero_shot", "e2h", "ue_e2h", "supervised", "control_length"}
 NO_LAYER = {"zero_shot", "control_length"}
 SALIENCE = {"tense": 0.23, "none": NAN, "sycophancy": 0.091, "punctuation": 0.0123}

@@ -80,7 +80,7 @@ def test_a_sweep_leaves_rows_scores_probes_and_a_report(swept):
     assert set(probes["layer"]) == {1, 2}
     assert set(probes["seed"]) == {0, 1}
     assert set(probes["class_share"]) == {0.3}
-    assert (probes["auroc"] > 0.95).all()
+    assert np.asarray(probes["auroc"]).min() > 0.95
     scores = ItemScoreStore(swept / "items").read(run)
     assert len(scores.settings) == 2 * 2 + 1
     label = scores.items["label"].to_numpy() == 1

@@ -171,8 +171,13 @@ def test_signed_scores_are_what_the_rows_measure(result):
             expected = [roc_auc_score(target.test, run) for run in np.asarray(scores)]
             np.testing.assert_allclose(areas(rows, **where), expected, atol=1e-6)
             for run, run_scores in enumerate(np.asarray(scores)):
-                raw = unfolded(result, method, run, TESTED)
-                np.testing.assert_allclose(np.abs(run_scores), np.abs(raw), rtol=1e-3, atol=1e-3)
+                raw, train = (unfolded(result, method, run, p) for p in (TESTED, HARD))
+                area = roc_auc_score(target.train[SUBSETS[run]], train[SUBSETS[run]])
+                if orientation == "oracle":
+                    raw = raw if area >= 0.5 else -raw
+                elif orientation == "easy":
+                    raw, run_scores = np.abs(raw), np.abs(run_scores)
+                np.testing.assert_allclose(run_scores, raw, rtol=1e-3, atol=1e-3)
     alone = signed_scores(result, LAYER, b, b.targets[0], subsets=SUBSETS, orientations=("oracle",))
     assert {orientation for _, orientation in alone} == {"none", "oracle"}
 

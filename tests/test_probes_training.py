@@ -203,12 +203,13 @@ def test_the_folded_normaliser_is_the_explicit_one(method):
 
 
 @pytest.mark.parametrize("method", ["ccs", "supervised", "joint"])
-def test_row_weights_of_zero_and_one_are_a_slice(method):
+def test_row_weights_of_zero_and_one_are_a_slice(method, x64):
     phi, labels = normalised(90, seed=8)
+    phi = Pairs(*(np.asarray(side, np.float64) for side in phi))
     chosen = np.arange(90) % 3 > 0
     held_out = np.arange(90) % 5 == 0
-    targets = jnp.asarray(labels, jnp.float32)
-    nothing = identity_normaliser(D)
+    targets = jnp.asarray(labels)
+    nothing = identity_normaliser(D, dtype=jnp.float64)
 
     def fit(rows, weights) -> LinearProbe:
         pairs = phi.take(rows)
@@ -222,9 +223,10 @@ def test_row_weights_of_zero_and_one_are_a_slice(method):
         return fit_joint(KEY, pairs, nothing, phi, nothing, targets, weights=weights)[0]
 
     sliced = fit(np.flatnonzero(chosen), None)
-    weighted = fit(np.arange(90), jnp.asarray(chosen, jnp.float32))
-    np.testing.assert_allclose(weighted.weight, sliced.weight, atol=1e-3)
-    np.testing.assert_allclose(weighted.bias, sliced.bias, atol=1e-3)
+    weighted = fit(np.arange(90), jnp.asarray(chosen, jnp.float64))
+    assert weighted.weight.dtype == jnp.float64
+    np.testing.assert_allclose(weighted.weight, sliced.weight, atol=1e-6)
+    np.testing.assert_allclose(weighted.bias, sliced.bias, atol=1e-6)
 
 
 def test_restarts_return_the_start_of_lowest_final_loss():
