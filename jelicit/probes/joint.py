@@ -1,10 +1,12 @@
 """UE+E2H (paper A): CCS on the hard set and labels on the easy set, one probe."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jelicit.pairs import Pairs
-from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
+from jelicit.probes.linear import Affine, LinearProbe, logits
 from jelicit.probes.losses import bce_loss, ccs_loss
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.training import (
@@ -65,7 +67,7 @@ def fit_joint(
             logits(params, hard_normaliser, hard, descent.precision),
         )
 
-    def judge(found: tuple[Signs, Signs]):
+    def judge(found: Any):
         given, hidden = found
         labelled = bce_loss(*given, easy_targets, easy_weights)
         return easy_share * labelled + (1 - easy_share) * ccs_loss(*hidden, weights)
