@@ -68,9 +68,9 @@ def fit_joint(
         )
 
     def judge(found: Any):
-        given, hidden = found
-        labelled = bce_loss(*given, easy_targets, easy_weights)
-        return easy_share * labelled + (1 - easy_share) * ccs_loss(*hidden, weights)
+        (easy_pos, easy_neg), (pos, neg) = found
+        labelled = bce_loss(easy_pos, easy_neg, easy_targets, easy_weights)
+        return easy_share * labelled + (1 - easy_share) * ccs_loss(pos, neg, weights)
 
     params, info = best_of(
         lambda key: train(read, judge, start(key, d, dtype), descent), key, restarts=restarts
