@@ -5,7 +5,7 @@ and test items are judged after all items with those labels. Beside it: zero-sho
 many-shot prompts, bootstrapping, and the paper's ablations.
 
     python experiments/icm.py
-    python experiments/icm.py --dataset pocket/facts --n 16 --seeds 1
+    python experiments/icm.py --dataset pocket/arithmetic pocket/pairs pocket/poems --seeds 1
     python experiments/icm.py --scorer http://localhost:8000/v1 --dataset truthfulqa --n 256
 
 Prints a table, writes result rows (Parquet), the labels (JSONL), figures (PNG, SVG) and a report,
@@ -55,7 +55,7 @@ from jelicit.icm import (
 from jelicit.prompting import Scorer, zero_shot_scores
 from jelicit.results import Results, print_table
 
-DEFAULT_SETS = ("pocket/facts", "pocket/arithmetic", "pocket/pairs", "pocket/poems")
+DEFAULT_SETS = ("pocket/facts",)
 CHAT, WRONG, PERTURBED = "zero_shot_chat", "wrong_many_shot", "icm_perturbed"
 METHODS = (*BASELINES, WRONG, *VARIANTS, PERTURBED)
 LEAD = (
