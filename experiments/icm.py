@@ -78,6 +78,8 @@ class Settings:
         n: Train items to label, in whole groups; fewer where they do not fit the model (the pocket
             model: the length it was trained on).
         tests: Test items.
+        limit: Most tokens of a prompt; None = the length that the model was trained on, if its
+            config says so, else all that it reads.
         methods: Baselines; wrong_many_shot, golden labels turned round, which tells whether the
             model reads the labels that it is shown; searches; and icm_perturbed, golden labels with
             as many errors as ICM's.
@@ -100,6 +102,7 @@ class Settings:
     dataset: tuple[str, ...] = DEFAULT_SETS
     n: int = 32
     tests: int = 64
+    limit: int | None = None
     methods: tuple[str, ...] = METHODS
     seeds: int = 3
     scorer: str = "local"
@@ -152,6 +155,7 @@ def check(settings: Settings) -> None:
             ("--tests", settings.tests, 2),
             ("--seeds", settings.seeds, 1),
             ("--boot", settings.boot, 1),
+            ("--limit", settings.limit or 1, 1),
             ("--shots", min(settings.shots or (1,)), 1),
         ]
     )
@@ -222,7 +226,9 @@ def to_label(
         if items and fit >= len(items):
             return items
         count = min(count - 1, fit)
-    raise ValueError(f"{panel.dataset}: not two of its items fit the model; choose another")
+    raise ValueError(
+        f"{panel.dataset}: not two of its items fit a prompt; raise --limit (tokens), or choose another set"
+    )
 
 
 @dataclass
@@ -421,7 +427,7 @@ def scorers(settings: Settings) -> tuple[Any, Any, int | None]:
         chat = Extractor(replace(settings.run_on, model=settings.chat_model)).scorer()
     if settings.scorer == "local":
         extractor = Extractor(settings.run_on)
-        return extractor.scorer(), chat, extractor.lm.trained_length
+        return extractor.scorer(), chat, settings.limit or extractor.lm.trained_length
     from extract.server_scorer import ServerScorer
 
     tokenizer = None
@@ -435,7 +441,7 @@ def scorers(settings: Settings) -> tuple[Any, Any, int | None]:
         tokenizer=tokenizer,
         journal=settings.out / "answers.jsonl",
     )
-    return scorer, chat, None
+    return scorer, chat, settings.limit
 
 
 def run_task(

@@ -91,7 +91,7 @@ def shares_figure(rows: Rows, dataset: str, *, orientation: str = "oracle") -> F
             places = [shares.index(x) if x in shares else math.nan for x in points["class_share"]]
             lines(axes, points.assign(x=places), panel)
             axes.set_xticks(range(len(shares)), [f"{share:g}" for share in shares])
-            axes.set(title=group, ylabel="AUROC")
+            axes.set(title=group, ylabel="AUROC", xlim=(-0.6, len(shares) - 0.4))
         grid[-1, 0].set_xlabel("share of the asked-for label among the train rows")
         finish(figure, chosen, handles=[], title=readable(dataset))
     return figure
