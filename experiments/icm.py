@@ -227,7 +227,8 @@ def to_label(
             return items
         count = min(count - 1, fit)
     raise ValueError(
-        f"{panel.dataset}: not two of its items fit a prompt; raise --limit (tokens), or choose another set"
+        f"{panel.dataset}: not two of its items fit a prompt; raise --limit (tokens), or choose "
+        "another set"
     )
 
 
