@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 from common import machine, say
-from jelicit.report import write_report
 from panels import Measured, Panel
 
 from jelicit import __version__
 from jelicit.data.items import digest
+from jelicit.report import write_report
 from jelicit.results import Finding, ItemScoreStore, Record, Results, run_id
 
 PACKAGES = ("jelicit", "jax", "flax", "optax", "numpy", "torch", "transformers")
