@@ -259,6 +259,25 @@ class PromptSettings:
         return found + too_small(numbers)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PromptedStudySettings(StudySettings):
+    """What every study of probes and prompting methods asks for.
+
+    Attributes:
+        prompts: How prompting methods are run.
+    """
+
+    prompts: tyro.conf.OmitArgPrefixes[PromptSettings] = field(default_factory=PromptSettings)
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings by themselves."""
+        return super().problems() + self.prompts.problems()
+
+    def identity(self) -> dict[str, Any]:
+        """What changes the numbers, beside the data."""
+        return {**super().identity(), "prompts": self.prompts.for_model(self.run_on.model)}
+
+
 def identity(config: SweepConfig) -> dict[str, Any]:
     """The settings of a sweep that change its numbers."""
     return {k: v for k, v in asdict(config).items() if k not in ("devices", "memory_budget")}

@@ -13,37 +13,32 @@ with settings that were run before are read back, not computed again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import tyro
 from common import (
     REBALANCED,
-    PromptSettings,
-    StudySettings,
+    PromptedStudySettings,
     console,
     named,
     refuse,
     same_names,
-    say,
     slug,
     start,
 )
-from panels import Measured, Panel, Runs, measure, measure_prompting
+from panels import Measured, Panel, Runs, balanced, layers_of, measure_all
 from run_folder import RunFolder
-from stores import Extractor, Stores, choose_layer, easy_set, extract_stores
+from stores import Extractor, Stores, easy_set, extract_stores
 
 from jelicit import figures
 from jelicit.data.datasets import Dataset, load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import labels, with_target
-from jelicit.data.subsets import balanced_runs
 from jelicit.findings import imbalance_findings
 from jelicit.grid import Grid
-from jelicit.probes.methods import METHODS, NEEDS_EASY
+from jelicit.probes.methods import METHODS
 from jelicit.probes.sweep import check_config
 from jelicit.results import print_sweep
 
@@ -65,18 +60,16 @@ LEAD = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(StudySettings):
+class Settings(PromptedStudySettings):
     """Measure every method at several shares of true claims in the train set.
 
     Attributes:
-        prompts: How prompting methods are run.
         shares: Shares of true claims; default: paper A's 13, of command sequences 0.5, 0.99 and 1
             safe.
         prompt_shares: Shares at which prompting methods are measured: every one of their prompts
             is a pass through the model, so they cost more than all probes.
     """
 
-    prompts: tyro.conf.OmitArgPrefixes[PromptSettings] = field(default_factory=PromptSettings)
     dataset: tuple[str, ...] = DEFAULT_SETS
     methods: tuple[str, ...] = (*METHODS, *REBALANCED)
     shares: tuple[float, ...] | None = None
@@ -90,7 +83,7 @@ def check(settings: Settings) -> None:
     Raises:
         ValueError: Naming every option that is wrong, and what it allows.
     """
-    problems = settings.problems() + settings.prompts.problems()
+    problems = settings.problems()
     for option, shares in (
         ("--shares", settings.shares),
         ("--prompt-shares", settings.prompt_shares),
@@ -157,52 +150,22 @@ def runs_of(panel: Panel, shares: tuple[float, ...], seeds: int) -> Runs:
 def measure_set(plan: Plan, stores: Stores, settings: Settings, extractor: Extractor) -> Measured:
     """All rows of a set."""
     panel = plan.panel
-    found = measure(
+    shares = tuple(share for share in settings.prompt_shares if share in plan.shares)
+    none = Runs(about=(), subsets=np.zeros((0, len(panel.train)), bool))
+    return measure_all(
         panel,
         runs_of(panel, plan.shares, settings.seeds),
+        runs_of(panel, shares, settings.prompts.prompt_seeds) if shares else none,
         stores,
-        methods=settings.methods,
-        fit=settings.fit,
-        boot=settings.boot,
+        extractor,
+        settings,
     )
-    prompts = settings.prompts.for_model(settings.run_on.model)
-    shares = tuple(share for share in settings.prompt_shares if share in plan.shares)
-    if prompts.methods_asked and shares:
-        found += measure_prompting(
-            panel,
-            runs_of(panel, shares, prompts.prompt_seeds),
-            extractor.scorer(),
-            prompts,
-            boot=settings.boot,
-            journals=settings.out / "rounds",
-        )
-    return found
-
-
-def layers_of(plan: Plan, settings: Settings, extractor: Extractor, folder: RunFolder) -> Any:
-    """The layers that were asked for, or the best one on balanced train rows."""
-    if settings.fixed_layers is not None:
-        return settings.fixed_layers
-    panel = plan.panel
-    label = labels(panel.train, panel.target)
-    best = choose_layer(
-        extractor.store(f"{panel.dataset}-none-train", panel.train, panel.format, None),
-        label,
-        subsets=balanced_runs(label, runs=LAYER_RUNS),
-        seeds=np.arange(LAYER_RUNS),
-        fit=settings.fit,
-        results=folder.layers,
-        name=panel.dataset,
-    )
-    return (best,)
 
 
 def run_set(plan: Plan, settings: Settings, extractor: Extractor, folder: RunFolder) -> None:
     """Extract, fit and measure one set unless its rows are there."""
     console.print(table(describe(plan.dataset)))
     panel = plan.panel
-    if panel.easy is None:
-        say(f"{panel.dataset}: no easy set, so no {', '.join(sorted(NEEDS_EASY))}")
     stores = extract_stores(
         extractor,
         f"{panel.dataset}-none",
@@ -210,7 +173,7 @@ def run_set(plan: Plan, settings: Settings, extractor: Extractor, folder: RunFol
         panel.test,
         panel.easy,
         format=panel.format,
-        layers=layers_of(plan, settings, extractor, folder),
+        layers=layers_of(panel, balanced(panel, LAYER_RUNS), extractor, settings, folder.layers),
     )
     spec = stores.train.spec
     chosen = {
@@ -220,7 +183,6 @@ def run_set(plan: Plan, settings: Settings, extractor: Extractor, folder: RunFol
         "layers": list(spec.layers),
         "extraction": stores.identity(),
         **settings.identity(),
-        "prompts": settings.prompts.for_model(settings.run_on.model),
         "prompt_shares": list(settings.prompt_shares),
     }
     folder.run(

@@ -15,33 +15,28 @@ paths. Runs with settings that were run before are read back, not computed again
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 from common import (
-    PromptSettings,
-    StudySettings,
+    PromptedStudySettings,
     console,
     refuse,
     same_names,
-    say,
     slug,
     start,
 )
-from panels import Measured, Panel, Runs, measure, measure_prompting
+from panels import Measured, Panel, Runs, balanced, layers_of, measure_all
 from run_folder import RunFolder
-from stores import Extractor, Stores, choose_layer, easy_set, extract_stores
+from stores import Extractor, Stores, easy_set, extract_stores
 
 from jelicit import figures
 from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
-from jelicit.data.items import Item, labels, with_target
-from jelicit.data.subsets import balanced_runs
+from jelicit.data.items import Item, with_target
 from jelicit.findings import impossible_findings
-from jelicit.probes.methods import NEEDS_EASY
 from jelicit.probes.sweep import check_config
 from jelicit.results import print_table
 
@@ -56,18 +51,17 @@ LEAD = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(StudySettings):
+class Settings(PromptedStudySettings):
     """Measure every method on a mixture of claims with and without a truth value.
 
+    Golden examples of claims without a truth value are shown as Indeterminate.
+
     Attributes:
-        prompts: How prompting methods are run. Golden examples of claims without a truth value
-            are shown as Indeterminate.
         dataset: Sets with a truth value, each mixed with the other one in turn.
         impossible: The set without: pocket/opinions, political_normative, or a folder.
         max_rows: Most rows of either set per split.
     """
 
-    prompts: tyro.conf.OmitArgPrefixes[PromptSettings] = field(default_factory=PromptSettings)
     dataset: tuple[str, ...] = ("pocket/arithmetic", "pocket/larger_than")
     impossible: str = "pocket/opinions"
     max_rows: int = 400
@@ -80,7 +74,7 @@ def check(settings: Settings) -> None:
     Raises:
         ValueError: Naming every option that is wrong, and what it allows.
     """
-    problems = settings.problems() + settings.prompts.problems()
+    problems = settings.problems()
     if settings.impossible in settings.dataset:
         problems.append(f"--impossible {settings.impossible} is among --dataset, too")
     refuse(problems)
@@ -145,51 +139,19 @@ def measure_panel(
     panel: Panel, stores: Stores, settings: Settings, extractor: Extractor
 ) -> Measured:
     """All rows of a mixture."""
-    found = measure(
+    return measure_all(
         panel,
         runs_of(panel, settings.seeds),
+        runs_of(panel, settings.prompts.prompt_seeds),
         stores,
-        methods=settings.methods,
-        fit=settings.fit,
-        boot=settings.boot,
+        extractor,
+        settings,
     )
-    prompts = settings.prompts.for_model(settings.run_on.model)
-    if prompts.methods_asked:
-        found += measure_prompting(
-            panel,
-            runs_of(panel, prompts.prompt_seeds),
-            extractor.scorer(),
-            prompts,
-            boot=settings.boot,
-            journals=settings.out / "rounds",
-        )
-    return found
-
-
-def layers_of(
-    panel: Panel, settings: Settings, extractor: Extractor, folder: RunFolder
-) -> tuple[int, ...]:
-    """The layers that were asked for, or the best one on the claims that have a truth value."""
-    if settings.fixed_layers is not None:
-        return settings.fixed_layers
-    known = tuple(with_target(panel.train, panel.target))
-    label = labels(known)
-    best = choose_layer(
-        extractor.store(f"{panel.dataset}-known-train", known, panel.format, None),
-        label,
-        subsets=balanced_runs(label, runs=LAYER_RUNS),
-        seeds=np.arange(LAYER_RUNS),
-        fit=settings.fit,
-        results=folder.layers,
-        name=panel.dataset,
-    )
-    return (best,)
 
 
 def run_set(panel: Panel, settings: Settings, extractor: Extractor, folder: RunFolder) -> None:
     """Extract, fit and measure one mixture unless its rows are there."""
-    if panel.easy is None:
-        say(f"{panel.dataset}: no easy set, so no {', '.join(sorted(NEEDS_EASY))}")
+    known = replace(panel, train=tuple(with_target(panel.train, panel.target)))
     stores = extract_stores(
         extractor,
         f"{panel.dataset}-mixed",
@@ -197,7 +159,9 @@ def run_set(panel: Panel, settings: Settings, extractor: Extractor, folder: RunF
         panel.test,
         panel.easy,
         format=panel.format,
-        layers=layers_of(panel, settings, extractor, folder),
+        layers=layers_of(
+            *(known, balanced(known, LAYER_RUNS), extractor, settings, folder.layers), name="known"
+        ),
     )
     spec = stores.train.spec
     chosen = {
@@ -205,7 +169,6 @@ def run_set(panel: Panel, settings: Settings, extractor: Extractor, folder: RunF
         "layers": list(spec.layers),
         "extraction": stores.identity(),
         **settings.identity(),
-        "prompts": settings.prompts.for_model(settings.run_on.model),
     }
     folder.run(
         panel,

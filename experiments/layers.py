@@ -60,7 +60,8 @@ def main(settings: Settings) -> None:
         settings = replace(settings, layers=layers)
     for plan in plans:
         salience.run_set(plan, settings, extractor, folder)
-        salience.best_layer(plan, settings, extractor, folder)
+        # Which layer would have been chosen is said, too.
+        salience.chosen_layers(plan, replace(settings, layers=("best",)), extractor, folder)
     rows = folder.rows()
     panel_of = rows["dataset"] + ", " + rows["feature"]
     for (place, role), panel in rows.groupby([panel_of, "role"], sort=False):  # type: ignore[misc]

@@ -10,17 +10,26 @@ from typing import Any
 
 import jax
 import numpy as np
-from common import REBALANCED, FitSettings, PromptSettings, named, say, slug
-from stores import EasySet, Stores
+from common import (
+    REBALANCED,
+    FitSettings,
+    PromptedStudySettings,
+    PromptSettings,
+    StudySettings,
+    named,
+    say,
+    slug,
+)
+from stores import EasySet, Extractor, Stores, choose_layer
 
 from jelicit import evaluation
 from jelicit.data.items import Item, labels
-from jelicit.data.subsets import rebalanced
+from jelicit.data.subsets import balanced_runs, rebalanced
 from jelicit.metrics import group_bootstrap
 from jelicit.probes.methods import NEEDS_EASY
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
 from jelicit.prompting import Scorer, prompting_scores
-from jelicit.results import ItemScores
+from jelicit.results import ItemScores, Results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +119,49 @@ class Measured:
         return ItemScores.of(panel.test, self.scores, target=panel.target)
 
 
+def layers_of(
+    panel: Panel,
+    runs: Runs,
+    extractor: Extractor,
+    settings: StudySettings,
+    results: Results,
+    *,
+    name: str = "none",
+) -> tuple[int, ...]:
+    """The layers that were asked for, or the best one for CCS on a panel's train rows.
+
+    Args:
+        panel: Plain claims that have a truth value.
+        runs: Their balanced runs.
+        extractor: The model.
+        settings: Of the study.
+        results: Where choices are kept.
+        name: What the store of all layers is called, after the set.
+    """
+    if panel.easy is None:
+        say(f"{panel.dataset}: no easy set, so no {', '.join(sorted(NEEDS_EASY))}")
+    if settings.fixed_layers is not None:
+        return settings.fixed_layers
+    best = choose_layer(
+        extractor.store(f"{panel.dataset}-{name}-train", panel.train, panel.format, None),
+        labels(panel.train, panel.target),
+        subsets=runs.subsets,
+        seeds=runs.seeds,
+        fit=settings.fit,
+        results=results,
+        name=panel.dataset,
+    )
+    return (best,)
+
+
+def balanced(panel: Panel, seeds: int) -> Runs:
+    """Runs whose train rows are balanced over the label."""
+    return Runs(
+        about=tuple({"seed": seed} for seed in range(seeds)),
+        subsets=balanced_runs(labels(panel.train, panel.target), runs=seeds),
+    )
+
+
 def measure(
     panel: Panel,
     runs: Runs,
@@ -130,6 +182,40 @@ def measure(
         verdicts = odds[:, 0] > odds[:, 1]
         fewer = replace(runs, subsets=rebalanced(runs.subsets, verdicts))
         found += _probes(panel, fewer, stores, tuple(again), fit, weights, again)
+    return found
+
+
+def measure_all(
+    panel: Panel,
+    runs: Runs,
+    prompt_runs: Runs,
+    stores: Stores,
+    extractor: Extractor,
+    settings: PromptedStudySettings,
+) -> Measured:
+    """Probes, prompting methods and controls.
+
+    Args:
+        panel: What is measured.
+        runs: The fits of the probes.
+        prompt_runs: The runs of the prompting methods.
+        stores: Activations of the panel.
+        extractor: The model, for prompts.
+        settings: Of the study.
+    """
+    found = measure(
+        panel, runs, stores, methods=settings.methods, fit=settings.fit, boot=settings.boot
+    )
+    prompts = settings.prompts.for_model(settings.run_on.model)
+    if prompts.methods_asked and prompt_runs.about:
+        found += measure_prompting(
+            panel,
+            prompt_runs,
+            extractor.scorer(),
+            prompts,
+            boot=settings.boot,
+            journals=settings.out / "rounds",
+        )
     return found
 
 

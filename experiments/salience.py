@@ -15,15 +15,13 @@ with settings that were run before are read back, not computed again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 from common import (
-    PromptSettings,
-    StudySettings,
+    PromptedStudySettings,
     console,
     named,
     refuse,
@@ -33,9 +31,9 @@ from common import (
     start,
     unknown,
 )
-from panels import Measured, Panel, Runs, measure, measure_prompting, measure_with_labels
+from panels import Measured, Panel, Runs, layers_of, measure_all, measure_with_labels
 from run_folder import RunFolder
-from stores import Extractor, Stores, choose_layer, easy_set, extract_stores
+from stores import Extractor, Stores, easy_set, extract_stores
 
 from jelicit import evaluation, figures
 from jelicit.data.datasets import Dataset, load_dataset
@@ -45,7 +43,6 @@ from jelicit.data.items import digest, labels, load_items, with_target
 from jelicit.data.prompts import get_format
 from jelicit.data.subsets import balanced_runs
 from jelicit.findings import salience_findings
-from jelicit.probes.methods import NEEDS_EASY
 from jelicit.probes.sweep import check_config
 from jelicit.results import print_table
 
@@ -60,11 +57,10 @@ LEAD = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(StudySettings):
+class Settings(PromptedStudySettings):
     """Measure every method on truth and on a spurious feature.
 
     Attributes:
-        prompts: How prompting methods are run.
         features: Features to add: none, sycophancy, punctuation, tense. Sets with two labels of
             their own (facts and party, comments and topic, LIAR) bring their feature with them:
             there each label is asked for in turn and the other one is spurious.
@@ -74,7 +70,6 @@ class Settings(StudySettings):
             those labels, too ("Supervised by ICM's labels"), on panels that have these items.
     """
 
-    prompts: tyro.conf.OmitArgPrefixes[PromptSettings] = field(default_factory=PromptSettings)
     dataset: tuple[str, ...] = DEFAULT_SETS
     features: tuple[str, ...] = ("none", *FEATURES)
     seeds: int = 8
@@ -89,7 +84,7 @@ def check(settings: Settings) -> None:
     Raises:
         ValueError: Naming every option that is wrong, and what it allows.
     """
-    problems = settings.problems() + settings.prompts.problems()
+    problems = settings.problems()
     problems += unknown("--features", settings.features, ["none", *FEATURES])
     size = settings.train_size
     if size is not None and (size < 4 or size % 4):
@@ -234,28 +229,18 @@ def measure_panel(
     panel: Panel, stores: Stores, settings: Settings, extractor: Extractor
 ) -> Measured:
     """All rows of a panel, with the salience of both labels at every layer."""
-    found = measure(
+    found = measure_all(
         panel,
         runs_of(panel, settings.seeds, settings.train_size),
+        runs_of(panel, settings.prompts.prompt_seeds),
         stores,
-        methods=settings.methods,
-        fit=settings.fit,
-        boot=settings.boot,
+        extractor,
+        settings,
     )
     given = labels_given(panel, settings.labels)
     if given is not None:
         found += measure_with_labels(
             panel, given, stores, seeds=settings.seeds, fit=settings.fit, boot=settings.boot
-        )
-    prompts = settings.prompts.for_model(settings.run_on.model)
-    if prompts.methods_asked:
-        found += measure_prompting(
-            panel,
-            runs_of(panel, prompts.prompt_seeds),
-            extractor.scorer(),
-            prompts,
-            boot=settings.boot,
-            journals=settings.out / "rounds",
         )
     rows = []
     for layer in stores.train.spec.layers:
@@ -295,11 +280,7 @@ def labels_given(panel: Panel, paths: Sequence[Path]) -> np.ndarray | None:
 def run_set(plan: Plan, settings: Settings, extractor: Extractor, folder: RunFolder) -> None:
     """Extract, fit and measure all panels of one set."""
     _show(plan)
-    if plan.plain.easy is None:
-        say(f"{plan.dataset.name}: no easy set, so no {', '.join(sorted(NEEDS_EASY))}")
-    layers = settings.fixed_layers
-    if layers is None:
-        layers = (best_layer(plan, settings, extractor, folder),)
+    layers = chosen_layers(plan, settings, extractor, folder)
     for panel in plan.panels:
         run_panel(panel, layers, settings, extractor, folder)
 
@@ -340,7 +321,6 @@ def run_panel(
         "train_size": settings.train_size,
         "labels": [digest(load_items(path)) for path in settings.labels],
         **settings.identity(),
-        "prompts": settings.prompts.for_model(settings.run_on.model),
     }
     folder.run(
         panel,
@@ -351,19 +331,12 @@ def run_panel(
     )
 
 
-def best_layer(plan: Plan, settings: Settings, extractor: Extractor, folder: RunFolder) -> int:
-    """The layer of the best CCS AUROC on a set's plain train rows."""
-    plain = plan.plain
-    runs = runs_of(plain, settings.seeds, settings.train_size)
-    return choose_layer(
-        extractor.store(f"{plain.dataset}-none-train", plain.train, plain.format, None),
-        labels(plain.train, plain.target),
-        subsets=runs.subsets,
-        seeds=runs.seeds,
-        fit=settings.fit,
-        results=folder.layers,
-        name=plain.dataset,
-    )
+def chosen_layers(
+    plan: Plan, settings: Settings, extractor: Extractor, folder: RunFolder
+) -> tuple[int, ...]:
+    """The layers asked for, or the best one for CCS on a set's plain train rows."""
+    runs = runs_of(plan.plain, settings.seeds, settings.train_size)
+    return layers_of(plan.plain, runs, extractor, settings, folder.layers)
 
 
 def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:

@@ -23,15 +23,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import StudySettings, console, refuse, same_names, start
-from panels import Measured, Panel, Runs, bench_at, by_setting, fitted, without_training
+from panels import (
+    Measured,
+    Panel,
+    Runs,
+    balanced,
+    bench_at,
+    by_setting,
+    fitted,
+    layers_of,
+    without_training,
+)
 from run_folder import RunFolder
-from stores import Extractor, Stores, choose_layer, easy_set, extract_stores
+from stores import Extractor, Stores, easy_set, extract_stores
 
 from jelicit import evaluation, figures
 from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import digest, labels, with_target
-from jelicit.data.subsets import balanced_runs
 from jelicit.pairs import Pairs
 from jelicit.probes.methods import ALL_METHODS, NEEDS_EASY
 from jelicit.probes.normalise import denormalise, fit_normaliser, normalise
@@ -113,15 +122,6 @@ def plan(name: str, settings: Settings) -> Panel:
     )
 
 
-def runs_of(panel: Panel, seeds: int) -> Runs:
-    """The runs of a set, with balanced train rows."""
-    label = labels(panel.train, panel.target)
-    return Runs(
-        about=tuple({"seed": seed} for seed in range(seeds)),
-        subsets=balanced_runs(label, runs=seeds),
-    )
-
-
 @dataclass(frozen=True)
 class Trained:
     """The probes of one set."""
@@ -135,7 +135,7 @@ class Trained:
 
 def train(panel: Panel, stores: Stores, layer: int, settings: Settings) -> Trained:
     """Fits the probes of one set at one layer."""
-    runs = runs_of(panel, settings.seeds)
+    runs = balanced(panel, settings.seeds)
     usable = tuple(m for m in settings.methods if panel.easy is not None or m not in NEEDS_EASY)
     result = fitted(panel, runs, stores, usable, settings.fit, layers=(layer,))
     return Trained(panel, stores, layer, runs, result)
@@ -174,22 +174,6 @@ def _at_home(stores: Stores, home: Pairs, layer: int, settings: Settings) -> Pai
 # --- the whole -----------------------------------------------------------------------------------
 
 
-def layer_of(panel: Panel, settings: Settings, extractor: Extractor, folder: RunFolder) -> int:
-    """The layer at which probes of a set are trained: the one asked for, or the best one."""
-    if settings.fixed_layers is not None:
-        return settings.fixed_layers[0]
-    runs = runs_of(panel, settings.seeds)
-    return choose_layer(
-        extractor.store(f"{panel.dataset}-none-train", panel.train, panel.format, None),
-        labels(panel.train, panel.target),
-        subsets=runs.subsets,
-        seeds=runs.seeds,
-        fit=settings.fit,
-        results=folder.layers,
-        name=panel.dataset,
-    )
-
-
 def run_source(
     source: Panel,
     layer: int,
@@ -225,7 +209,10 @@ def main(settings: Settings) -> None:
     panels = [plan(name, settings) for name in settings.dataset]
     refuse(same_names([panel.dataset for panel in panels]))
     extractor, folder = Extractor(settings.run_on), RunFolder("transfer", settings.out)
-    layers = [layer_of(panel, settings, extractor, folder) for panel in panels]
+    layers = [
+        layers_of(p, balanced(p, settings.seeds), extractor, settings, folder.layers)[0]
+        for p in panels
+    ]
     found = []
     for panel in panels:
         stores = extract_stores(

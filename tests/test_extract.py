@@ -35,7 +35,8 @@ from extract.models import choose_threads, load, wrap
 from extract.passes import Separate, Shared, can_share, longest, shared_prefix
 from extract.verdicts import Encoded, bos, byte_share, encode
 from jelicit.activations import ActivationStore
-from jelicit.data.prompts import FORMATS, PromptFormat
+from jelicit.data.datasets import load_dataset
+from jelicit.data.prompts import FORMATS, PromptFormat, get_format
 
 CLAIM = FORMATS["claim"]
 LONG_WORDS = PromptFormat(
@@ -930,3 +931,16 @@ def test_the_store_says_what_made_it(tmp_path):
     assert spec.machine == {"device": "cpu", "threads": 1}
     assert spec.prompt_format["true_word"] == " True"
     assert (spec.model, spec.model_digest, spec.n_blocks) == ("tiny-llama", lm.digest, 3)
+
+
+def test_a_library_that_knows_no_hidden_state_indices_gives_the_same_states(tmp_path, monkeypatch):
+    """transformers before 5.20 reads a list of layers as blocks: there all states are asked for."""
+    lm = models.load("pocket", device="cpu")
+    items = load_dataset("pocket/arithmetic", max_train=8).train
+    known = extract(lm, items, get_format("claim"), tmp_path / "known", layers=(2, 6))
+    monkeypatch.setattr(models, "output_capturing", object())
+    assert models.states_wanted((2, 6)) is True
+    other = extract(lm, items, get_format("claim"), tmp_path / "other", layers=(2, 6))
+    for layer in (2, 6):
+        for one, two in zip(known.pairs(layer), other.pairs(layer), strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-5)

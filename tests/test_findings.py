@@ -6,6 +6,7 @@ import pytest
 
 from jelicit.findings import (
     cases_of,
+    icm_findings,
     imbalance_findings,
     impossible_findings,
     salience_findings,
@@ -202,3 +203,32 @@ def test_cases_are_means_over_seeds_under_the_oracle_sign():
     assert (case.truth, case.spurious) == pytest.approx((0.9, 0.3))
     assert np.isnan(case.class_share)
     assert np.isnan(case.variance_share)
+
+
+def icm_rows(accuracies, label_accuracy=0.95):
+    return pd.DataFrame(
+        {"dataset": "facts", "method": method, "seed": 0, "accuracy": value}
+        | {"label_accuracy": label_accuracy if method == "icm" else np.nan}
+        for method, value in accuracies.items()
+    )
+
+
+def test_findings_of_icm_follow_the_accuracies():
+    accuracies = {
+        **{"icm": 0.9, "golden_many_shot": 0.92, "wrong_many_shot": 0.3, "zero_shot": 0.7},
+        **{"icm_perturbed": 0.8, "icm_wrong_start": 0.89, "icm_no_consistency": 0.75},
+    }
+    found = [finding.appears for finding in icm_findings(icm_rows(accuracies))]
+    assert found == [True] * 7
+    for place, changed, label in (
+        (0, {}, 0.85),
+        (1, {"wrong_many_shot": 0.9}, 0.95),
+        (2, {"golden_many_shot": 0.94}, 0.95),
+        (3, {"zero_shot": 0.9}, 0.95),
+        (4, {"icm_perturbed": 0.9}, 0.95),
+        (5, {"icm_wrong_start": 0.84}, 0.95),
+        (6, {"icm_no_consistency": 0.88}, 0.95),
+    ):
+        other = icm_findings(icm_rows({**accuracies, **changed}, label))
+        assert [finding.appears for finding in other][place] is False
+    assert icm_findings(icm_rows({"zero_shot": 0.7}))[0].appears is None

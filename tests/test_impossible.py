@@ -49,7 +49,7 @@ def swept():
 
 @pytest.fixture(scope="module")
 def first(impossible, run, swept):
-    panels = sys.modules[impossible.measure.__module__]
+    panels = sys.modules[impossible.measure_all.__module__]
     sweep = panels.sweep
 
     def watched(data, config):
@@ -141,7 +141,7 @@ def test_golden_examples_without_a_truth_value_are_indeterminate(impossible):
 
     settings = tyro.cli(impossible.Settings, args=list(WORDS))
     panel = impossible.plan("pocket/arithmetic", settings)
-    panels = sys.modules[impossible.measure.__module__]
+    panels = sys.modules[impossible.measure_all.__module__]
     panels.prompting_scores(
         "golden_few_shot",
         Recorder(),

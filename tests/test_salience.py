@@ -409,7 +409,7 @@ def test_fits_that_cannot_work_are_refused_before_any_model_is_loaded(salience, 
 
 
 def test_fit_options_reach_every_sweep_and_name_the_run(salience, run, monkeypatch):
-    panels = sys.modules[salience.measure.__module__]
+    panels = sys.modules[salience.measure_all.__module__]
     seen, sweep = [], panels.sweep
 
     def watched(data, config):
