@@ -3,15 +3,15 @@
 One evaluation judges each of N items after the other N - 1. In a fixed order without a cache
 (as the released code asks) every context is read whole; with a cache, what contexts begin with is
 read once; the recursive order lets them begin with nearly everything. All three are read by the
-same scorer on the same items, once each. Ways that would take long are sampled, and the output says
-so.
+same scorer on the same items, once each: in this process, or on a vLLM server, whose cache a salt
+keeps apart or out. Ways that would take long are sampled, and the output says so.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from common import console, refuse, say
 from rich.table import Table
 
 from extract.local_scorer import LocalScorer
-from extract.models import LanguageModel
+from extract.server_scorer import ServerScorer
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, get_format
@@ -64,6 +64,7 @@ class Icm:
         seed: Of orders and searches.
         token_budget: Tokens per pass; default: 2048 on a CPU, else 8192.
         threads: CPU threads; default: chosen by the model's size.
+        scorer: local, or the URL of a vLLM server; it has its own model, budget and threads.
         json: Where to write the numbers.
     """
 
@@ -75,6 +76,7 @@ class Icm:
     seed: int = 0
     token_budget: int | None = None
     threads: int | None = None
+    scorer: str = "local"
     json: Path | None = None
 
 
@@ -92,17 +94,20 @@ def check(settings: Icm) -> None:
 
 @dataclass(frozen=True)
 class _Bench:
-    """A model and the items it reads."""
+    """A model and the items it reads.
 
-    lm: LanguageModel
+    Attributes:
+        scorer: Makes a scorer that has read nothing yet; without `shares` it reads every prompt
+            whole.
+        items: What is judged.
+        format: Of their prompts.
+        settings: The command's.
+    """
+
+    scorer: Callable[..., LocalScorer | ServerScorer]
     items: tuple[Item, ...]
     format: PromptFormat
     settings: Icm
-
-    def scorer(self, *, shares: bool = True) -> LocalScorer:
-        made = LocalScorer(self.lm, token_budget=self.settings.token_budget)
-        made.shares &= shares
-        return made
 
     def read(
         self, contexts: Sequence[tuple[tuple[int, ...], int]], *, shares: bool
@@ -202,15 +207,15 @@ def measure(settings: Icm) -> dict[str, Any]:
         raise ValueError(f"--n {max(settings.n)}: {settings.dataset} has {len(items)} train items")
     form = get_format(dataset.formats["label"])
     texts = ["".join((item.question, item.choice)) for item in items]
-    lm = bench_models.model(settings.model, texts, threads=settings.threads)
-    bench = _Bench(lm, items, form, settings)
+    make, about = _scorers(settings, texts)
+    bench = _Bench(make, items, form, settings)
     fit = examples_that_fit(bench.scorer(), items, form)
     if fit < len(items):
         raise ValueError(
-            f"--n {len(items)}: {lm.name} fits {fit} items of {settings.dataset} in its context; "
-            "use fewer, or a set of shorter items"
+            f"--n {len(items)}: {fit} items of {settings.dataset} fit the model's context; use "
+            "fewer, or a set of shorter items"
         )
-    result: dict[str, Any] = {"model": lm.describe(), "dataset": settings.dataset, "by_n": {}}
+    result: dict[str, Any] = {"model": about, "dataset": settings.dataset, "by_n": {}}
     for n in settings.n:
         say(f"one evaluation of U, {n} items")
         one = evaluation(bench, n)
@@ -219,6 +224,24 @@ def measure(settings: Icm) -> dict[str, Any]:
             one["search"] = whole_search(bench, n, one)
         result["by_n"][str(n)] = one
     return result
+
+
+def _scorers(settings: Icm, texts: Sequence[str]) -> tuple[Callable[..., Any], str]:
+    """What makes scorers, and the model in words."""
+    if settings.scorer != "local":
+
+        def connect(*, shares: bool = True) -> ServerScorer:
+            return ServerScorer(settings.scorer, cache="own" if shares else "none")
+
+        return connect, f"{connect().name} at {settings.scorer}"
+    lm = bench_models.model(settings.model, list(texts), threads=settings.threads)
+
+    def read_here(*, shares: bool = True) -> LocalScorer:
+        made = LocalScorer(lm, token_budget=settings.token_budget)
+        made.shares &= shares
+        return made
+
+    return read_here, lm.describe()
 
 
 def show(result: dict[str, Any]) -> None:

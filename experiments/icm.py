@@ -25,17 +25,16 @@ import pandas as pd
 import tyro
 from common import ModelSettings, console, refuse, same_names, say, slug, start, unknown
 from common import too_small as below
-from panels import Measured, Panel, merged_seeds
+from icm_tasks import Task, plan, to_label
+from panels import Measured, merged_seeds
 from run_folder import RunFolder
+from search_bar import SearchBar
 from stores import Extractor
-from tqdm import tqdm
 
 from extract.local_scorer import LocalScorer
 from jelicit import evaluation, figures
 from jelicit.consistency import RULES
-from jelicit.data.datasets import load_dataset
-from jelicit.data.describe import describe, table
-from jelicit.data.items import Item, label_of, save_items, with_target
+from jelicit.data.items import Item, label_of, save_items
 from jelicit.data.prompts import get_format
 from jelicit.findings import icm_findings
 from jelicit.icm import (
@@ -43,14 +42,11 @@ from jelicit.icm import (
     VARIANTS,
     SearchResult,
     SearchSettings,
-    Step,
     baseline_scores,
-    examples_that_fit,
     many_shot_scores,
     perturbed,
     search,
     variant,
-    with_mirrors,
 )
 from jelicit.prompting import Scorer, zero_shot_scores
 from jelicit.results import Results, print_table
@@ -166,72 +162,6 @@ def check(settings: Settings) -> None:
 # --- one set -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Task:
-    """One set: what is asked of it, and which items there are."""
-
-    panel: Panel
-    rule: str
-
-
-def plan(name: str, settings: Settings) -> Task:
-    """One set, with all text loaded.
-
-    Raises:
-        ValueError: No item has a truth value.
-    """
-    dataset = load_dataset(name)
-    console.print(table(describe(dataset)))
-    target = dataset.targets[0]
-    train, test = (tuple(with_target(s, target)) for s in (dataset.train, dataset.test))
-    if not train or not test:
-        raise ValueError(f"{name}: no item has a truth value to measure against; use another set")
-    pairs = all(item.choice_2 is not None for item in train)
-    panel = Panel(
-        dataset=dataset.name,
-        format=dataset.formats[target],
-        target=target,
-        train=tuple(with_mirrors(train)) if pairs else train,
-        test=drawn(test, settings.tests, seed=0),
-        easy=None,
-    )
-    return Task(panel, settings.rule or ("asymmetry" if pairs else "answer"))
-
-
-def drawn(items: Sequence[Item], count: int, *, seed: int) -> tuple[Item, ...]:
-    """Whole groups at random, at most `count` items of them, in the order of the draw."""
-    groups: dict[str, list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.group, []).append(item)
-    names, chosen = list(groups), []
-    for place in np.random.default_rng(seed).permutation(len(names)):
-        members = groups[names[place]]
-        if len(chosen) + len(members) <= count:
-            chosen += members
-    return tuple(chosen)
-
-
-def to_label(
-    task: Task, scorer: Scorer, settings: Settings, limit: int | None, seed: int
-) -> tuple[Item, ...]:
-    """The train items of one seed: as many as were asked for, or as fit."""
-    panel, count = task.panel, settings.n
-    while count >= 2:
-        items = drawn(panel.train, count, seed=seed)
-        # Every item is judged after all others, and every test item after all of them.
-        fit = min(
-            examples_that_fit(scorer, items, panel.format, targets=targets, limit=limit)
-            for targets in (None, panel.test)
-        )
-        if items and fit >= len(items):
-            return items
-        count = min(count - 1, fit)
-    raise ValueError(
-        f"{panel.dataset}: not two of its items fit a prompt; raise --limit (tokens), or choose "
-        "another set"
-    )
-
-
 @dataclass
 class Found:
     """What one set gave: rows, scores, and the steps of every search."""
@@ -247,7 +177,7 @@ def measure_task(
     panel, found = task.panel, Found(Measured(), [])
     weights = panel.boot(settings.boot)
     for seed in range(settings.seeds):
-        items = to_label(task, scorer, settings, limit, seed)
+        items = to_label(task, scorer, settings.n, limit=limit, seed=seed)
         run = _Run(task, scorer, chat, settings, limit, seed, items)
         for method in settings.methods:
             begin = time.perf_counter()
@@ -319,7 +249,9 @@ class _Run:
         gold = self._gold()
         own, begin = variant(method, settings.search(self.seed, self.task.rule), gold)
         name = f"{slug(panel.dataset)}-seed{self.seed}"
-        with _Bar(f"{panel.dataset}, seed {self.seed}, {method}", own.most_draws(len(gold))) as bar:
+        with SearchBar(
+            f"{panel.dataset}, seed {self.seed}, {method}", own.most_draws(len(gold))
+        ) as bar:
             result = search(
                 self.scorer,
                 self.items,
@@ -369,49 +301,6 @@ class _Run:
             if label is not None
         ]
         save_items(folder / f"{slug(panel.dataset)}-seed{self.seed}-{method}.jsonl", made)
-
-
-class _Bar:
-    """Live progress of a search, and its steps with the accuracy that gold labels give."""
-
-    def __init__(self, title: str, most: int):
-        self.rows: list[dict[str, Any]] = []
-        self._bar = tqdm(total=most, desc=title, unit="draw", leave=False)
-        self._accepted = self._judged = self._reads = 0
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
-
-    def show(self, step: Step) -> None:
-        self._accepted += step.accepted
-        self._judged += step.judged
-        self._reads += step.reads
-        self.rows.append(
-            {
-                "step": step.step,
-                "kind": step.kind,
-                "temperature": step.temperature,
-                "utility": step.utility,
-                "gain": step.gain,
-                "accepted": step.accepted,
-                "labelled": step.labelled,
-                "inconsistent": step.inconsistent,
-                "reads": step.reads,
-                "judged": step.judged,
-                "accuracy": step.accuracy,
-            }
-        )
-        self._bar.update(step.kind == "draw")
-        right = "" if step.accuracy is None else f", right {step.accuracy:.2f}"
-        utility = float("nan") if step.utility is None else step.utility
-        self._bar.set_postfix_str(
-            f"T {step.temperature:.1f}, U {utility:.1f}, accepted {self._accepted}, labelled "
-            f"{step.labelled}, inconsistent {step.inconsistent}, reads {self._reads}, evaluations "
-            f"per label {self._judged / max(step.labelled, 1):.1f}{right}"
-        )
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -502,7 +391,7 @@ def draw(rows: pd.DataFrame, steps: pd.DataFrame, folder: Path) -> list[Path]:
 
 def main(settings: Settings) -> None:
     check(settings)
-    tasks = [plan(name, settings) for name in settings.dataset]
+    tasks = [plan(name, tests=settings.tests, rule=settings.rule) for name in settings.dataset]
     refuse(same_names([task.panel.dataset for task in tasks]))
     scorer, chat, limit = scorers(settings)
     folder = RunFolder("icm", settings.out)

@@ -14,12 +14,15 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import openai
 
 T = TypeVar("T")
+
+Cache = Literal["shared", "own", "none"]
 
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts, at most; twice that where the server names a time itself."""
@@ -83,6 +86,7 @@ class Server:
         *,
         model: str | None = None,
         top_logprobs: int = 20,
+        cache: Cache = "shared",
         timeout: float = 120.0,
         retries: int = 8,
         backoff: float = 0.5,
@@ -93,6 +97,9 @@ class Server:
             url: Address of the API; it mostly ends in /v1.
             model: Name of the model; None = the only one that is served.
             top_logprobs: See above.
+            cache: What of the server's prefix cache is used: "shared" all of it, "own" what this
+                object put there, "none" nothing. The last two are for measuring; vLLM can
+                (`cache_salt`).
             timeout: Seconds that the server may be silent.
             retries: Times that a request is repeated when it fails in a way that may pass.
             backoff: Seconds before the first repetition; doubled for each further one, up to
@@ -104,6 +111,8 @@ class Server:
         """
         self.url = _checked_url(url)
         self.top_logprobs = top_logprobs
+        self._cache: Cache = cache
+        self._own = uuid4().hex
         self._retries, self._backoff = retries, backoff
         self._key = os.environ.get("JELICIT_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
         self._client = openai.OpenAI(
@@ -202,6 +211,10 @@ class Server:
         stop: Event | None = None,
     ) -> Answer:
         """One completion of one token; `needs` and `least` say what its answer must show."""
+        if self._cache != "shared":
+            salt = self._own if self._cache == "own" else uuid4().hex
+            extra = {**options.get("extra_body", {}), "cache_salt": salt}
+            options = {**options, "extra_body": extra}
 
         def once() -> Answer:
             raw = self._client.completions.with_raw_response.create(

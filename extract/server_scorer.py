@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from extract.prefixes import Node, in_tree_order
 from extract.rows import Tokens
-from extract.server_client import Answer, Server
+from extract.server_client import Answer, Cache, Server
 from extract.server_journal import Journal
 from extract.verdicts import (
     EPSILON,
@@ -81,6 +81,7 @@ class ServerScorer:
         top_logprobs: int = 20,
         concurrency: int = 32,
         worth_a_request: int = 512,
+        cache: Cache = "shared",
         timeout: float = 120.0,
         retries: int = 8,
         backoff: float = 0.5,
@@ -104,6 +105,8 @@ class ServerScorer:
                 even shares what requests of one batch begin with, so little is lost by a high
                 number: of 64 prompts with 63 examples each, the pocket model read 11,680 tokens
                 with nothing sent alone, 11,707 at 512 and 12,528 at 128; 102,528 are sent.)
+            cache: "own" keeps apart from what others made the server read, "none" makes it read
+                every prompt whole (for measuring; vLLM).
             timeout: Seconds that the server may be silent.
             retries: Times that a request is repeated after 429, 5xx, timeouts, cut connections and
                 answers that are none.
@@ -119,6 +122,8 @@ class ServerScorer:
         """
         if match not in get_args(Match):
             raise ValueError(f"match is {match!r}; allowed: words, tokens")
+        if cache not in get_args(Cache):
+            raise ValueError(f"cache is {cache!r}; allowed: shared, own, none")
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; allowed: 1 or more")
         self._journal = Journal(None if journal is None else Path(journal))
@@ -126,6 +131,7 @@ class ServerScorer:
             url,
             model=model,
             top_logprobs=top_logprobs,
+            cache=cache,
             timeout=timeout,
             retries=retries,
             backoff=backoff,

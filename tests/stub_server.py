@@ -66,7 +66,7 @@ class Stub:
     headers: list[dict[str, str]] = field(default_factory=list)
     cached: list[int] = field(default_factory=list)
     """Tokens found in the cache, per answer."""
-    blocks: set[tuple[int, ...]] = field(default_factory=set)
+    blocks: set[tuple[str | None, tuple[int, ...]]] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def truth(self, tokens: Sequence[int]) -> np.ndarray:
@@ -121,7 +121,7 @@ class Stub:
         }
         with self.lock:
             self.events.append(("end", tokens))
-            cached = self._cache(tokens)
+            cached = self._cache(tokens, body.get("cache_salt"))
         usage = {
             "prompt_tokens": len(tokens) + self.added,
             "completion_tokens": 1,
@@ -150,12 +150,15 @@ class Stub:
         first = next(iter(shown))
         return {"tokens": [first], "token_logprobs": [shown[first]], "top_logprobs": [shown]}
 
-    def _cache(self, tokens: tuple[int, ...]) -> int:
-        """Tokens of a prompt that were in the cache, which then has all of its whole blocks."""
+    def _cache(self, tokens: tuple[int, ...], salt: str | None) -> int:
+        """Tokens of a prompt that were in the cache, which then has all of its whole blocks.
+
+        What was read under another salt does not count.
+        """
         ends = range(self.block, len(tokens) + 1, self.block)
         # The last token is always read: its output is what is asked for.
-        known = [end for end in ends if end < len(tokens) and tokens[:end] in self.blocks]
-        self.blocks |= {tokens[:end] for end in ends}
+        known = [end for end in ends if end < len(tokens) and (salt, tokens[:end]) in self.blocks]
+        self.blocks |= {(salt, tokens[:end]) for end in ends}
         self.cached.append(max(known, default=0))
         return self.cached[-1]
 

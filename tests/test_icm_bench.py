@@ -1,11 +1,17 @@
 """ICM's benchmark counts what it says, and what it samples stands for the whole."""
 
+import dataclasses
 import importlib
 from pathlib import Path
 
 import pytest
+from stub_server import Stub, serve
 
 pytest.importorskip("torch", reason="the benchmark reads with the local scorer")
+
+from transformers import AutoTokenizer
+
+from extract.models import POCKET
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,10 +46,28 @@ def test_numbers_fit_together(bench):
     assert more["tokens_cached"] == pytest.approx(whole["tokens_cached"], rel=0.3)
 
 
+def test_a_server_is_counted_with_and_without_its_cache(bench):
+    """Without its cache a server reads what this process reads without its own; with it, less."""
+    settings = bench.Icm(n=(24,), search=0, dataset="pocket/arithmetic")
+    here = bench.measure(settings)["by_n"]["24"]
+    tokenizer = AutoTokenizer.from_pretrained(POCKET)
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    server = Stub(texts, likely=range(100), block=1, model="pocket")
+    with serve(server) as url:
+        there = bench.measure(dataclasses.replace(settings, scorer=url))["by_n"]["24"]
+    assert there["tokens_fixed"] == here["tokens_fixed"]
+    # Short beginnings are not sent alone, so it is left to chance whether the cache has them.
+    assert there["tokens_cached"] < 0.8 * there["tokens_fixed"]
+    assert there["tokens_recursive"] < 0.8 * there["tokens_cached"]
+    assert there["max_difference"] == 0
+
+
 def test_settings_that_cannot_work_are_refused(bench):
     with pytest.raises(ValueError, match=r"--n 1: at least 2.*--sample 1: at least 2"):
         bench.check(bench.Icm(n=(1,), sample=1))
     with pytest.raises(ValueError, match=r"--n 2000: pocket/arithmetic has 1000 train items"):
         bench.measure(bench.Icm(n=(2000,)))
-    with pytest.raises(ValueError, match=r"--n 260: pocket fits \d+ items of pocket/facts"):
+    with pytest.raises(
+        ValueError, match=r"--n 260: \d+ items of pocket/facts fit the model's context"
+    ):
         bench.measure(bench.Icm(n=(260,), dataset="pocket/facts"))

@@ -285,6 +285,26 @@ def test_the_recursive_order_reads_n_log_n_examples_with_a_cache():
     assert len(tree) - 1 <= scorer.tokens_read <= len(tree) + scorer.requests
 
 
+def test_what_is_cached_can_be_kept_apart_or_left_alone():
+    server = stub(block=1)
+    prompts = leave_one_out(examples(8))
+    with serve(server) as url:
+        before = connect(url)
+        expected = before.score(prompts, WORDS)
+        own, none = connect(url, cache="own"), connect(url, cache="none")
+        np.testing.assert_array_equal(own.score(prompts, WORDS), expected)
+        np.testing.assert_array_equal(none.score(prompts, WORDS), expected)
+        # What others had read counts for neither; what it read itself counts for "own".
+        assert own.cached_tokens == before.cached_tokens > 0
+        assert none.cached_tokens == 0
+        again = own.cached_tokens
+        own.score(prompts, WORDS)
+        asked_alone = sum(len(prompt) - 1 for prompt in {*server.sent[-len(prompts) :]})
+        assert own.cached_tokens - again >= asked_alone
+    with pytest.raises(ValueError, match="cache is 'mine'; allowed: shared, own, none"):
+        connect(url, cache="mine")
+
+
 # --- faults --------------------------------------------------------------------------------------
 
 
