@@ -17,6 +17,7 @@ import heapq
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -138,7 +139,9 @@ class ServerScorer:
         )
         self.tokenizer = _tokenizer(tokenizer, self.server)
         self.match: Match = match
-        self.concurrency, self.worth_a_request = concurrency, worth_a_request
+        self.concurrency = concurrency
+        # Without a cache nothing is gained by sending a beginning first.
+        self.worth_a_request = sys.maxsize if cache == "none" else worth_a_request
         self.progress = progress
         self._texts: list[str] = self.tokenizer.batch_decode(
             [[token] for token in range(len(self.tokenizer))]
