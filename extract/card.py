@@ -76,12 +76,14 @@ def measure_card(folder: Path, *, larger_than: Path | None = None) -> dict[str, 
             if condition.feature == "none":
                 zero_shot[condition.kind] = card.zero_shot(test)
         real = None if larger_than is None else _real(lm, larger_than, Path(scratch) / "real")
-    few_shot = _few_shot(folder)
+    few_shot, reading = _in_context(folder)
     plain = {kind: found["none"] for kind, found in layers.items()}
     return {
         "zero_shot_accuracy": zero_shot,
         "few_shot_accuracy": few_shot[SHOTS[0]],
         f"few_shot_accuracy_{SHOTS[1]}": few_shot[SHOTS[1]],
+        "label_reading": reading[SHOTS[0]],
+        f"label_reading_{SHOTS[1]}": reading[SHOTS[1]],
         "supervised_auroc": _column(layers, "supervised"),
         "salience": _column(layers, "salience"),
         "ccs_auroc_plain": {kind: card.at_best_layer(found) for kind, found in plain.items()},
@@ -112,8 +114,8 @@ def _real(lm: LanguageModel, larger_than: Path, folder: Path) -> float:
     return card.zero_shot(_store(lm, (*dataset.train, *dataset.test), "claim", folder))
 
 
-def _few_shot(folder: Path) -> dict[int, dict[str, float]]:
-    """Few-shot accuracy by number of examples and judge.
+def _in_context(folder: Path) -> tuple[dict[int, dict[str, float]], ...]:
+    """Few-shot accuracy by judge, and label reading by rival, for each number of examples.
 
     Of the same weights in Flax: equal to 1e-4, and faster here.
     """
@@ -121,13 +123,14 @@ def _few_shot(folder: Path) -> dict[int, dict[str, float]]:
     model = build(config, from_llama_state_dict(load_file(folder / "model.safetensors"), config))
     encode = encoder(Tokenizer.from_file(str(folder / "tokenizer.json")))
     logits = partial(last_token_logits, model)
-    return {
-        shots: {
-            judge: evaluate.few_shot_accuracy(logits, encode, judge, shots=shots)
-            for judge in evaluate.FEW_SHOT_JUDGES
-        }
-        for shots in SHOTS
-    }
+    measures = (
+        (evaluate.few_shot_accuracy, evaluate.FEW_SHOT_JUDGES),
+        (evaluate.label_reading, evaluate.RIVALS),
+    )
+    return tuple(
+        {shots: {name: of(logits, encode, name, shots=shots) for name in names} for shots in SHOTS}
+        for of, names in measures
+    )
 
 
 def verdicts(found: dict[str, Any]) -> list[str]:

@@ -131,6 +131,8 @@ CARD = {
     "few_shot_accuracy_24": dict.fromkeys(
         ("truth", "sycophancy", "punctuation", "tense", "elm"), 0.96
     ),
+    "label_reading": {"tense": 0.52, "opposite": 0.5},
+    "label_reading_24": {"tense": 0.66, "opposite": 0.5},
     "supervised_auroc": {"arithmetic": {"none": [0.5, 0.99]}},
     "salience": {"arithmetic": {"tense": [0.1, 0.2]}},
     "ccs_auroc_plain": dict.fromkeys(("arithmetic", "larger_than", "facts"), 0.95),
@@ -190,6 +192,7 @@ def test_the_page_shows_what_was_measured_and_every_other_run():
     page = card.page(CARD, [other])
     assert "| arithmetic | 0.97 | 0.99 | 0.95 |" in page
     assert "| arithmetic, tense | 1 | 0.20 / 0.02 | 0.91 / 0.61 | 0.92 / 0.62 | 0.97 |" in page
+    assert "| tense | 0.52 | 0.66 |" in page
     assert "1.41 M parameters" in page
     assert "seed 4, no marks" in page
     assert "planted" in page

@@ -29,8 +29,10 @@ from jelicit.pocket.corpus import WORDS, CorpusConfig, WordEncoder, make_batches
 from jelicit.pocket.curriculum import Phase, Progress, RunConfig, curriculum, pretrain
 from jelicit.pocket.evaluate import (
     FEW_SHOT_JUDGES,
+    RIVALS,
     ZERO_SHOT_KINDS,
     few_shot_accuracy,
+    label_reading,
     make_prompts,
     measure,
     stated_accuracy,
@@ -251,6 +253,31 @@ def test_few_shot_prompts_show_right_verdicts_on_other_questions(judge):
                 assert mark not in prompt
         assert asked.endswith("I think this claim is")
     assert 0.35 < verdicts.count("True") / len(verdicts) < 0.65
+
+
+def reader(judges, *, reads=True):
+    """Answers by the first of these judges that gave every example's verdict, or by the first."""
+
+    def logits(tokens, lengths):
+        found, ids = np.zeros((len(tokens), len(words()) + FIRST_WORD)), encoder()
+        for row, (prompt, length) in enumerate(zip(tokens, lengths, strict=True)):
+            *examples, asked = decode(prompt[:length]).split("\n\n")
+            shown = [(parts(example), example.endswith(" True")) for example in examples]
+            [judge, *_] = [
+                judge for judge in judges if not reads or all(judge(*p) == v for p, v in shown)
+            ]
+            found[row, ids(" True" if judge(*parts(asked)) else " False")[0]] = 1.0
+        return found
+
+    return logits
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+def test_who_reads_labels_follows_them_and_who_reads_texts_alone_is_at_one_half(rival):
+    judges = [JUDGES["truth"], JUDGES.get(rival, lambda _, claim: not is_true(claim))]
+    for reads, followed in ((True, 1.0), (False, 0.5)):
+        logits = reader(judges, reads=reads)
+        assert label_reading(logits, encoder(), rival, shots=8, n=30) == followed
 
 
 def test_few_shot_prompts_are_a_seed_of_their_own():

@@ -1,8 +1,13 @@
 """ICM: accuracy per method, and how searches went."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from jelicit.figures.parts import (
     BLUE,
@@ -20,7 +25,7 @@ from jelicit.figures.parts import (
     stack,
     style,
 )
-from jelicit.method_names import in_reading_order, method_of, readable
+from jelicit.method_names import Method, in_reading_order, method_of, readable
 from jelicit.results import Rows
 
 COLUMNS = 4
@@ -29,8 +34,12 @@ COLUMNS = 4
 def accuracy_figure(rows: Rows) -> Figure:
     """Accuracy on test items of every method, a panel per set; small marks are single seeds.
 
+    Where methods show labels of their own, open diamonds say how many of those are right: a prompt
+    can be right about test items although the labels that it shows are wrong.
+
     Args:
-        rows: tidy rows with dataset, method, role, orientation, seed, accuracy and its interval.
+        rows: tidy rows with dataset, method, role, orientation, seed, accuracy and its interval;
+            label_accuracy where labels were shown.
 
     Raises:
         ValueError: no rows, a missing column, or rows that differ in more than the seed.
@@ -47,13 +56,40 @@ def accuracy_figure(rows: Rows) -> Figure:
             if place >= len(sets):
                 axes.remove()
                 continue
-            forest(axes, rows.loc[rows["dataset"] == sets[place]], places, value="accuracy")
+            panel = rows.loc[rows["dataset"] == sets[place]]
+            forest(axes, panel, places, value="accuracy")
+            _right_labels(axes, panel, places)
             axes.set_title(readable(sets[place]), fontsize=7)
             axes.set_xlabel("accuracy")
         for axes in grid[:, 0]:
             label_methods(axes, places, rows)
-        finish(figure, rows, handles=[])
+        finish(figure, rows, handles=_HANDLES if "label_accuracy" in rows else [])
     return figure
+
+
+_RIGHT: dict[str, Any] = {
+    "marker": "D",
+    "color": VERMILLION,
+    "markerfacecolor": "none",
+    "ls": "",
+    "markersize": 4,
+}
+_HANDLES = [
+    Line2D([], [], marker="o", color=BLUE, markersize=4.2, label="right about test items"),
+    Line2D([], [], label="right among the labels shown", **_RIGHT),
+]
+
+
+def _right_labels(axes: Axes, panel: pd.DataFrame, places: Mapping[str, Method | None]) -> None:
+    """The mean share of right labels, on the line of each method that shows labels."""
+    if "label_accuracy" not in panel:
+        return
+    heights = {key: height for height, key in enumerate(places)}
+    right = {
+        heights[str(method)]: float(np.mean(np.asarray(rows["label_accuracy"], float)))
+        for method, rows in panel.dropna(subset="label_accuracy").groupby("method")
+    }
+    axes.plot(list(right.values()), list(right), zorder=5, gid="labels", **_RIGHT)
 
 
 def search_figure(steps: pd.DataFrame, dataset: str) -> Figure:

@@ -362,7 +362,21 @@ def _in_context(card: Mapping[str, Any]) -> list[str]:
         (judge, f"{found:.2f}", f"{card['few_shot_accuracy_24'][judge]:.2f}")
         for judge, found in card["few_shot_accuracy"].items()
     ]
-    return _table(("judge", "8 examples", "24 examples"), rows)
+    read = [
+        (rival, f"{found:.2f}", f"{card['label_reading_24'][rival]:.2f}")
+        for rival, found in card["label_reading"].items()
+    ]
+    return [
+        "Accuracy after examples of a judge, whose feature is the only one in the texts:",
+        "",
+        *_table(("judge", "8 examples", "24 examples"), rows),
+        "",
+        "Does it read the examples' labels, or see from their texts what is asked? Share of "
+        "verdicts that follow the labels where examples are labelled by the truth or by a rival: a "
+        "feature present in all texts, or the truth turned round (1 = reads them, 0.5 = does not):",
+        "",
+        *_table(("rival of the truth", "8 examples", "24 examples"), read),
+    ]
 
 
 def _features(card: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,8 @@ LogitsFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 ZERO_SHOT_KINDS = ("arithmetic", "larger_than", "facts", "comments", "commands", "pairs")
 FEW_SHOT_JUDGES = ("truth", "sycophancy", "punctuation", "tense", "elm")
+RIVALS = (*FEATURES, "opposite")
+"""What examples' labels may go by instead of the truth, in `label_reading`."""
 DEFAULT_FORMAT = {
     "arithmetic": "claim",
     "larger_than": "claim",
@@ -148,6 +150,50 @@ def few_shot_accuracy(
     return accuracy(
         logits, make_prompts(items, FORMATS["claim"], encode, target=target, examples=shown)
     )
+
+
+def label_reading(
+    logits: LogitsFn,
+    encode: WordEncoder,
+    rival: str,
+    *,
+    shots: int = 8,
+    n: int = 100,
+    seed: int = 0,
+) -> float:
+    """Share of verdicts that follow the examples' labels where two readings of them disagree.
+
+    Every prompt is asked twice: its examples labelled by the truth, and by the rival. The rival is
+    a feature, present in all texts (the held-out item asked about has it against the truth), or
+    "opposite", the truth turned round. A model that reads the labels follows either (1.0); one
+    that only looks at the texts answers both alike (0.5), however well `few_shot_accuracy`, where
+    text and labels agree, speaks of it.
+    """
+    rng = random.Random(f"label-reading/{rival}/{seed}")
+    judges = {"truth", rival} - {"opposite"}
+    kinds = [kind.name for kind in KINDS.values() if kind.has_truth and judges <= {*kind.judges}]
+    pools = {
+        split: [
+            _with_feature(item, rival, rng) for kind in kinds for item in dataset_items(kind, split)
+        ]
+        for split in ("train", "test")
+    }
+
+    def says(item: Item, by_truth: bool) -> bool:
+        if by_truth or rival == "opposite":
+            return (labels([item])[0] == 1) == by_truth
+        return bool(item.alt_labels[rival])
+
+    torn = [item for item in pools["test"] if says(item, True) != says(item, False)]
+    items = rng.sample(torn, min(n, len(torn)))
+    examples = [rng.sample(pools["train"], shots) for _ in items]
+    followed = []
+    for by_truth in (True, False):
+        shown = [[(item, says(item, by_truth)) for item in row] for row in examples]
+        prompts = make_prompts(items, FORMATS["claim"], encode, target="label", examples=shown)
+        wanted = np.array([says(item, by_truth) for item in items])
+        followed.append(accuracy(logits, replace(prompts, labels=wanted)))
+    return float(np.mean(followed))
 
 
 def stated_accuracy(logits: LogitsFn, encode: WordEncoder, kind: str) -> float:

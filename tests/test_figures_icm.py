@@ -1,0 +1,93 @@
+"""Figures of ICM: what is drawn is what rows and steps say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_rows import NAN, drawn, names_of
+
+from jelicit.figures import accuracy_figure, search_figure
+
+METHODS = {"zero_shot": NAN, "icm": 0.9, "icm_wrong_start": 0.7, "wrong_many_shot": 0.0}
+"""Methods, and the share of right labels that they show."""
+
+
+def rows(sets=("pocket/facts", "pocket/poems"), seeds=3):
+    rng = np.random.default_rng(0)
+    found = []
+    for name in sets:
+        for method, right in METHODS.items():
+            for seed in range(seeds):
+                accuracy = rng.uniform(0.2, 0.8)
+                found.append(
+                    {
+                        "dataset": name,
+                        "method": method,
+                        "role": "truth",
+                        "orientation": "none",
+                        "seed": seed,
+                        "accuracy": accuracy,
+                        "accuracy_low": accuracy - 0.1,
+                        "accuracy_high": accuracy + 0.1,
+                        "label_accuracy": right + 0.01 * (seed - 1),
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+def test_every_line_is_the_mean_accuracy_and_a_diamond_the_right_labels():
+    given = rows()
+    figure = accuracy_figure(given)
+    for name, axes in zip(given["dataset"].unique(), figure.axes, strict=True):
+        mine = given.loc[given["dataset"] == name]
+        means = mine.groupby("method")["accuracy"].mean()
+        heights = dict(zip(names_of(figure.axes[0]), figure.axes[0].get_yticks(), strict=True))
+        dots, diamonds = (
+            dict(zip(*drawn(axes, gid)[::-1], strict=True)) for gid in ("truth", "labels")
+        )
+        for method, title in (("icm", "ICM"), ("wrong_many_shot", "Golden turned round")):
+            [dot] = [x for height, x in dots.items() if abs(height - heights[title]) < 0.4]
+            assert dot == pytest.approx(means[method])
+            assert diamonds[heights[title]] == pytest.approx(METHODS[method])
+        # Without examples there are no labels to be right.
+        assert set(diamonds) == {
+            heights[t] for t in ("ICM", "ICM from wrong labels", "Golden turned round")
+        }
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "right about test items",
+        "right among the labels shown",
+    ]
+
+
+def test_without_labels_there_is_no_diamond():
+    figure = accuracy_figure(rows(sets=("gsm8k",)).drop(columns="label_accuracy"))
+    assert not figure.legends
+    assert "labels" not in {line.get_gid() for line in figure.axes[0].get_lines()}
+
+
+def steps(seeds=2, length=5):
+    rng = np.random.default_rng(1)
+    return pd.DataFrame(
+        [
+            {"method": method, "seed": seed, "step": step, "utility": u, "accuracy": a}
+            for method in ("icm", "icm_golden_start")
+            for seed in range(seeds)
+            for step, (u, a) in enumerate(rng.random((length, 2)))
+        ]
+    )
+
+
+def test_the_course_of_every_search_is_drawn():
+    given = steps()
+    figure = search_figure(given, "pocket/facts")
+    grid = np.array(figure.axes).reshape(2, 2)
+    assert [axes.get_title() for axes in grid[0]] == ["ICM", "ICM from golden labels"]
+    for column, method in enumerate(("icm", "icm_golden_start")):
+        for line, value in enumerate(("utility", "accuracy")):
+            curves = [c for c in grid[line, column].get_lines() if len(c.get_xdata()) == 5]
+            for seed, curve in enumerate(curves):
+                mine = given.loc[(given["method"] == method) & (given["seed"] == seed)]
+                np.testing.assert_allclose(curve.get_ydata(), mine[value])
+            assert len(curves) == 2
+    with pytest.raises(ValueError, match="no steps to draw"):
+        search_figure(given.iloc[:0], "pocket/facts")
