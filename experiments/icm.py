@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tyro
-from common import ModelSettings, console, refuse, same_names, say, slug, start, unknown
+from common import console, refuse, same_names, say, slug, start, unknown
 from common import too_small as below
 from icm_tasks import Task, plan, to_label
 from panels import Measured, merged_seeds
 from run_folder import RunFolder
 from search_bar import SearchBar
 from stores import Extractor
+from study_settings import ModelSettings
 
 from extract.local_scorer import LocalScorer
 from jelicit import evaluation, figures

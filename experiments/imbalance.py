@@ -18,19 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import (
-    REBALANCED,
-    PromptedStudySettings,
-    console,
-    named,
-    refuse,
-    same_names,
-    slug,
-    start,
-)
+from common import console, named, refuse, same_names, slug, start
 from panels import Measured, Panel, Runs, balanced, layers_of, measure_all
 from run_folder import RunFolder
 from stores import Extractor, Stores, easy_set, extract_stores
+from study_settings import REBALANCED, PromptedStudySettings
 
 from jelicit import figures
 from jelicit.data.datasets import Dataset, load_dataset

@@ -20,17 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import (
-    PromptedStudySettings,
-    console,
-    refuse,
-    same_names,
-    slug,
-    start,
-)
+from common import console, refuse, same_names, slug, start
 from panels import Measured, Panel, Runs, balanced, layers_of, measure_all
 from run_folder import RunFolder
 from stores import Extractor, Stores, easy_set, extract_stores
+from study_settings import PromptedStudySettings
 
 from jelicit import figures
 from jelicit.data.datasets import load_dataset

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import salience
 import tyro
-from common import PromptSettings, console, refuse, same_names, slug, start
+from common import console, refuse, same_names, slug, start
 from run_folder import RunFolder
 from stores import Extractor
+from study_settings import PromptSettings
 
 from jelicit import figures
 from jelicit.results import print_sweep

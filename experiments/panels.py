@@ -10,17 +10,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from common import (
+from common import named, say, slug
+from stores import EasySet, Extractor, Stores, choose_layer
+from study_settings import (
     REBALANCED,
     FitSettings,
     PromptedStudySettings,
     PromptSettings,
     StudySettings,
-    named,
-    say,
-    slug,
 )
-from stores import EasySet, Extractor, Stores, choose_layer
 
 from jelicit import evaluation
 from jelicit.data.items import Item, labels

@@ -20,20 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import (
-    PromptedStudySettings,
-    console,
-    named,
-    refuse,
-    same_names,
-    say,
-    slug,
-    start,
-    unknown,
-)
+from common import console, named, refuse, same_names, say, slug, start, unknown
 from panels import Measured, Panel, Runs, layers_of, measure_all, measure_with_labels
 from run_folder import RunFolder
 from stores import Extractor, Stores, easy_set, extract_stores
+from study_settings import PromptedStudySettings
 
 from jelicit import evaluation, figures
 from jelicit.data.datasets import Dataset, load_dataset

@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from common import FitSettings, ModelSettings, identity, say, slug
+from common import say, slug
+from study_settings import FitSettings, ModelSettings, identity
 
 from extract.hidden_states import LAYOUT, extract
 from extract.local_scorer import LocalScorer

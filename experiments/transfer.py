@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import StudySettings, console, refuse, same_names, start
+from common import console, refuse, same_names, start
 from panels import (
     Measured,
     Panel,
@@ -36,6 +36,7 @@ from panels import (
 )
 from run_folder import RunFolder
 from stores import Extractor, Stores, easy_set, extract_stores
+from study_settings import StudySettings
 
 from jelicit import evaluation, figures
 from jelicit.data.datasets import load_dataset

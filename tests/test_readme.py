@@ -34,7 +34,7 @@ def test_commands_name_scripts_and_options_that_exist():
     for command in commands:
         for script in re.findall(r"experiments/\w+\.py", command):
             text = (ROOT / script).read_text(encoding="utf-8")
-            text += (ROOT / "experiments/common.py").read_text(encoding="utf-8")
+            text += (ROOT / "experiments/study_settings.py").read_text(encoding="utf-8")
             for option in re.findall(r" --([a-z-]+)", command):
                 assert re.search(rf"^    {option.replace('-', '_')}: ", text, re.MULTILINE), option
 

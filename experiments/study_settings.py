@@ -1,0 +1,231 @@
+"""Settings that studies share: the model, how probes are fitted, prompting methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from common import layer_problems, too_small, unknown
+
+from jelicit.consistency import RULES
+from jelicit.probes.methods import ALL_METHODS, METHODS, SweepConfig
+from jelicit.probes.normalise import Divisor
+from jelicit.prompting import METHODS as PROMPTING
+
+REBALANCED = {"ccs_rebalanced": "ccs", "pca_rebalanced": "pca"}
+"""Methods that train on rows rebalanced by the model's own zero-shot verdicts -> their probe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which language model, and how it runs.
+
+    Attributes:
+        model: "pocket" (ships with the project), a Hugging Face id such as
+            meta-llama/Llama-3.1-8B, or a folder.
+        dtype: Of weights and hidden states: auto (as the weights were saved), float32, float16 or
+            bfloat16.
+        device: auto = a GPU if there is one; "spread" splits a large model over all GPUs.
+        threads: CPU threads of the language model; None = one for a small model, which is slow with
+            more where other programs run (and, in ICM, 1.7 times as fast with 2 where none does).
+        token_budget: Tokens per forward pass; None = 2048 on a CPU, else 8192.
+        stores: Where activations are kept; they are reused between runs.
+    """
+
+    model: str = "pocket"
+    dtype: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    token_budget: int | None = None
+    stores: Path = Path("runs/stores")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How probes are fitted.
+
+    Attributes:
+        optimiser: adamw, as paper A has it, or lbfgs, to the optimum of the penalised loss.
+        precision: Of the products with the hidden states: float32, tf32 or bfloat16 (faster on
+            accelerators).
+        divisor: What normalises hidden states: paper, norm, burns or std; see `fit_normaliser`.
+        restarts: Starts of CCS and UE+E2H; the lowest final loss wins.
+        devices: Devices that share the runs; 0 takes all.
+        memory_gb: What runs that are fitted together may take beside the hidden states.
+    """
+
+    optimiser: Literal["adamw", "lbfgs"] = "adamw"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    divisor: Divisor = "paper"
+    restarts: int = 1
+    devices: int = 1
+    memory_gb: float = 2.0
+
+    def config(self, methods: Sequence[str]) -> SweepConfig:
+        """The settings of a sweep over these methods."""
+        return SweepConfig(
+            methods=tuple(methods),
+            optimiser=self.optimiser,
+            precision=self.precision,
+            divisor=self.divisor,
+            restarts=self.restarts,
+            devices=self.devices,
+            memory_budget=int(self.memory_gb * 2**30),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """What every study of probes asks for.
+
+    Attributes:
+        run_on: Which language model, and how it runs.
+        fit: How probes are fitted.
+        dataset: Sets by name (pocket/arithmetic, gsm8k, liar, ...), or folders with train.jsonl and
+            test.jsonl.
+        layers: Hidden-state indices, or "best": the layer with the best CCS AUROC on train rows
+            without an added feature (an oracle: it looks at train labels).
+        methods: Which probes; zero-shot and controls are always there. Beside paper A's ten:
+            mean_difference and lda, which learn from the labels as "supervised" does, and
+            ccs_rebalanced and pca_rebalanced, whose train rows are as often True as False by the
+            model's own zero-shot answer.
+        seeds: Runs of the probes; each draws its own start and its own train rows.
+        max_rows: Most rows per split that are extracted. Sets of one size share compiled code.
+        easy: The easy labelled set of easy-to-hard methods; None = the set's own choice, "none" =
+            do without.
+        boot: Bootstrap samples (of whole questions) behind every interval.
+        out: Folder of rows, figures and the report.
+    """
+
+    run_on: tyro.conf.OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
+    fit: tyro.conf.OmitArgPrefixes[FitSettings] = field(default_factory=FitSettings)
+    dataset: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ("best",)
+    methods: tuple[str, ...] = METHODS
+    seeds: int = 3
+    max_rows: int = 800
+    easy: str | None = None
+    boot: int = 1000
+    out: Path = Path("runs")
+
+    @property
+    def fixed_layers(self) -> tuple[int, ...] | None:
+        """The layers asked for by number; None where the best is to be found."""
+        return None if self.layers == ("best",) else tuple(int(layer) for layer in self.layers)
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """The probes behind the methods asked for."""
+        return tuple(dict.fromkeys(REBALANCED.get(name, name) for name in self.methods))
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings by themselves."""
+        found = unknown("--methods", self.methods, (*ALL_METHODS, *REBALANCED))
+        if len(set(self.dataset)) < len(self.dataset) or not self.dataset:
+            given = " ".join(self.dataset)
+            found.append(f"--dataset {given}: name at least one, each once")
+        found += layer_problems(self.layers)
+        found += too_small(
+            [
+                ("--seeds", self.seeds, 1),
+                ("--boot", self.boot, 1),
+                ("--max-rows", self.max_rows, 8),
+                ("--restarts", self.fit.restarts, 1),
+            ]
+        )
+        if "://" in str(self.out):
+            found.append(f"--out {self.out}: figures are written to a local folder only")
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        """What changes the numbers of probes, beside the data."""
+        return {
+            "layer_choice": "best CCS on train rows (oracle)" if not self.fixed_layers else "given",
+            "methods": list(self.methods),
+            "seeds": self.seeds,
+            "max_rows": self.max_rows,
+            "boot": self.boot,
+            "sweep": identity(self.fit.config(self.probes)),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings:
+    """How prompting methods are run.
+
+    What is None goes by the model: small numbers for the pocket model, whose prompts have to fit
+    the length it was trained on, paper A's for all others.
+
+    Attributes:
+        prompting: Which prompting methods; none with --prompting none.
+        shots: Examples in a prompt, round by round; None = 2 8 (pocket) or 2 32.
+        pool: Train items that bootstrapping labels; None = 48 (pocket) or 512.
+        prompt_tests: Test items that prompting methods are measured on; None = 64 (pocket) or 512.
+        prompt_seeds: Runs of the prompting methods.
+        rule: Consistency rule of bootstrapping + consistency: answer, asymmetry or none.
+    """
+
+    prompting: tuple[str, ...] = PROMPTING
+    shots: tuple[int, ...] | None = None
+    pool: int | None = None
+    prompt_tests: int | None = None
+    prompt_seeds: int = 1
+    rule: str = "answer"
+
+    @property
+    def methods_asked(self) -> tuple[str, ...]:
+        """The prompting methods asked for."""
+        return () if self.prompting == ("none",) else self.prompting
+
+    def for_model(self, model: str) -> PromptSettings:
+        """With numbers for what was left to the model."""
+        shots, pool, tests = ((2, 8), 48, 64) if model == "pocket" else ((2, 32), 512, 512)
+        return replace(
+            self,
+            shots=self.shots or shots,
+            pool=self.pool or pool,
+            prompt_tests=self.prompt_tests or tests,
+        )
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings by themselves."""
+        found = []
+        if self.prompting != ("none",):
+            found += unknown("--prompting", self.prompting, PROMPTING)
+        if self.rule not in RULES:
+            found.append(f"--rule {self.rule} is unknown; known: {', '.join(RULES)}")
+        numbers = [("--prompt-seeds", self.prompt_seeds, 1)]
+        if self.pool is not None:
+            numbers.append(("--pool", self.pool, 2))
+        if self.prompt_tests is not None:
+            numbers.append(("--prompt-tests", self.prompt_tests, 2))
+        if self.shots is not None:
+            numbers.append(("--shots", min(self.shots, default=0), 1))
+        return found + too_small(numbers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptedStudySettings(StudySettings):
+    """What every study of probes and prompting methods asks for.
+
+    Attributes:
+        prompts: How prompting methods are run.
+    """
+
+    prompts: tyro.conf.OmitArgPrefixes[PromptSettings] = field(default_factory=PromptSettings)
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings by themselves."""
+        return super().problems() + self.prompts.problems()
+
+    def identity(self) -> dict[str, Any]:
+        """What changes the numbers, beside the data."""
+        return {**super().identity(), "prompts": self.prompts.for_model(self.run_on.model)}
+
+
+def identity(config: SweepConfig) -> dict[str, Any]:
+    """The settings of a sweep that change its numbers."""
+    return {k: v for k, v in asdict(config).items() if k not in ("devices", "memory_budget")}
