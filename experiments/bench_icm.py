@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bench_models
 import numpy as np
 from common import console, refuse, say
 from rich.table import Table
+from servers import connect
 
 from extract.local_scorer import LocalScorer
-from extract.server_scorer import ServerScorer
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, get_format
@@ -37,6 +37,9 @@ from jelicit.icm import (
     reads_recursive,
     search,
 )
+
+if TYPE_CHECKING:
+    from extract.server_scorer import ServerScorer
 
 WAYS = {
     "fixed": "fixed order, no cache",
@@ -230,10 +233,10 @@ def _scorers(settings: Icm, texts: Sequence[str]) -> tuple[Callable[..., Any], s
     """What makes scorers, and the model in words."""
     if settings.scorer != "local":
 
-        def connect(*, shares: bool = True) -> ServerScorer:
-            return ServerScorer(settings.scorer, cache="own" if shares else "none")
+        def read_there(*, shares: bool = True) -> ServerScorer:
+            return connect(settings.scorer, cache="own" if shares else "none")
 
-        return connect, f"{connect().name} at {settings.scorer}"
+        return read_there, f"{read_there().name} at {settings.scorer}"
     lm = bench_models.model(settings.model, list(texts), threads=settings.threads)
 
     def read_here(*, shares: bool = True) -> LocalScorer:

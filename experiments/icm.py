@@ -29,6 +29,7 @@ from icm_tasks import Task, plan, to_label
 from panels import Measured, merged_seeds
 from run_folder import RunFolder
 from search_bar import SearchBar
+from servers import connect
 from stores import Extractor
 from study_settings import ModelSettings
 
@@ -225,10 +226,10 @@ class _Run:
         if method == CHAT:
             assert self.chat is not None
             return zero_shot_scores(self.chat, panel.test, panel.format), {"n_train": 0}
-        shots = settings.shots or ((2, 8) if settings.run_on.model == "pocket" else (2, 32))
+        assert settings.shots is not None
         # No two examples share a question, nor does the item that is judged after them.
         most = len({item.group for item in self.items}) - 1
-        shots = tuple(min(count, most) for count in shots)
+        shots = tuple(min(count, most) for count in settings.shots)
         scores = baseline_scores(
             method,
             self.scorer,
@@ -319,20 +320,14 @@ def scorers(settings: Settings) -> tuple[Any, Any, int | None]:
     if settings.scorer == "local":
         extractor = Extractor(settings.run_on)
         return extractor.scorer(), chat, settings.limit or extractor.lm.trained_length
-    from extract.server_scorer import ServerScorer
-
-    tokenizer = None
-    if settings.run_on.model == "pocket":
-        from extract.models import load
-
-        tokenizer = load("pocket").tokenizer
-    scorer = ServerScorer(
-        settings.scorer,
-        model=settings.served,
-        tokenizer=tokenizer,
-        journal=settings.out / "answers.jsonl",
-    )
+    journal = settings.out / "answers.jsonl"
+    scorer = connect(settings.scorer, model=settings.served, journal=journal)
     return scorer, chat, settings.limit
+
+
+def model_name(settings: Settings, scorer: Any) -> str:
+    """The model that labels, as it is called here or on its server."""
+    return settings.run_on.model if settings.scorer == "local" else scorer.server.model
 
 
 def run_task(
@@ -367,8 +362,7 @@ def run_task(
         steps.extend(found.steps)
         return found.measured
 
-    model = settings.run_on.model if settings.scorer == "local" else scorer.name
-    folder.run(panel, chosen, panel.about(model), measure)
+    folder.run(panel, chosen, panel.about(model_name(settings, scorer)), measure)
     if steps:
         Results(settings.out / "steps").write(folder.runs[-1], steps, {"of": folder.runs[-1]})
 
@@ -395,6 +389,9 @@ def main(settings: Settings) -> None:
     tasks = [plan(name, tests=settings.tests, rule=settings.rule) for name in settings.dataset]
     refuse(same_names([task.panel.dataset for task in tasks]))
     scorer, chat, limit = scorers(settings)
+    if settings.shots is None:
+        pocket = model_name(settings, scorer) == "pocket"
+        settings = replace(settings, shots=(2, 8) if pocket else (2, 32))
     folder = RunFolder("icm", settings.out)
     for task in tasks:
         run_task(task, scorer, chat, limit, settings, folder)

@@ -290,9 +290,9 @@ def choose_threads(n_parameters: int) -> int:
 
     A small model's matrices are so small that handing work to a second thread costs more than the
     work. Measured on 2 cores that other programs used too: 1.6 M parameters, a prompt of 64 tokens:
-    3.7 ms with one thread, 4.9 ms with two; 6 M: 13 ms and 300-700 ms. Where nothing else runs, long
-    prompts gain from more: an ICM search over 28 facts takes the pocket model 48 s with one thread
-    and 28 s with two; with another program on one of the two cores, 60 s and more than 280 s.
+    3.7 ms with one thread, 4.9 ms with two; 6 M: 13 ms and 300-700 ms. Where nothing else runs,
+    long prompts gain from more: an ICM search over 28 facts takes the pocket model 48 s with one
+    thread and 28 s with two; with another program on one of the two cores, 60 s and over 280 s.
     """
     return 1 if n_parameters < ONE_THREAD_BELOW else _cores()
 

@@ -6,13 +6,16 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from tqdm import tqdm
 
 from jelicit.probes.methods import ALL_METHODS, METHODS, NEEDS_EASY
 
@@ -101,21 +104,21 @@ class Sweep:
         easy = None if self.easy is None else _open(self.easy)
         target = self.target or str(train.spec.prompt_format["target"])
         grid = self._grid([train, test, *([] if easy is None else [easy])])
-        result = run_grid(
-            grid,
-            train,
-            _labels(train, target),
-            test=test,
-            test_labels=_labels(test, target),
-            test_groups=[item.group for item in test.items],
-            test_log_probs=test.log_probs,
-            easy=easy,
-            easy_labels=None if easy is None else _labels(easy, "label"),
-            boot=self.boot,
-            folder=self.out / "fits",
-            report=lambda done, total: print(f"\rfitted {done} of {total}", end="", flush=True),
-        )
-        print()
+        with _progress("fits") as report:
+            result = run_grid(
+                grid,
+                train,
+                _labels(train, target),
+                test=test,
+                test_labels=_labels(test, target),
+                test_groups=[item.group for item in test.items],
+                test_log_probs=test.log_probs,
+                easy=easy,
+                easy_labels=None if easy is None else _labels(easy, "label"),
+                boot=self.boot,
+                folder=self.out / "fits",
+                report=report,
+            )
         self._show(result)
         self._write(result, test, target, time.perf_counter() - begin)
         if self.save_probes:
@@ -276,6 +279,22 @@ class Probe:
         right = float(metrics.accuracy(scores, found["label"].to_numpy()))
         said = f"AUROC {area:.3f}, accuracy {right:.3f} on {target} of {len(found)} items"
         print(said, file=sys.stderr)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """What tells a bar (done, of how many); it appears with the first word."""
+    with ExitStack() as stack:
+
+        @cache
+        def bar() -> tqdm:
+            return stack.enter_context(tqdm(desc=what, unit="unit"))
+
+        def report(done: int, total: int) -> None:
+            bar().total = total
+            bar().update(done - bar().n)
+
+        yield report
 
 
 def item_scores(result: GridResult, test: ActivationStore, target: str) -> Any:

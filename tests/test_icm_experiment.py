@@ -2,17 +2,22 @@
 
 import json
 import re
+import sys
+from pathlib import Path
 
 import pytest
 import tyro
 from experiment_scripts import run as run_script
 from experiment_scripts import script
+from stub_server import Stub, serve
 
 from jelicit.data.items import load_items
 from jelicit.icm import VARIANTS
 from jelicit.results import ItemScoreStore, Record, Results
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
+
+from transformers import AutoTokenizer
 
 N, SEEDS, TESTS = 4, 2, 8
 WORDS = (
@@ -102,6 +107,32 @@ def test_again_it_is_read_back_and_a_killed_search_goes_on(first, run, icm, monk
     expected = first.rows[columns].sort_values(["method", "seed"], ignore_index=True)
     found = third.rows[columns].sort_values(["method", "seed"], ignore_index=True)
     assert json.loads(found.to_json()) == json.loads(expected.to_json())
+
+
+def test_a_server_labels_with_its_own_model(icm, random_model, tmp_path):
+    """Its tokenizer and its defaults are those of what it serves, whatever --model is left at."""
+    tokenizer = AutoTokenizer.from_pretrained(random_model)
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    methods = ("bootstrapped", "icm", "golden_many_shot")
+    with serve(Stub(texts, likely=range(50), model=str(random_model))) as url:
+        words = (*("--scorer", url), *WORDS[:6], "--seeds", "1", "--initial", "2", "--draws", "4")
+        words = (*words, "--boot", "20", "--methods", *methods)
+        done = run_script(icm, *words, model=Path("pocket"), stores=tmp_path, out=tmp_path / "out")
+    assert set(done.rows["method"]) == set(methods)
+    assert set(done.rows["model"]) == {str(random_model)}
+    kept = Record.read(tmp_path / "out").runs
+    assert Results(tmp_path / "out" / "rows").settings(kept[0])["shots"] == [2, 32]
+
+
+def test_a_server_without_its_package_is_explained(icm, monkeypatch):
+    for name in [n for n in sys.modules if n.partition(".")[0] == "openai"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "openai", None)
+    for name in ("extract.server_scorer", "extract.server_client"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    settings = tyro.cli(icm.Settings, args=["--scorer", "http://localhost:9/v1"])
+    with pytest.raises(ValueError, match=r"needs the openai package: pip install .*server"):
+        icm.main(settings)
 
 
 def test_labels_teach_the_supervised_probe_of_salience(first, random_model, tmp_path):
