@@ -7,7 +7,7 @@ where a method has none of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 
@@ -125,89 +125,118 @@ def impossible_findings(rows: pd.DataFrame) -> list[Finding]:
 
 
 def icm_findings(rows: pd.DataFrame) -> list[Finding]:
-    """Wen et al. 2025, from the rows of `experiments/icm.py`: accuracies, means over seeds."""
-    mean: dict[tuple[str, str], float] = {
-        (str(point["dataset"]), str(point["method"])): float(point["mean"])
-        for point in summarise(rows, by=["dataset", "method"], value="accuracy").to_dict("records")
-    }
-    found = [] if "label_accuracy" not in rows else [_right_labels(rows)]
+    """Wen et al. 2025, from the rows of `experiments/icm.py`: means over seeds.
+
+    What labels are worth shows in the accuracy of prompts that hold them, and only where the model
+    reads labels: sets where golden ones turned round are worth as much cannot tell.
+    """
+    worth = _Means(rows, "accuracy", "accuracy")
+    right = _Means(rows, "label_accuracy", "right labels")
+    deaf = frozenset(
+        name
+        for name, (turned, golden) in worth.pairs("wrong_many_shot", "golden_many_shot").items()
+        if turned >= golden - NEAR
+    )
     return [
-        *found,
-        _compared(
+        _right_labels(right),
+        worth.finding(
             "The model reads the labels it is shown: golden ones turned round are worth less (by "
             "more than 3 points)",
-            mean,
             ("wrong_many_shot", "golden_many_shot"),
             lambda ours, other: ours < other - NEAR,
         ),
-        _compared(
+        worth.finding(
             "ICM's labels are worth about as much as golden ones (within 3 points)",
-            mean,
             ("icm", "golden_many_shot"),
             lambda ours, other: ours >= other - NEAR,
+            deaf=deaf,
         ),
-        _compared(
+        worth.finding(
             "ICM is better than zero-shot prompting",
-            mean,
             ("icm", "zero_shot"),
             lambda ours, other: ours > other,
         ),
-        _compared(
+        worth.finding(
             "ICM's labels are worth more than true labels with as many random errors",
-            mean,
             ("icm", "icm_perturbed"),
             lambda ours, other: ours > other,
+            deaf=deaf,
         ),
-        _compared(
+        right.finding(
             "Wrong first labels do not mislead the search (within 5 points of random ones)",
-            mean,
             ("icm_wrong_start", "icm"),
             lambda ours, other: ours >= other - ALIKE,
         ),
-        _compared(
+        right.finding(
             "Without consistency the search finds worse labels (by more than 3 points)",
-            mean,
             ("icm_no_consistency", "icm"),
             lambda ours, other: ours < other - NEAR,
         ),
     ]
 
 
-def _right_labels(rows: pd.DataFrame) -> Finding:
+class _Means:
+    """Means over seeds of one value, by set and method."""
+
+    def __init__(self, rows: pd.DataFrame, value: str, name: str):
+        """Rows, the column, and what to call it; without the column there is nothing to compare."""
+        self.name = name
+        self.of: dict[str, dict[str, float]] = {}
+        known = rows.dropna(subset=value) if value in rows else rows.iloc[:0]
+        if not known.empty:
+            for point in summarise(known, by=["dataset", "method"], value=value).to_dict("records"):
+                mine = self.of.setdefault(str(point["dataset"]), {})
+                mine[str(point["method"])] = float(point["mean"])
+
+    def pairs(self, first: str, second: str) -> dict[str, tuple[float, float]]:
+        """Two methods' means, on the sets that have both."""
+        return {
+            name: (mine[first], mine[second])
+            for name, mine in self.of.items()
+            if first in mine and second in mine
+        }
+
+    def finding(
+        self,
+        claim: str,
+        methods: tuple[str, str],
+        holds: Callable[[float, float], bool],
+        *,
+        deaf: frozenset[str] = frozenset(),
+    ) -> Finding:
+        """It appears if it holds for two methods on more than half of the sets that have both.
+
+        Args:
+            claim: What the paper says.
+            methods: The two.
+            holds: Whether their means show it.
+            deaf: Sets on which the comparison says nothing, since no labels are read.
+        """
+        pairs = self.pairs(*methods)
+        if not pairs:
+            return Finding(claim=claim, measured="no such case was measured", appears=None)
+        first, second = (method_of(method).name for method in methods)
+        shown = "; ".join(
+            f"{readable(name)}: {first} {ours:.2f}, {second} {other:.2f}"
+            + (" (no labels are read)" if name in deaf else "")
+            for name, (ours, other) in pairs.items()
+        )
+        telling = [numbers for name, numbers in pairs.items() if name not in deaf]
+        count = sum(holds(*numbers) for numbers in telling)
+        measured = f"{self.name}: {shown} (holds in {count} of {len(telling)} sets that can tell)"
+        appears = count > len(telling) / 2 if telling else None
+        return Finding(claim=claim, measured=measured, appears=appears)
+
+
+def _right_labels(right: _Means) -> Finding:
     claim = "The labels that ICM finds are right (0.9 or more of them)"
-    ours = rows.loc[rows["method"] == "icm"]
-    if ours.empty:
+    shares = {name: mine["icm"] for name, mine in right.of.items() if "icm" in mine}
+    if not shares:
         return Finding(claim=claim, measured="no such case was measured", appears=None)
-    shares = summarise(ours, by=["dataset"], value="label_accuracy").to_dict("records")
-    shown = ", ".join(f"{readable(str(of['dataset']))} {of['mean']:.2f}" for of in shares)
-    holding = sum(float(of["mean"]) >= FINDS for of in shares)
+    shown = ", ".join(f"{readable(name)} {share:.2f}" for name, share in shares.items())
+    holding = sum(share >= FINDS for share in shares.values())
     measured = f"{shown} (holds in {holding} of {len(shares)} sets)"
     return Finding(claim=claim, measured=measured, appears=holding > len(shares) / 2)
-
-
-def _compared(
-    claim: str,
-    mean: Mapping[tuple[str, str], float],
-    methods: tuple[str, str],
-    holds: Callable[[float, float], bool],
-) -> Finding:
-    """It appears if it holds for two methods on more than half of the sets that have both."""
-    sets = dict.fromkeys(name for name, _ in mean)
-    pairs = {
-        name: (mean[name, methods[0]], mean[name, methods[1]])
-        for name in sets
-        if (name, methods[0]) in mean and (name, methods[1]) in mean
-    }
-    if not pairs:
-        return Finding(claim=claim, measured="no such case was measured", appears=None)
-    first, second = (method_of(method).name for method in methods)
-    shown = "; ".join(
-        f"{readable(name)}: {first} {ours:.2f}, {second} {other:.2f}"
-        for name, (ours, other) in pairs.items()
-    )
-    count = sum(holds(*numbers) for numbers in pairs.values())
-    measured = f"accuracy: {shown} (holds in {count} of {len(pairs)} sets)"
-    return Finding(claim=claim, measured=measured, appears=count > len(pairs) / 2)
 
 
 def cases_of(rows: pd.DataFrame) -> list[Case]:

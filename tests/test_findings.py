@@ -205,30 +205,50 @@ def test_cases_are_means_over_seeds_under_the_oracle_sign():
     assert np.isnan(case.variance_share)
 
 
-def icm_rows(accuracies, label_accuracy=0.95):
+ACCURACIES = {
+    **{"icm": 0.9, "golden_many_shot": 0.92, "wrong_many_shot": 0.3, "zero_shot": 0.7},
+    **{"icm_perturbed": 0.8, "icm_wrong_start": 0.5, "icm_no_consistency": 0.9},
+}
+RIGHT = {"icm": 0.95, "icm_wrong_start": 0.93, "icm_no_consistency": 0.8}
+
+
+def icm_rows(accuracies, right=RIGHT, dataset="facts"):
     return pd.DataFrame(
-        {"dataset": "facts", "method": method, "seed": 0, "accuracy": value}
-        | {"label_accuracy": label_accuracy if method == "icm" else np.nan}
+        {"dataset": dataset, "method": method, "seed": 0, "accuracy": value}
+        | {"label_accuracy": right.get(method, NAN)}
         for method, value in accuracies.items()
     )
 
 
-def test_findings_of_icm_follow_the_accuracies():
-    accuracies = {
-        **{"icm": 0.9, "golden_many_shot": 0.92, "wrong_many_shot": 0.3, "zero_shot": 0.7},
-        **{"icm_perturbed": 0.8, "icm_wrong_start": 0.89, "icm_no_consistency": 0.75},
-    }
-    found = [finding.appears for finding in icm_findings(icm_rows(accuracies))]
-    assert found == [True] * 7
-    for place, changed, label in (
-        (0, {}, 0.85),
-        (1, {"wrong_many_shot": 0.9}, 0.95),
-        (2, {"golden_many_shot": 0.94}, 0.95),
-        (3, {"zero_shot": 0.9}, 0.95),
-        (4, {"icm_perturbed": 0.9}, 0.95),
-        (5, {"icm_wrong_start": 0.84}, 0.95),
-        (6, {"icm_no_consistency": 0.88}, 0.95),
-    ):
-        other = icm_findings(icm_rows({**accuracies, **changed}, label))
-        assert [finding.appears for finding in other][place] is False
-    assert icm_findings(icm_rows({"zero_shot": 0.7}))[0].appears is None
+@pytest.mark.parametrize(
+    ("place", "changed", "right"),
+    [
+        (0, {}, {"icm": 0.85}),
+        (2, {"golden_many_shot": 0.94}, {}),
+        (3, {"zero_shot": 0.9}, {}),
+        (4, {"icm_perturbed": 0.9}, {}),
+        (5, {}, {"icm_wrong_start": 0.89}),
+        (6, {}, {"icm_no_consistency": 0.93}),
+    ],
+)
+def test_findings_of_icm_follow_what_was_measured(place, changed, right):
+    assert verdicts(icm_findings(icm_rows(ACCURACIES))) == [True] * 7
+    other = verdicts(icm_findings(icm_rows(ACCURACIES | changed, RIGHT | right)))
+    assert other[place] is False
+    assert other[:place] + other[place + 1 :] == [True] * 6
+
+
+def test_where_no_labels_are_read_nothing_is_said_of_their_worth():
+    deaf = icm_rows(ACCURACIES | {"wrong_many_shot": 0.9})
+    assert verdicts(icm_findings(deaf)) == [True, False, None, True, None, True, True]
+    # Another set that can tell decides alone.
+    reads = icm_rows(ACCURACIES | {"golden_many_shot": 0.97}, dataset="pairs")
+    found = icm_findings(pd.concat([deaf, reads], ignore_index=True))
+    assert verdicts(found) == [True, False, False, True, True, True, True]
+    assert "0 of 1 sets that can tell" in found[2].measured
+
+
+def test_what_was_not_measured_is_not_decided():
+    assert verdicts(icm_findings(icm_rows({"zero_shot": 0.7}))) == [None] * 7
+    without = icm_rows(ACCURACIES).drop(columns="label_accuracy")
+    assert verdicts(icm_findings(without)) == [None, True, True, True, True, None, None]
