@@ -322,7 +322,7 @@ def scorers(settings: Settings) -> tuple[Any, Any, int | None]:
         return extractor.scorer(), chat, settings.limit or extractor.lm.trained_length
     journal = settings.out / "answers.jsonl"
     scorer = connect(settings.scorer, model=settings.served, journal=journal)
-    return scorer, chat, settings.limit
+    return scorer, chat, settings.limit or scorer.trained_length
 
 
 def model_name(settings: Settings, scorer: Any) -> str:

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from tqdm import tqdm
 
+from extract.models import POCKET
 from extract.prefixes import Node, in_tree_order
 from extract.rows import Tokens
 from extract.server_client import Answer, Cache, Server
@@ -164,6 +165,15 @@ class ServerScorer:
     def context(self) -> int | None:
         """Most tokens of a prompt, or None where the server does not say."""
         return self.server.context
+
+    @property
+    def trained_length(self) -> int | None:
+        """Longest text the model was trained on, where its config on this machine says so."""
+        for name in (self.server.root, self.server.model):
+            config = (POCKET if name == "pocket" else Path(name)) / "config.json"
+            if config.is_file():
+                return json.loads(config.read_text(encoding="utf-8")).get("trained_length")
+        return None
 
     @property
     def tokens_read(self) -> int:
@@ -384,7 +394,7 @@ def _tokenizer(given: Any, server: Server) -> Any:
     names = [server.root, server.model] if given is None else [str(given)]
     reasons = []
     for name in names:
-        source = Path(__file__).with_name("pocket") if name == "pocket" else name
+        source = POCKET if name == "pocket" else name
         try:
             return AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:

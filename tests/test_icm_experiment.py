@@ -121,7 +121,8 @@ def test_a_server_labels_with_its_own_model(icm, random_model, tmp_path):
     assert set(done.rows["method"]) == set(methods)
     assert set(done.rows["model"]) == {str(random_model)}
     kept = Record.read(tmp_path / "out").runs
-    assert Results(tmp_path / "out" / "rows").settings(kept[0])["shots"] == [2, 32]
+    settings = Results(tmp_path / "out" / "rows").settings(kept[0])
+    assert (settings["shots"], settings["limit"]) == ([2, 32], 512)
 
 
 def test_a_server_without_its_package_is_explained(icm, monkeypatch):
