@@ -132,7 +132,7 @@ def icm_findings(rows: pd.DataFrame) -> list[Finding]:
     """
     worth = _Means(rows, "accuracy", "accuracy")
     right = _Means(rows, "label_accuracy", "right labels")
-    deaf = frozenset(
+    unread = frozenset(
         name
         for name, (turned, golden) in worth.pairs("wrong_many_shot", "golden_many_shot").items()
         if turned >= golden - NEAR
@@ -149,7 +149,7 @@ def icm_findings(rows: pd.DataFrame) -> list[Finding]:
             "ICM's labels are worth about as much as golden ones (within 3 points)",
             ("icm", "golden_many_shot"),
             lambda ours, other: ours >= other - NEAR,
-            deaf=deaf,
+            unread=unread,
         ),
         worth.finding(
             "ICM is better than zero-shot prompting",
@@ -160,7 +160,7 @@ def icm_findings(rows: pd.DataFrame) -> list[Finding]:
             "ICM's labels are worth more than true labels with as many random errors",
             ("icm", "icm_perturbed"),
             lambda ours, other: ours > other,
-            deaf=deaf,
+            unread=unread,
         ),
         right.finding(
             "Wrong first labels do not mislead the search (within 5 points of random ones)",
@@ -202,7 +202,7 @@ class _Means:
         methods: tuple[str, str],
         holds: Callable[[float, float], bool],
         *,
-        deaf: frozenset[str] = frozenset(),
+        unread: frozenset[str] = frozenset(),
     ) -> Finding:
         """It appears if it holds for two methods on more than half of the sets that have both.
 
@@ -210,7 +210,7 @@ class _Means:
             claim: What the paper says.
             methods: The two.
             holds: Whether their means show it.
-            deaf: Sets on which the comparison says nothing, since no labels are read.
+            unread: Sets on which the comparison says nothing, since no labels are read.
         """
         pairs = self.pairs(*methods)
         if not pairs:
@@ -218,10 +218,10 @@ class _Means:
         first, second = (method_of(method).name for method in methods)
         shown = "; ".join(
             f"{readable(name)}: {first} {ours:.2f}, {second} {other:.2f}"
-            + (" (no labels are read)" if name in deaf else "")
+            + (" (no labels are read)" if name in unread else "")
             for name, (ours, other) in pairs.items()
         )
-        telling = [numbers for name, numbers in pairs.items() if name not in deaf]
+        telling = [numbers for name, numbers in pairs.items() if name not in unread]
         count = sum(holds(*numbers) for numbers in telling)
         measured = f"{self.name}: {shown} (holds in {count} of {len(telling)} sets that can tell)"
         appears = count > len(telling) / 2 if telling else None

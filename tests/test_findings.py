@@ -239,11 +239,11 @@ def test_findings_of_icm_follow_what_was_measured(place, changed, right):
 
 
 def test_where_no_labels_are_read_nothing_is_said_of_their_worth():
-    deaf = icm_rows(ACCURACIES | {"wrong_many_shot": 0.9})
-    assert verdicts(icm_findings(deaf)) == [True, False, None, True, None, True, True]
+    unread = icm_rows(ACCURACIES | {"wrong_many_shot": 0.9})
+    assert verdicts(icm_findings(unread)) == [True, False, None, True, None, True, True]
     # Another set that can tell decides alone.
     reads = icm_rows(ACCURACIES | {"golden_many_shot": 0.97}, dataset="pairs")
-    found = icm_findings(pd.concat([deaf, reads], ignore_index=True))
+    found = icm_findings(pd.concat([unread, reads], ignore_index=True))
     assert verdicts(found) == [True, False, False, True, True, True, True]
     assert "0 of 1 sets that can tell" in found[2].measured
 
