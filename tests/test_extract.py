@@ -927,7 +927,8 @@ def test_the_store_says_what_made_it(tmp_path):
     lengths = [len(row.prompt) for row in hidden_states.encode_items(lm, items, CLAIM)]
     assert spec.texts["prompt_tokens"]["total"] == sum(lengths)
     assert spec.texts["prompt_tokens"]["most"] == max(lengths)
-    assert spec.versions["torch"] == torch.__version__
+    # torch itself also names its build ("2.13.0+cu130"), which the installed package may not.
+    assert spec.versions["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert spec.machine == {"device": "cpu", "threads": 1}
     assert spec.prompt_format["true_word"] == " True"
     assert (spec.model, spec.model_digest, spec.n_blocks) == ("tiny-llama", lm.digest, 3)
