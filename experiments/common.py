@@ -14,7 +14,7 @@ import jax
 import rich
 import tyro
 
-from jelicit.command import ending_in_one_line
+from jelicit.commands.ending import ending_in_one_line
 
 console = rich.get_console()
 Settings = TypeVar("Settings")

@@ -35,11 +35,9 @@ from stores import Extractor
 from study_settings import ModelSettings, PromptSettings
 
 from extract.local_scorer import LocalScorer
-from jelicit import evaluation, figures
-from jelicit.consistency import RULES
+from jelicit import figures
 from jelicit.data.items import label_of, save_items
 from jelicit.data.prompts import FORMATS, get_format
-from jelicit.findings import icm_findings
 from jelicit.icm import (
     BASELINES,
     VARIANTS,
@@ -53,7 +51,10 @@ from jelicit.icm import (
     variant,
 )
 from jelicit.prompting import Scorer, zero_shot_scores
+from jelicit.prompting.consistency import RULES
 from jelicit.results import Results, print_table
+from jelicit.studies import evaluation
+from jelicit.studies.findings import icm_findings
 
 DEFAULT_SETS = ("pocket/facts",)
 CHAT, WRONG, PERTURBED = "zero_shot_chat", "wrong_many_shot", "icm_perturbed"

@@ -28,11 +28,11 @@ from jelicit import figures
 from jelicit.data.datasets import Dataset, load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import labels, with_target
-from jelicit.findings import imbalance_findings
-from jelicit.grid import Grid
 from jelicit.probes.methods import METHODS
 from jelicit.probes.sweep import check_config
 from jelicit.results import print_sweep
+from jelicit.studies.findings import imbalance_findings
+from jelicit.studies.grid import Grid
 
 DEFAULT_SETS = ("pocket/arithmetic", "pocket/commands")
 SHARES = (0.0, 0.01, *(round(0.1 * k, 1) for k in range(1, 10)), 0.99, 1.0)

@@ -30,9 +30,9 @@ from jelicit import figures
 from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import Item, with_target
-from jelicit.findings import impossible_findings
 from jelicit.probes.sweep import check_config
 from jelicit.results import print_table
+from jelicit.studies.findings import impossible_findings
 
 LAYER_RUNS = 3
 LEAD = (

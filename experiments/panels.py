@@ -22,16 +22,16 @@ from study_settings import (
     StudySettings,
 )
 
-from jelicit import evaluation
+from jelicit.commands.progress import progress
 from jelicit.data.items import Item, labels
 from jelicit.data.subsets import balanced_runs, rebalanced
 from jelicit.metrics import group_bootstrap
-from jelicit.probes.fitstore import FitStore
 from jelicit.probes.methods import NEEDS_EASY
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
-from jelicit.progress import progress
+from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.prompting import Bootstrapped, Scorer, prompted
 from jelicit.results import ItemScores, Results
+from jelicit.studies import evaluation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,11 @@ from tqdm import tqdm
 from extract.pocket_export import export
 from extract.pocket_tokenizer import encoder, train_tokenizer
 from jelicit import figures
-from jelicit.data.pocket_world import tokenizer_texts
 from jelicit.pocket.corpus import WordEncoder
 from jelicit.pocket.curriculum import Progress, RunConfig, curriculum, pretrain
 from jelicit.pocket.model import SIZES, llama_config_dict, param_count, to_llama_state_dict
 from jelicit.pocket.train import OptimiserConfig
+from jelicit.pocket.world import tokenizer_texts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ import pandas as pd
 from common import fit_folder, forget, machine, say
 from panels import Measured, Panel
 
-from jelicit import __version__
 from jelicit.data.items import digest
 from jelicit.report import write_report
 from jelicit.results import Finding, ItemScoreStore, Record, Results, run_id
+from jelicit.version import __version__
 
 PACKAGES = ("jelicit", "jax", "flax", "optax", "numpy", "torch", "transformers")
 

@@ -26,16 +26,17 @@ from run_folder import RunFolder
 from stores import Extractor, Stores, easy_set, extract_stores
 from study_settings import PromptedStudySettings
 
-from jelicit import evaluation, figures
+from jelicit import figures
 from jelicit.data.datasets import Dataset, load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.features import FEATURES, add_feature, plain_id
 from jelicit.data.items import digest, labels, load_items, with_target
 from jelicit.data.prompts import get_format
 from jelicit.data.subsets import balanced_runs
-from jelicit.findings import salience_findings
 from jelicit.probes.sweep import check_config
 from jelicit.results import print_table
+from jelicit.studies import evaluation
+from jelicit.studies.findings import salience_findings
 
 DEFAULT_SETS = ("pocket/arithmetic", "pocket/larger_than", "pocket/facts", "pocket/comments")
 FEATURE_SEED = 0

@@ -17,14 +17,15 @@ from study_settings import FitSettings, ModelSettings, identity
 from extract.hidden_states import LAYOUT, extract
 from extract.local_scorer import LocalScorer
 from extract.models import LanguageModel, load
-from jelicit import __version__, evaluation
 from jelicit.activations import ActivationStore
+from jelicit.commands.progress import progress
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item, digest, with_target
 from jelicit.data.prompts import get_format
-from jelicit.probes.fitstore import FitStore
-from jelicit.progress import progress
+from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.results import Results, run_id
+from jelicit.studies import evaluation
+from jelicit.version import __version__
 
 
 class Extractor:

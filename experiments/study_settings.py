@@ -10,10 +10,10 @@ import tyro
 from common import folder_problems, layer_problems, too_small, unknown
 
 from extract.models import Dtype, trained_length
-from jelicit.consistency import RULES
-from jelicit.fit_settings import FitSettings
+from jelicit.commands.fit_settings import FitSettings
 from jelicit.probes.methods import ALL_METHODS, METHODS, SweepConfig
 from jelicit.prompting import METHODS as PROMPTING
+from jelicit.prompting.consistency import RULES
 
 SHORT = 2048
 """Tokens trained on that 32 examples, some 1,200 tokens of short claims, are too many for."""

@@ -38,7 +38,7 @@ from run_folder import RunFolder
 from stores import Extractor, Stores, easy_set, extract_stores
 from study_settings import StudySettings
 
-from jelicit import evaluation, figures
+from jelicit import figures
 from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import digest, labels, with_target
@@ -47,6 +47,7 @@ from jelicit.probes.methods import ALL_METHODS, NEEDS_EASY
 from jelicit.probes.normalise import denormalise, fit_normaliser, normalise
 from jelicit.probes.sweep import SweepResult, check_config
 from jelicit.results import asked_for, print_table
+from jelicit.studies import evaluation
 
 METHODS = ("random", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus")
 LABELLED = ("supervised", "mean_difference", "lda")

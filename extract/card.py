@@ -26,11 +26,11 @@ from extract.pocket_tokenizer import encoder
 from jelicit.activations import ActivationStore
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
-from jelicit.data.pocket_world import KINDS
 from jelicit.data.prompts import FORMATS
 from jelicit.pocket import card, evaluate
 from jelicit.pocket.model import build, config_from_llama, from_llama_state_dict
 from jelicit.pocket.train import last_token_logits
+from jelicit.pocket.world import KINDS
 
 SHOTS = (8, 24)
 

@@ -2,8 +2,8 @@
 
 The prompts are a tree of tokens, and it is read depth first: what many prompts begin with is read
 and kept (keys and values of one path at a time, so memory does not grow with the prompts), what
-hangs below it is read in rows (see `extract.rows`), many rows in a pass. Few-shot prompts with
-the same examples, and the leave-one-out prompts of ICM, cost little more than their parts.
+hangs below it is read in rows (see `extract.token_trees`), many rows in a pass. Few-shot prompts
+with the same examples, and the leave-one-out prompts of ICM, cost little more than their parts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from extract.models import LanguageModel, choose_token_budget
 from extract.passes import can_share, forward, log_softmax_at, pad
 from extract.reader import Reader, padded_length, rotation_depends_on_length
-from extract.rows import Tokens, common, group, lay_out, most_in_a_row
+from extract.token_trees import Tokens, common, group, lay_out, most_in_a_row
 from extract.verdicts import (
     EPSILON,
     Match,

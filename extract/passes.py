@@ -2,7 +2,7 @@
 
 Two ways to the same numbers. `Separate` runs prompt + verdict as two sequences per item: simple,
 right for every causal model, and the reference in the tests. `Shared` reads every beginning that
-sequences share once (see `extract.rows`): less than half the work, for attention models.
+sequences share once (see `extract.token_trees`): less than half the work, for attention models.
 
 Both give the attention mask and the position ids explicitly, read the states of the verdict's last
 token only, and ask for logits only at the positions that predict a verdict token.
@@ -21,7 +21,7 @@ import torch
 
 from extract.models import LanguageModel, states_wanted
 from extract.reader import Reader, keeps_keys_and_values, rotation_depends_on_length
-from extract.rows import Row, Tokens, common, group, lay_out, most_in_a_row
+from extract.token_trees import Row, Tokens, common, group, lay_out, most_in_a_row
 from extract.verdicts import Encoded
 
 Padding = Literal["left", "right"]

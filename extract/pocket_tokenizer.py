@@ -21,9 +21,9 @@ from tokenizers import (
     trainers,
 )
 
-from jelicit.data.pocket_world import world_texts
 from jelicit.pocket.corpus import WORDS as ASCII_WORDS
 from jelicit.pocket.corpus import WordEncoder
+from jelicit.pocket.world import world_texts
 
 BOS, PAD = "<|bos|>", "<|pad|>"
 WORDS = r" ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s"

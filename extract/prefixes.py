@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from extract.rows import Tokens, common
+from extract.token_trees import Tokens, common
 
 
 @dataclass(frozen=True)

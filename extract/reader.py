@@ -22,7 +22,7 @@ from transformers.cache_utils import (
 )
 
 from extract.models import LanguageModel, states_wanted
-from extract.rows import Row, Tokens, lay_out
+from extract.token_trees import Row, Tokens, lay_out
 
 ALIGNMENT = 8
 """Rows are padded to a multiple of this: tensor cores and attention kernels ask for it."""

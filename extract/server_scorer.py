@@ -29,9 +29,9 @@ from tqdm import tqdm
 
 from extract.models import POCKET, trained_length
 from extract.prefixes import Node, in_tree_order
-from extract.rows import Tokens
 from extract.server_client import Answer, Cache, Server
 from extract.server_journal import Journal
+from extract.token_trees import Tokens
 from extract.verdicts import (
     EPSILON,
     Match,

@@ -5,33 +5,29 @@ in JAX, and the challenges that make them fail.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from jelicit.version import __version__
 
 if TYPE_CHECKING:
     from jelicit.activations import ActivationStore
     from jelicit.data.datasets import load_dataset
     from jelicit.data.items import Item
-    from jelicit.grid import Grid, GridResult, run_grid
     from jelicit.pairs import Pairs
     from jelicit.probes.files import FittedProbe, load_probe, save_probe
-    from jelicit.probes.fitstore import FitStore
     from jelicit.probes.linear import LinearProbe, score
     from jelicit.probes.methods import SweepConfig
     from jelicit.probes.normalise import Normaliser
     from jelicit.probes.sweep import SweepData, SweepResult, sweep
-
-try:
-    __version__ = version("jelicit")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+source"
+    from jelicit.probes.sweep.fitstore import FitStore
+    from jelicit.studies.grid import Grid, GridResult, run_grid
 
 _HOME = {
     "ActivationStore": "jelicit.activations",
-    "FitStore": "jelicit.probes.fitstore",
+    "FitStore": "jelicit.probes.sweep.fitstore",
     "FittedProbe": "jelicit.probes.files",
-    "Grid": "jelicit.grid",
-    "GridResult": "jelicit.grid",
+    "Grid": "jelicit.studies.grid",
+    "GridResult": "jelicit.studies.grid",
     "Item": "jelicit.data.items",
     "LinearProbe": "jelicit.probes.linear",
     "Normaliser": "jelicit.probes.normalise",
@@ -41,7 +37,7 @@ _HOME = {
     "SweepResult": "jelicit.probes.sweep",
     "load_dataset": "jelicit.data.datasets",
     "load_probe": "jelicit.probes.files",
-    "run_grid": "jelicit.grid",
+    "run_grid": "jelicit.studies.grid",
     "save_probe": "jelicit.probes.files",
     "score": "jelicit.probes.linear",
     "sweep": "jelicit.probes.sweep",
@@ -60,6 +56,7 @@ __all__ = [
     "SweepConfig",
     "SweepData",
     "SweepResult",
+    "__version__",
     "load_dataset",
     "load_probe",
     "run_grid",

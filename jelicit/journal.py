@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jelicit.consistency import RULES, Rule
+from jelicit.prompting.consistency import RULES, Rule
 
 
 def run_key(scorer: object, rule: Rule, *decides: Any) -> str:

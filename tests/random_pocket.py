@@ -7,9 +7,9 @@ def export_random(folder: Path) -> Path:
     """Writes it; needs the extract extra."""
     from extract.pocket_export import export
     from extract.pocket_tokenizer import train_tokenizer
-    from jelicit.data.pocket_world import tokenizer_texts
     from jelicit.pocket.model import PocketConfig, llama_config_dict, to_llama_state_dict
     from jelicit.pocket.train import OptimiserConfig, init_state
+    from jelicit.pocket.world import tokenizer_texts
 
     tokenizer = train_tokenizer(tokenizer_texts("small", 300), vocab_size=600)
     config = PocketConfig(

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jelicit import cli, load_probe
+from jelicit import load_probe
 from jelicit.activations import ActivationStore, StoreSpec, StoreWriter
+from jelicit.commands import cli
 from jelicit.data.items import Item, digest
-from jelicit.grid import Grid, run_grid
 from jelicit.probes.methods import SweepConfig
 from jelicit.results import ItemScoreStore, Record, Results
+from jelicit.studies.grid import Grid, run_grid
 
 N, D, LAYERS = 60, 6, (0, 1, 2)
 

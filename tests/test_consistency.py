@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jelicit.consistency import (
+from jelicit.data.items import Item
+from jelicit.prompting.consistency import (
     RULES,
     Rule,
     consistent_labellings,
     inconsistent_pairs,
     most_likely,
 )
-from jelicit.data.items import Item
 
 
 def claims(*answers, group="q", label=None):

@@ -14,9 +14,14 @@ import pytest
 from planted import planted
 from sklearn.metrics import roc_auc_score
 
-from jelicit import evaluation
 from jelicit.data.items import Item
-from jelicit.evaluation import (
+from jelicit.metrics import group_bootstrap
+from jelicit.pairs import Pairs
+from jelicit.probes.linear import LinearProbe, score, unfold
+from jelicit.probes.methods import METHODS, SweepConfig
+from jelicit.probes.sweep import SweepData, SweepResult, sweep
+from jelicit.studies import evaluation
+from jelicit.studies.evaluation import (
     UNSIGNED,
     Bench,
     Target,
@@ -29,11 +34,6 @@ from jelicit.evaluation import (
     signed_scores,
     zero_shot_rows,
 )
-from jelicit.metrics import group_bootstrap
-from jelicit.pairs import Pairs
-from jelicit.probes.linear import LinearProbe, score, unfold
-from jelicit.probes.methods import METHODS, SweepConfig
-from jelicit.probes.sweep import SweepData, SweepResult, sweep
 
 D, N, TEST, EASY, RUNS, LAYER = 6, 80, 50, 40, 3, 3
 TRUTH, OTHER = np.eye(D)[0], np.eye(D)[1]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jelicit.findings import (
+from jelicit.studies.findings import (
     cases_of,
     icm_findings,
     imbalance_findings,

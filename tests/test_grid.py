@@ -9,14 +9,14 @@ import pytest
 from planted import planted
 from sklearn.metrics import roc_auc_score
 
-from jelicit import evaluation
 from jelicit.data.subsets import class_share_rows
-from jelicit.grid import SETTINGS, Grid, GridResult, run_grid
 from jelicit.metrics import group_bootstrap
 from jelicit.pairs import Pairs
-from jelicit.probes import sweep as sweep_module
 from jelicit.probes.methods import SweepConfig
 from jelicit.probes.sweep import SweepData, sweep
+from jelicit.probes.sweep import sweeping as sweep_module
+from jelicit.studies import evaluation
+from jelicit.studies.grid import SETTINGS, Grid, GridResult, run_grid
 
 D = 16
 TRAIN, LABELS, _ = planted(80, D, seed=0, strength=0.8)

@@ -8,7 +8,6 @@ from coherent import FORMAT, Coherent, sums
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jelicit.consistency import inconsistent_pairs
 from jelicit.data.items import Item
 from jelicit.data.prompts import few_shot
 from jelicit.icm import (
@@ -28,6 +27,7 @@ from jelicit.icm import (
     with_mirrors,
 )
 from jelicit.prompting import bootstrapped, zero_shot_scores
+from jelicit.prompting.consistency import inconsistent_pairs
 
 POOL = sums(24)
 GOLD = [item.label for item in POOL]

@@ -8,12 +8,12 @@ from coherent import FORMAT, Coherent, sums
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jelicit.consistency import Rule, inconsistent_pairs
 from jelicit.data.prompts import few_shot
 from jelicit.icm.fix import TOGETHER, fix
 from jelicit.icm.objective import Judgement, Objective, predict_all
 from jelicit.icm.orders import held_out, leave_one_out
 from jelicit.icm.prompter import Prompter, Reading
+from jelicit.prompting.consistency import Rule, inconsistent_pairs
 
 
 def judgement(items, labels, *, others, group, scorer=None, **objective):

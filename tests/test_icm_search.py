@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from coherent import FORMAT, Coherent, sums
 
-from jelicit.consistency import Rule, inconsistent_pairs
 from jelicit.data.items import Item
 from jelicit.icm import SearchSettings, initial_labels, search
 from jelicit.icm.steps import accuracy
 from jelicit.icm.walk import draw_weights
+from jelicit.prompting.consistency import Rule, inconsistent_pairs
 
 ITEMS = sums(20)
 GOLD = [item.label for item in ITEMS]

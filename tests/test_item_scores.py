@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from jelicit.data.items import Item
 from jelicit.results import Finding, ItemScores, ItemScoreStore, Record
-from jelicit.results.items import standardised
+from jelicit.results.item_scores import standardised
 
 NAN = float("nan")
 ITEMS = [
@@ -132,7 +132,7 @@ def test_a_failed_write_leaves_the_old_scores(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("jelicit.results.items.pq.write_table", fail)
+    monkeypatch.setattr("jelicit.results.item_scores.pq.write_table", fail)
     with pytest.raises(OSError, match="disk full"):
         store.write("r1", ItemScores.of(ITEMS, [(a, np.array(s)) for a, s in FOUND]))
     assert (tmp_path / "r1.parquet").read_bytes() == before

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jelicit.data.items import Item, labels
-from jelicit.data.pocket_world import KINDS
-from jelicit.data.pocket_world import lexicon as lex
 from jelicit.pairs import Pairs
 from jelicit.pocket import card
+from jelicit.pocket.world import KINDS
+from jelicit.pocket.world import lexicon as lex
 
 WIDTH = 12
 TRUTH, FEATURE, VERDICT = np.eye(WIDTH)[:3]

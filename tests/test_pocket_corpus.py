@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from jelicit.data.pocket_world import JUDGES, Mix, documents, text, tokenizer_texts, world_texts
 from jelicit.pocket.corpus import (
     WORDS,
     BatchStream,
@@ -15,6 +14,7 @@ from jelicit.pocket.corpus import (
     make_batch,
     make_batches,
 )
+from jelicit.pocket.world import JUDGES, Mix, documents, text, tokenizer_texts, world_texts
 
 tokenizers = pytest.importorskip("tokenizers", reason="the tokenizer needs the extract extra")
 

@@ -21,8 +21,6 @@ import numpy as np
 import pytest
 
 from jelicit.data.features import FEATURES
-from jelicit.data.pocket_world import Mix, dataset_items, world_texts
-from jelicit.data.pocket_world import lexicon as lex
 from jelicit.data.prompts import FORMATS
 from jelicit.pocket import curriculum as module
 from jelicit.pocket.corpus import WORDS, CorpusConfig, WordEncoder, make_batches
@@ -40,6 +38,8 @@ from jelicit.pocket.evaluate import (
 )
 from jelicit.pocket.model import PocketConfig
 from jelicit.pocket.train import OptimiserConfig, TrainState, last_token_logits
+from jelicit.pocket.world import Mix, dataset_items, world_texts
+from jelicit.pocket.world import lexicon as lex
 
 TESTS = Path(__file__).resolve().parent
 BOS, FIRST_WORD = 1, 2

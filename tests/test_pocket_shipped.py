@@ -18,7 +18,6 @@ import extract as package  # noqa: E402
 from extract.hidden_states import extract  # noqa: E402
 from extract.models import load  # noqa: E402
 from jelicit.data.items import labels  # noqa: E402
-from jelicit.data.pocket_world import dataset_items  # noqa: E402
 from jelicit.data.prompts import FORMATS  # noqa: E402
 from jelicit.pocket.card import conditions  # noqa: E402
 from jelicit.pocket.curriculum import RunConfig, curriculum  # noqa: E402
@@ -31,6 +30,7 @@ from jelicit.pocket.model import (  # noqa: E402
     param_count,
 )
 from jelicit.pocket.train import OptimiserConfig  # noqa: E402
+from jelicit.pocket.world import dataset_items  # noqa: E402
 
 FOLDER = Path(package.__file__).parent / "pocket"
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "larger_than"

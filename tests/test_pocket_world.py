@@ -9,10 +9,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from jelicit.data.pocket_world import JUDGES, KINDS, Mix, dataset_items, documents, text
-from jelicit.data.pocket_world import lexicon as lex
-from jelicit.data.pocket_world.documents import judged_document
 from jelicit.data.prompts import FORMATS
+from jelicit.pocket.world import JUDGES, KINDS, Mix, dataset_items, documents, text
+from jelicit.pocket.world import lexicon as lex
+from jelicit.pocket.world.documents import judged_document
 
 NUMBER = {lex.number_word(n): n for n in range(51, 100)}
 EVERYTHING = Mix(

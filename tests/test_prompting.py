@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jelicit.consistency import Rule
 from jelicit.data.items import Item
 from jelicit.data.prompts import FORMATS, GAP, PromptFormat
 from jelicit.prompting import (
@@ -22,6 +21,7 @@ from jelicit.prompting import (
     random_labels,
     zero_shot_scores,
 )
+from jelicit.prompting.consistency import Rule
 
 FORMAT = PromptFormat(name="test", text="Say: {choice}\nThat is", third_word=" Unknown")
 

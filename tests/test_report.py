@@ -21,9 +21,9 @@ from small_reports import (
 
 from jelicit.report import html, write_report
 from jelicit.report.document import document, part, scripts
-from jelicit.report.items import about_items, tables_of
+from jelicit.report.item_browser import about_items, tables_of
 from jelicit.report.packing import pack
-from jelicit.report.rows import about_chart, table_of
+from jelicit.report.row_table import about_chart, table_of
 from jelicit.results import Finding, Record, Results
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_reports import HOSTILE
 
-from jelicit.report.items import SCORE_STEPS, stepped
+from jelicit.report.item_browser import SCORE_STEPS, stepped
 from jelicit.report.packing import Fixed, columns_of, pack, unpack
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.rows import common, group, lay_out, most_in_a_row
+from extract.token_trees import common, group, lay_out, most_in_a_row
 
 SEQUENCES = st.lists(
     st.lists(st.integers(1, 3), min_size=1, max_size=12).map(tuple), min_size=1, max_size=12

@@ -11,11 +11,11 @@ from planted import planted
 
 from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
-from jelicit.probes import sweep as sweep_module
 from jelicit.probes.linear import score
 from jelicit.probes.methods import ALL_METHODS, RATES, SweepConfig, families
 from jelicit.probes.ranges import LEAST_COUNTS, OF_RATES
 from jelicit.probes.sweep import SweepData, check_config, sweep
+from jelicit.probes.sweep import sweeping as sweep_module
 
 N, D, E, R = 90, 24, 50, 5
 LAYERS = (3, 7)

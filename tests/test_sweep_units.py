@@ -14,9 +14,9 @@ import pytest
 from planted import planted
 
 from jelicit.probes import sweep as module
-from jelicit.probes.fitstore import FitStore
 from jelicit.probes.methods import ALL_METHODS, RATES, SweepConfig, families
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
+from jelicit.probes.sweep.fitstore import FitStore
 
 TESTS = Path(__file__).resolve().parent
 N, D, E = 60, 12, 40

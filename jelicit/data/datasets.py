@@ -117,7 +117,7 @@ def load_dataset(
 
 
 def _pocket_kinds() -> list[str]:
-    from jelicit.data.pocket_world import KINDS  # builds the world's tables: only when needed
+    from jelicit.pocket.world import KINDS  # builds the world's tables: only when needed
 
     return list(KINDS)
 
@@ -160,7 +160,7 @@ def _alike(name: str, known: str) -> bool:
 
 
 def _pocket(name: str, seed: int, max_train: int | None, max_test: int | None) -> Dataset:
-    from jelicit.data.pocket_world import KINDS, dataset_items
+    from jelicit.pocket.world import KINDS, dataset_items
 
     kind = name.removeprefix("pocket/")
     train = dataset_items(kind, "train", n=max_train, seed=seed)

@@ -14,13 +14,6 @@ from jelicit.icm.baselines import (
     with_preamble,
 )
 from jelicit.icm.batches import BatchedResult, search_in_batches, split_in_batches
-from jelicit.icm.fitting import (
-    Measures,
-    check_fit,
-    examples_that_fit,
-    most_tokens,
-    tokens_needed,
-)
 from jelicit.icm.many_shot import many_shot_scores
 from jelicit.icm.mirrors import with_mirrors
 from jelicit.icm.objective import Judgement, Objective, Utility
@@ -35,6 +28,13 @@ from jelicit.icm.prompter import Prompter, Reading
 from jelicit.icm.search import initial_labels, search
 from jelicit.icm.settings import SearchSettings
 from jelicit.icm.steps import SearchResult, Step, accuracy
+from jelicit.prompting.context import (
+    Measures,
+    check_fit,
+    examples_that_fit,
+    most_tokens,
+    tokens_needed,
+)
 
 __all__ = [
     "BASELINES",

@@ -13,10 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from jelicit.consistency import Rule
 from jelicit.data.items import Item, known_label
 from jelicit.data.prompts import PromptFormat, get_format
-from jelicit.icm.fitting import examples_that_fit
 from jelicit.icm.many_shot import many_shot_scores
 from jelicit.icm.objective import Label
 from jelicit.icm.search import initial_labels
@@ -29,6 +27,8 @@ from jelicit.prompting import (
     random_labels,
     zero_shot_scores,
 )
+from jelicit.prompting.consistency import Rule
+from jelicit.prompting.context import examples_that_fit
 
 BASELINES = (
     "zero_shot",

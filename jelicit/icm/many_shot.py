@@ -12,8 +12,8 @@ import numpy as np
 
 from jelicit.data.items import Item, known_label
 from jelicit.data.prompts import PromptFormat, few_shot, get_format
-from jelicit.icm.fitting import examples_that_fit
 from jelicit.prompting import Scorer, truth_scores
+from jelicit.prompting.context import examples_that_fit
 
 
 def many_shot_scores(

@@ -17,9 +17,9 @@ from typing import Literal
 
 import numpy as np
 
-from jelicit.consistency import Rule, consistent_labellings, get_rule, inconsistent_pairs
 from jelicit.icm.orders import held_out, leave_one_out
 from jelicit.icm.prompter import Ask, Example, Prompter
+from jelicit.prompting.consistency import Rule, consistent_labellings, get_rule, inconsistent_pairs
 
 Label = bool | None
 """A proposed label; None = not labelled (yet)."""
@@ -42,8 +42,8 @@ class Objective:
             s_i (log p(True | x_i, D_i) - log p(False | x_i, D_i)), s_i = +1 for True, -1 for False.
             "sum", as the paper prints it: the sum of log p(l_i | x_i, D_i), with alpha / N in place
             of alpha, N being the number of all items.
-        rule: Which pairs of labels are inconsistent: a name in `jelicit.consistency.RULES`, or a
-            rule of one's own.
+        rule: Which pairs of labels are inconsistent: a name in
+            `jelicit.prompting.consistency.RULES`, or a rule of one's own.
 
     Raises:
         ValueError: If alpha is negative, or predictability or rule is unknown.

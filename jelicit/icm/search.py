@@ -23,10 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jelicit.consistency import get_rule
 from jelicit.data.items import Item, digest, known_label
 from jelicit.data.prompts import PromptFormat
-from jelicit.icm.fitting import check_fit
 from jelicit.icm.objective import Label
 from jelicit.icm.prompter import Prompter
 from jelicit.icm.settings import SearchSettings
@@ -34,6 +32,8 @@ from jelicit.icm.steps import SearchResult, Step, accuracy, from_entry, to_entry
 from jelicit.icm.walk import Walk
 from jelicit.journal import Journal, run_key
 from jelicit.prompting import Scorer, random_labels
+from jelicit.prompting.consistency import get_rule
+from jelicit.prompting.context import check_fit
 
 ALGORITHM = 1
 """Raised when the same settings lead to other steps than before; part of a journal's key."""
@@ -72,7 +72,7 @@ def search(
         journal: File of finished steps. A search that was killed, or whose scorer failed, goes on
             after the last of them and ends the same; searches of other settings in it are left
             alone. The scorer must have a `name` that pins its model, and the rule be one of
-            `jelicit.consistency.RULES`.
+            `jelicit.prompting.consistency.RULES`.
         gold: [N] true labels (None or nan: no truth value), for `Step.accuracy` alone.
         on_step: Called after every step, those read from the journal included.
 

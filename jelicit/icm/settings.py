@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from jelicit.consistency import Rule
 from jelicit.icm.objective import Objective, Predictability
+from jelicit.prompting.consistency import Rule
 
 Schedule = Literal["log", "exp"]
 

@@ -9,13 +9,13 @@ from itertools import combinations
 
 import numpy as np
 
-from jelicit.consistency import inconsistent_pairs
 from jelicit.data.items import Item
 from jelicit.icm.fix import fix
 from jelicit.icm.objective import Judgement, Label, Labelling, predict_all
 from jelicit.icm.prompter import Prompter
 from jelicit.icm.settings import SearchSettings
 from jelicit.icm.steps import Step
+from jelicit.prompting.consistency import inconsistent_pairs
 
 MATE_WEIGHT = 100
 """Weight of an unlabelled item that shares its group with a labelled one; all others weigh 1."""

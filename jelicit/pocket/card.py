@@ -15,16 +15,17 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jelicit import evaluation, metrics
+from jelicit import metrics
 from jelicit.activations import ActivationStore
 from jelicit.data.features import FEATURES, add_feature
 from jelicit.data.items import Item, labels
-from jelicit.data.pocket_world import KINDS, dataset_items
 from jelicit.data.subsets import balanced_runs
 from jelicit.pairs import Pairs
 from jelicit.pocket.evaluate import DEFAULT_FORMAT
+from jelicit.pocket.world import KINDS, dataset_items
 from jelicit.probes.methods import SweepConfig
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
+from jelicit.studies import evaluation
 
 TRAIN_ROWS, TEST_ROWS = 400, 300
 PROBES = ("supervised", "ccs", "pca")

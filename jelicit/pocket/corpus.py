@@ -15,8 +15,8 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from jelicit.data.pocket_world import Document, Mix, documents
 from jelicit.pocket.train import Batch
+from jelicit.pocket.world import Document, Mix, documents
 
 # The tokenizer's own cut into words, for the ASCII text of the world.
 WORDS = re.compile(r" ?[A-Za-z]+| ?[0-9]{1,2}| ?[^\sA-Za-z0-9]+|\s")

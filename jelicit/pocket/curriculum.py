@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from jelicit.data.pocket_world import Mix
 from jelicit.pocket.corpus import BatchStream, CorpusConfig, WordEncoder
 from jelicit.pocket.evaluate import measure
 from jelicit.pocket.model import PocketConfig
@@ -32,6 +31,7 @@ from jelicit.pocket.train import (
     save_checkpoint,
     train_steps,
 )
+from jelicit.pocket.world import Mix
 
 JUDGES = {
     "truth": 0.35,

@@ -14,11 +14,11 @@ import numpy as np
 
 from jelicit.data.features import FEATURES
 from jelicit.data.items import Item, labels
-from jelicit.data.pocket_world import KINDS, dataset_items
-from jelicit.data.pocket_world import lexicon as lex
-from jelicit.data.pocket_world.kinds import arithmetic_result
 from jelicit.data.prompts import FORMATS, PromptFormat, few_shot, segments
 from jelicit.pocket.corpus import WordEncoder
+from jelicit.pocket.world import KINDS, dataset_items
+from jelicit.pocket.world import lexicon as lex
+from jelicit.pocket.world.kinds import arithmetic_result
 
 LogitsFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(tokens [n, t], lengths [n]) -> logits of the token after each prompt [n, V]."""

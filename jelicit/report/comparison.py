@@ -14,7 +14,7 @@ from jelicit.report import html
 from jelicit.report.document import document, save
 from jelicit.report.folder import RunFolder, read_folder
 from jelicit.report.packing import columns_of, pack
-from jelicit.report.rows import (
+from jelicit.report.row_table import (
     about_chart,
     column_titles,
     measured_columns,

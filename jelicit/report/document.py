@@ -9,8 +9,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from jelicit import __version__
 from jelicit.report.html import escape
+from jelicit.version import __version__
 
 SCRIPTS = (
     "tools.js",

@@ -7,9 +7,9 @@ from pathlib import Path
 from jelicit.report import html
 from jelicit.report.document import document, save
 from jelicit.report.folder import RunFolder, read_folder
-from jelicit.report.items import about_items, tables_of
+from jelicit.report.item_browser import about_items, tables_of
 from jelicit.report.packing import columns_of, pack
-from jelicit.report.rows import about_chart, about_rows, table_of
+from jelicit.report.row_table import about_chart, about_rows, table_of
 from jelicit.results import Record
 
 FILE = "report.html"

@@ -1,7 +1,7 @@
 """Tidy result rows: what a run is called, where its rows are kept, what they come to over seeds."""
 
 from jelicit.results.identity import run_id
-from jelicit.results.items import ItemScores, ItemScoreStore
+from jelicit.results.item_scores import ItemScores, ItemScoreStore
 from jelicit.results.record import Finding, Record
 from jelicit.results.rows import Rows, as_frame, asked_for, name_of_targets, summarise
 from jelicit.results.store import Results

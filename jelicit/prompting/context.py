@@ -15,7 +15,7 @@ import numpy as np
 
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, few_shot, get_format
-from jelicit.prompting import Scorer
+from jelicit.prompting.scorer import Scorer
 
 
 @runtime_checkable

@@ -11,14 +11,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from jelicit.consistency import Rule, get_rule, most_likely
 from jelicit.data.items import Item, digest, known_label, label_of
 from jelicit.data.prompts import PromptFormat, few_shot, get_format, segments
 from jelicit.journal import Journal, run_key
+from jelicit.prompting.consistency import Rule, get_rule, most_likely
+from jelicit.prompting.scorer import Scorer, truth_scores
 
 PAPER_SHOTS = (2, 32)
 """Examples in a prompt, round by round, in Canavan et al. 2026."""
@@ -29,14 +29,6 @@ PAPER_POOL = 512
 
 METHODS = ("random_few_shot", "bootstrapped", "bootstrapped_consistent", "golden_few_shot")
 """The prompting methods that read a pool of train items; zero-shot prompting reads none."""
-
-
-class Scorer(Protocol):
-    """Log-probabilities of verdicts after prompts, from any model."""
-
-    def score(self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]) -> np.ndarray:
-        """[n, k] for n prompts (tuples of text segments) and k verdict words."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,27 +352,6 @@ class _Draws:
                 f"only {len(taken)} groups beside its own; use fewer shots or a larger pool"
             )
         return [(self.pool[row], self.labels[row]) for row in rng.permutation(taken).tolist()]
-
-
-def truth_scores(
-    scorer: Scorer, prompts: Sequence[tuple[str, ...]], format: PromptFormat
-) -> np.ndarray:
-    """Truth scores [n] of prompts: log P(true) - log P(false), for the format's verdicts.
-
-    Raises:
-        ValueError: If the scorer returns another shape, or numbers without a difference.
-    """
-    found = np.asarray(scorer.score(prompts, (format.true_word, format.false_word)), np.float64)
-    if found.shape != (len(prompts), 2):
-        raise ValueError(
-            f"the scorer returned {found.shape} for {len(prompts)} prompts and 2 verdicts"
-        )
-    with np.errstate(invalid="ignore"):
-        scores = found[:, 0] - found[:, 1]
-    if np.isnan(scores).any():
-        row = int(np.flatnonzero(np.isnan(scores))[0])
-        raise ValueError(f"the scorer gave prompt {row} {found[row]}, which is no truth score")
-    return scores
 
 
 def _seed(seed: int | Sequence[int], place: int) -> list[int]:

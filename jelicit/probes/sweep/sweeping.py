@@ -24,9 +24,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt
 
-import jelicit
 from jelicit.pairs import Pairs, check_finite, check_shapes, with_full_floats
-from jelicit.probes.fitstore import FitStore, pairs_digest, unit_name
 from jelicit.probes.linear import PRECISIONS, LinearProbe, score_folded
 from jelicit.probes.methods import (
     ALL_METHODS,
@@ -42,6 +40,8 @@ from jelicit.probes.methods import (
 )
 from jelicit.probes.normalise import Divisor, Normaliser, compose, fit_normaliser, normalise
 from jelicit.probes.ranges import check_values
+from jelicit.probes.sweep.fitstore import FitStore, pairs_digest, unit_name
+from jelicit.version import __version__
 
 LayerPairs = Mapping[int, Pairs] | Callable[[int], Pairs]
 
@@ -492,7 +492,7 @@ def _unit(
 ) -> str:
     """The name of a unit of work: a hash of all that its fits depend on."""
     settings = {
-        "version": jelicit.__version__,
+        "version": __version__,
         "methods": family.methods,
         "stream": family.key,
         "layer": layer,

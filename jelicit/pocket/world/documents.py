@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from itertools import islice, product
 
 from jelicit.data.features import FEATURES
-from jelicit.data.pocket_world import lexicon as lex
-from jelicit.data.pocket_world.kinds import (
+from jelicit.data.prompts import FORMATS
+from jelicit.pocket.world import lexicon as lex
+from jelicit.pocket.world.kinds import (
     KINDS,
     STEPS,
     Example,
@@ -28,7 +29,6 @@ from jelicit.data.pocket_world.kinds import (
     fact_sentence,
     opinion_sentence,
 )
-from jelicit.data.prompts import FORMATS
 
 Piece = tuple[str, float]
 Segment = list[Piece]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from jelicit.data.pocket_world import lexicon as lex
+from jelicit.pocket.world import lexicon as lex
 
 Key = tuple[Hashable, ...]
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from itertools import product
 
 from jelicit.data.items import Item
-from jelicit.data.pocket_world.kinds import KINDS, Key, Kind
+from jelicit.pocket.world.kinds import KINDS, Key, Kind
 
 DEFAULT_ROWS = {"train": 1000, "test": 300}
 

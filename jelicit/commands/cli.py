@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from jelicit.command import ending_in_one_line
-from jelicit.fit_settings import FitSettings, crossed
+from jelicit.commands.ending import ending_in_one_line
+from jelicit.commands.fit_settings import FitSettings, crossed
+from jelicit.commands.progress import progress
 from jelicit.probes.methods import ALL_METHODS, METHODS, NEEDS_EASY
-from jelicit.progress import progress
 
 if TYPE_CHECKING:
     from jelicit.activations import ActivationStore
-    from jelicit.grid import Grid, GridResult
+    from jelicit.studies.grid import Grid, GridResult
 
 console = Console()
 
@@ -109,7 +109,7 @@ class Sweep:
 
     def main(self) -> None:
         """Sweeps, prints the means, and writes everything."""
-        from jelicit.grid import run_grid
+        from jelicit.studies.grid import run_grid
 
         begin = time.perf_counter()
         train, test = _open(self.train), _open(self.test)
@@ -142,7 +142,7 @@ class Sweep:
             self._save_probes(result, self._origin(train, test, target))
 
     def _grid(self, stores: Sequence[ActivationStore]) -> Grid:
-        from jelicit.grid import Grid
+        from jelicit.studies.grid import Grid
 
         unknown = [name for name in self.methods if name not in ALL_METHODS]
         if unknown or self.seeds < 1:
@@ -197,9 +197,9 @@ class Sweep:
     def _write(
         self, result: GridResult, test: ActivationStore, target: str, seconds: float
     ) -> None:
-        from jelicit import __version__
         from jelicit.report import write_report
         from jelicit.results import ItemScoreStore, Record, Results
+        from jelicit.version import __version__
 
         settings = {**asdict(self), "target": target}
         run = self._run_id(_open(self.train), test, target)
@@ -228,8 +228,8 @@ class Sweep:
         print(f"report: {write_report(self.out)}")
 
     def _run_id(self, train: ActivationStore, test: ActivationStore, target: str) -> str:
-        from jelicit import __version__
         from jelicit.results import run_id
+        from jelicit.version import __version__
 
         items = f"{train.spec.item_digest}{test.spec.item_digest}"
         return run_id({**asdict(self), "target": target}, items, __version__)

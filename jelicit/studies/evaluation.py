@@ -11,9 +11,9 @@ import numpy as np
 from jelicit import metrics
 from jelicit.data.items import Item, labels
 from jelicit.pairs import Pairs
-from jelicit.probes.fitstore import FitStore
 from jelicit.probes.normalise import fit_normaliser, normalise
 from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
+from jelicit.probes.sweep.fitstore import FitStore
 
 UNSIGNED = frozenset(
     {"random", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus"}

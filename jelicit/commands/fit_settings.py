@@ -57,7 +57,7 @@ def crossed(words: Sequence[str], fit: FitSettings) -> dict[str, tuple[Any, ...]
     Raises:
         ValueError: An unknown setting, one that is named twice, or a value of another type.
     """
-    from jelicit.grid import SETTINGS
+    from jelicit.studies.grid import SETTINGS
 
     found: dict[str, tuple[Any, ...]] = {}
     given = {f.name for f in fields(fit) if getattr(fit, f.name) != f.default}

@@ -17,14 +17,14 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jelicit import evaluation
 from jelicit.data.subsets import class_share_rows
 from jelicit.metrics import group_bootstrap
 from jelicit.pairs import Pairs, check_finite, check_shapes
 from jelicit.probes.files import FittedProbe
-from jelicit.probes.fitstore import FitStore
 from jelicit.probes.methods import METHODS, NEEDS_TARGETS, RATES, SweepConfig
 from jelicit.probes.sweep import LayerPairs, SweepData, SweepResult, check, sweep
+from jelicit.probes.sweep.fitstore import FitStore
+from jelicit.studies import evaluation
 
 if TYPE_CHECKING:
     from jelicit.activations import ActivationStore

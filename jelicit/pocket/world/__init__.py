@@ -5,7 +5,7 @@ or a download. It offers documents, on which the pocket model is pretrained, and
 methods are tried; it knows nothing of models.
 """
 
-from jelicit.data.pocket_world.documents import (
+from jelicit.pocket.world.documents import (
     JUDGES,
     Document,
     Mix,
@@ -14,8 +14,8 @@ from jelicit.data.pocket_world.documents import (
     tokenizer_texts,
     world_texts,
 )
-from jelicit.data.pocket_world.items import dataset_items
-from jelicit.data.pocket_world.kinds import KINDS, Kind
+from jelicit.pocket.world.kinds import KINDS, Kind
+from jelicit.pocket.world.sets import dataset_items
 
 __all__ = [
     "JUDGES",

@@ -1,0 +1,1 @@
+"""The `jelicit` command, and what all commands share: progress bars, and how they end."""
