@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jelicit.probes.ranges import LEAST_COUNTS, OF_RATES
 from planted import planted
 
 from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
 from jelicit.probes.linear import score
 from jelicit.probes.methods import ALL_METHODS, RATES, SweepConfig, families
-from jelicit.probes.ranges import LEAST_COUNTS, OF_RATES
 from jelicit.probes.sweep import SweepData, check_config, sweep
 from jelicit.probes.sweep import sweeping as sweep_module
 
