@@ -45,10 +45,10 @@ class Setting:
     kind: Kind
     default: Any
     help: str = ""
-    above: float | None = None
-    least: float | None = None
-    below: float | None = None
-    most: float | None = None
+    above: float | int | None = None
+    least: float | int | None = None
+    below: float | int | None = None
+    most: float | int | None = None
     options: tuple[str, ...] = ()
 
     @property
@@ -138,12 +138,12 @@ def _declared(setting: Setting) -> Any:
 
 
 def rate(
-    default: float,
+    default: float | int,
     *,
-    above: float | None = None,
-    least: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
+    above: float | int | None = None,
+    least: float | int | None = None,
+    below: float | int | None = None,
+    most: float | int | None = None,
     help: str = "",
 ) -> Any:
     """A field that may differ from run to run: a number within bounds, traced in fits."""
