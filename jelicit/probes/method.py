@@ -7,7 +7,7 @@ A user's own method is declared in the user's own file in the same way, and is n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple
 
@@ -54,7 +54,7 @@ class Data(NamedTuple):
     kept: Bool[Array, " pool"] | None = None
     """Which rows of the pool `hard` has; None = all of them."""
 
-    def only(self, needs: frozenset[str]) -> Data:
+    def only(self, needs: Set[str]) -> Data:
         """The data without the labels that these needs do not name."""
         data = self
         if TARGETS not in needs:
@@ -140,7 +140,7 @@ class Method:
     fit: Fit
     free_sign: bool
     source: str
-    needs: frozenset[str] = frozenset()
+    needs: Set[str] = frozenset()
     settings: type | None = None
     common: Common | None = None
     algorithm: int = 1

@@ -48,6 +48,12 @@ FREE_SIGN = frozenset(method.name for method in BUILT_IN if method.free_sign)
 """Methods that find a direction but not its sign; `metrics.orient` has to pick it."""
 
 _BY_NAME = {method.name: method for method in BUILT_IN}
+_OWN: dict[str, Method] = {}
+
+
+def known_methods() -> tuple[Method, ...]:
+    """All methods by which results can be named: those built in, and a user's own named so far."""
+    return (*BUILT_IN, *_OWN.values())
 
 
 def get_method(named: str | Method) -> Method:
@@ -76,9 +82,11 @@ def get_method(named: str | Method) -> Method:
         )
     if _BY_NAME.get(method.name, method) is not method:
         raise ValueError(
-            f"Method {named!s} bears the name of the built-in {method.name!r}; give it another, so "
+            f"Method {named!r} bears the name of the built-in {method.name!r}; give it another, so "
             "that result rows tell them apart."
         )
+    if method.name not in _BY_NAME:
+        _OWN[method.name] = method
     return method
 
 
