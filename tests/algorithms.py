@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILE = Path(__file__).with_suffix(".json")
 DECIDING = ("jelicit.probes.", "jelicit.pairs", "jelicit.metrics")
 # They say what a method is and decide no number: a word of help is no other algorithm.
-DECLARING = ("jelicit.probes.method", "jelicit.probes.settings")
+DECLARING = tuple(f"jelicit.probes.{name}" for name in ("method", "settings", "config", "registry"))
 STAGES = {
     "normaliser": (NORMALISER, "jelicit.probes.normalise"),
     "sweep": (SWEEP, "jelicit.probes.sweep.fitting"),
@@ -85,7 +85,7 @@ def _code(module: str) -> str:
         if isinstance(body, list):
             kept = [each for each in body if not _is_text(each)]
             node.body = kept  # type: ignore[attr-defined]
-    return ast.dump(tree)
+    return ast.unparse(tree)
 
 
 def _is_declaration(node: ast.stmt) -> bool:
@@ -176,7 +176,7 @@ def main() -> None:
     silent = changed_without_a_number(scores, recorded()) if FILE.exists() else []
     if silent:
         raise SystemExit(
-            f"The numbers of {', '.join(silent)} changed: raise `algorithm` where they are declared "
+            f"The numbers of {', '.join(silent)} changed: raise `algorithm` where each is declared "
             "(or ALGORITHM of a stage), then run this again."
         )
     rounded = {name: [float(f"{score:.6g}") for score in each] for name, each in scores.items()}

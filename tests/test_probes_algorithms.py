@@ -46,7 +46,7 @@ def test_a_change_of_code_is_seen_and_one_of_words_is_not(tmp_path, monkeypatch)
         return algorithms.digest_of("jelicit.probes.own")
 
     first = digest()
-    said = texts[own].replace("B.", "More.").replace("+ 1", "+ 1  # one").replace("'A'", "'Z'")
+    said = texts[own].replace("B.", "More.").replace("+ 1", "+ 1  # one").replace('"A"', '"Z"')
     assert digest(own=said) == first
     assert digest(own=texts[own].replace("+ 1", "+ 2")) != first
     assert digest(other="b = 2\n") != first
