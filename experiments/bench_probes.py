@@ -28,9 +28,10 @@ from jelicit.data.subsets import class_share_rows
 from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
 from jelicit.probes.ccs import fit_ccs
-from jelicit.probes.methods import METHODS, SweepConfig, families
+from jelicit.probes.methods import METHODS, SweepConfig
 from jelicit.probes.normalise import fit_normaliser
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
+from jelicit.probes.sweep.family import families
 from jelicit.probes.training import CCS_DESCENT, Descent
 from jelicit.studies.checks import refuse, unknown
 from jelicit.studies.study import machine
@@ -293,7 +294,7 @@ def _whole(settings: Probes, torch_ms: float) -> dict[str, Any]:
     for optimiser in settings.optimisers:
         say(f"paper A's whole sweep with {optimiser}, twice (minutes on a CPU) ...")
         config = SweepConfig(methods=METHODS, optimiser=optimiser)
-        names = ["before", *(" + ".join(family.methods) for family in families(config))]
+        names = ["before", *(" + ".join(family.names) for family in families(config))]
         _timed_sweep(data, config)  # compiles
         result, marks = _timed_sweep(data, config)
         seconds[optimiser] = marks[-1] - marks[0]

@@ -1,10 +1,14 @@
-"""What each method is called in tables and figures, and which methods stand together."""
+"""What each method is called in tables and figures, and which methods stand together.
 
-from collections.abc import Iterable
-from typing import NamedTuple
+A probe's name and group are those of its declaration, a user's own probe included once it has been
+named; what is no probe (prompting, label search, controls) stands here.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 
-class Method(NamedTuple):
+class MethodName(NamedTuple):
     """A method's key in result rows, its name for readers, and its group."""
 
     key: str
@@ -17,43 +21,30 @@ COHERENCE, CEILING, PROMPTING = "Coherence", "Ceiling", "Prompting"
 CONTROL, OTHER = "Control", "Other"
 GROUPS = (PROMPTING, COHERENCE, UNSUPERVISED, EASY_TO_HARD, CEILING, CONTROL, OTHER)
 
-# In reading order: simple before combined, within each group.
-METHODS = (
-    Method("zero_shot", "Zero-shot", PROMPTING),
-    Method("zero_shot_assistant", "Zero-shot, as an assistant", PROMPTING),
-    Method("zero_shot_chat", "Zero-shot, chat model", PROMPTING),
-    Method("random_few_shot", "Random few-shot", PROMPTING),
-    Method("random_many_shot", "Random many-shot", PROMPTING),
-    Method("bootstrapped", "Bootstrapped", PROMPTING),
-    Method("bootstrapped_consistent", "Bootstrapped + consistency", PROMPTING),
-    Method("icm", "ICM", COHERENCE),
-    Method("icm_golden_start", "ICM from golden labels", COHERENCE),
-    Method("icm_wrong_start", "ICM from wrong labels", COHERENCE),
-    Method("icm_no_consistency", "ICM without consistency", COHERENCE),
-    Method("icm_supervised", "Supervised by ICM's labels", COHERENCE),
-    Method("random", "Random probe", UNSUPERVISED),
-    Method("ccs", "CCS", UNSUPERVISED),
-    Method("ccs_rebalanced", "CCS, rebalanced", UNSUPERVISED),
-    Method("pca", "PCA", UNSUPERVISED),
-    Method("pca_rebalanced", "PCA, rebalanced", UNSUPERVISED),
-    Method("random_ensemble_consensus", "Random ensemble (consensus)", UNSUPERVISED),
-    Method("pca_ensemble_consensus", "PCA ensemble (consensus)", UNSUPERVISED),
-    Method("e2h", "E2H", EASY_TO_HARD),
-    Method("ue_e2h", "UE+E2H", EASY_TO_HARD),
-    Method("random_ensemble_e2h", "Random ensemble (E2H)", EASY_TO_HARD),
-    Method("pca_ensemble_e2h", "PCA ensemble (E2H)", EASY_TO_HARD),
-    Method("supervised", "Supervised", CEILING),
-    Method("mean_difference", "Difference of means", CEILING),
-    Method("lda", "LDA", CEILING),
-    Method("golden_few_shot", "Golden few-shot", CEILING),
-    Method("golden_many_shot", "Golden many-shot", CEILING),
-    Method("wrong_many_shot", "Golden turned round", CONTROL),
-    Method("icm_perturbed", "Golden, errors as ICM", CONTROL),
-    Method("control_length", "Length alone", CONTROL),
+# Those that are no probes; in reading order within each group: simple before combined.
+_NO_PROBES = (
+    MethodName("zero_shot", "Zero-shot", PROMPTING),
+    MethodName("zero_shot_assistant", "Zero-shot, as an assistant", PROMPTING),
+    MethodName("zero_shot_chat", "Zero-shot, chat model", PROMPTING),
+    MethodName("random_few_shot", "Random few-shot", PROMPTING),
+    MethodName("random_many_shot", "Random many-shot", PROMPTING),
+    MethodName("bootstrapped", "Bootstrapped", PROMPTING),
+    MethodName("bootstrapped_consistent", "Bootstrapped + consistency", PROMPTING),
+    MethodName("icm", "ICM", COHERENCE),
+    MethodName("icm_golden_start", "ICM from golden labels", COHERENCE),
+    MethodName("icm_wrong_start", "ICM from wrong labels", COHERENCE),
+    MethodName("icm_no_consistency", "ICM without consistency", COHERENCE),
+    MethodName("icm_supervised", "Supervised by ICM's labels", COHERENCE),
+    MethodName("golden_few_shot", "Golden few-shot", CEILING),
+    MethodName("golden_many_shot", "Golden many-shot", CEILING),
+    MethodName("wrong_many_shot", "Golden turned round", CONTROL),
+    MethodName("icm_perturbed", "Golden, errors as ICM", CONTROL),
+    MethodName("control_length", "Length alone", CONTROL),
 )
 
-_BY_KEY = {method.key: method for method in METHODS}
-_PLACE = {method.key: place for place, method in enumerate(METHODS)}
+_REBALANCED = "_rebalanced"
+# Every probe may have one: fitted on what is left once answers were balanced.
+_WITH_REBALANCED = ("ccs", "pca")
 
 _NAMES = {
     "none": "No added feature",
@@ -65,18 +56,45 @@ _NAMES = {
 }
 
 
-def method_of(key: str) -> Method:
+def known() -> tuple[MethodName, ...]:
+    """All methods in reading order: group by group, a user's own after those built in."""
+    methods = [*_probes(), *_NO_PROBES]
+    return tuple(sorted(methods, key=lambda method: GROUPS.index(method.group)))
+
+
+def _probes() -> Iterator[MethodName]:
+    """What the probes' declarations say."""
+    # On demand: the declarations stand beside their fits, and so bring JAX.
+    from jelicit.probes.registry import known_methods
+
+    for method in known_methods():
+        named = MethodName(method.name, method.title, method.group)
+        yield named
+        if method.name in _WITH_REBALANCED:
+            yield _rebalanced(named)
+
+
+def _rebalanced(method: MethodName) -> MethodName:
+    return MethodName(f"{method.key}{_REBALANCED}", f"{method.name}, rebalanced", method.group)
+
+
+def method_of(key: str) -> MethodName:
     """The method with this key; an unknown key names itself and stands in the group "Other"."""
-    if key.startswith("control_") and key not in _BY_KEY:
-        name = readable(key.removeprefix("control_"))
-        return Method(key, f"{name} alone", CONTROL)
-    return _BY_KEY.get(key) or Method(key, key.replace("_", " "), OTHER)
+    by_key = {method.key: method for method in known()}
+    if key in by_key:
+        return by_key[key]
+    if key.startswith("control_"):
+        return MethodName(key, f"{readable(key.removeprefix('control_'))} alone", CONTROL)
+    if (base := key.removesuffix(_REBALANCED)) in by_key:
+        return _rebalanced(by_key[base])
+    return MethodName(key, key.replace("_", " "), OTHER)
 
 
-def in_reading_order(keys: Iterable[str]) -> list[Method]:
+def in_reading_order(keys: Iterable[str]) -> list[MethodName]:
     """The methods of these keys, each once: group by group, known before unknown ones."""
     methods = [method_of(key) for key in dict.fromkeys(keys)]
-    return sorted(methods, key=lambda m: (GROUPS.index(m.group), _PLACE.get(m.key, len(_PLACE))))
+    place = {method.key: number for number, method in enumerate(known())}
+    return sorted(methods, key=lambda m: (GROUPS.index(m.group), place.get(m.key, len(place))))
 
 
 def readable(name: str) -> str:
@@ -86,3 +104,9 @@ def readable(name: str) -> str:
     world, _, short = name.rpartition("/")
     words = _NAMES.get(short, short[:1].upper() + short[1:].replace("_", " "))
     return f"{words} ({world})" if world else words
+
+
+def __getattr__(name: str) -> Any:
+    if name == "METHODS":
+        return known()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

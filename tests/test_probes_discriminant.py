@@ -7,8 +7,9 @@ from planted import planted
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from jelicit.pairs import Pairs
-from jelicit.probes.discriminant import fit_lda, fit_mean_difference
+from jelicit.probes.lda import fit_lda
 from jelicit.probes.linear import score
+from jelicit.probes.mean_difference import fit_mean_difference
 from jelicit.probes.normalise import fit_normaliser, normalise
 
 

@@ -110,5 +110,5 @@ def test_an_unknown_optimiser_is_refused():
     data = SweepData(
         hard={0: PAIRS}, layers=(0,), subsets=np.ones((1, N), bool), seeds=np.arange(1)
     )
-    with pytest.raises(ValueError, match="choose adamw or lbfgs"):
+    with pytest.raises(ValueError, match="optimiser='sgd'; choose one of adamw, lbfgs"):
         sweep(data, SweepConfig(methods=("ccs",), optimiser="sgd"))

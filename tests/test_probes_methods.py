@@ -8,13 +8,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from jelicit.pairs import Pairs
-from jelicit.probes.baselines import random_probe
 from jelicit.probes.ccs import fit_ccs
-from jelicit.probes.discriminant import fit_lda, fit_mean_difference
 from jelicit.probes.joint import fit_joint
+from jelicit.probes.lda import fit_lda
 from jelicit.probes.linear import score
+from jelicit.probes.mean_difference import fit_mean_difference
 from jelicit.probes.normalise import fit_normaliser, identity_normaliser, normalise
 from jelicit.probes.pca import fit_components, fit_pca
+from jelicit.probes.random_probe import random_probe
 from jelicit.probes.supervised import fit_supervised
 from jelicit.probes.training import Descent
 

@@ -11,11 +11,12 @@ from planted import planted
 
 from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
+from jelicit.probes.config import SWEEP_SETTINGS
 from jelicit.probes.linear import score
-from jelicit.probes.methods import ALL_METHODS, RATES, SweepConfig, families
-from jelicit.probes.ranges import LEAST_COUNTS, OF_RATES
-from jelicit.probes.sweep import SweepData, check_config, sweep
-from jelicit.probes.sweep import sweeping as sweep_module
+from jelicit.probes.method import Data
+from jelicit.probes.methods import ALL_METHODS, SweepConfig
+from jelicit.probes.sweep import SweepData, check_config, fitting, prepare, sweep, sweeping
+from jelicit.probes.sweep.family import chunks, families
 
 N, D, E, R = 90, 24, 50, 5
 LAYERS = (3, 7)
@@ -103,7 +104,7 @@ def _as_float32(pairs: Pairs) -> Pairs:
 
 def test_chunks_do_not_change_anything(scores):
     trained = ("ccs", "supervised", "ue_e2h", "random_ensemble_consensus")
-    for methods, budget in ((trained, 17_000), (ALL_METHODS, 70_000)):
+    for methods, budget in ((trained, 17_000), (ALL_METHODS, 90_000)):
         small = dataclasses.replace(CONFIG, methods=methods, memory_budget=budget)
         chunked = sweep(DATA, small).score(7, HARD[7])
         for method in methods:
@@ -111,10 +112,10 @@ def test_chunks_do_not_change_anything(scores):
 
 
 def test_chunks_cover_the_runs_within_the_budget():
-    chunks = list(sweep_module._chunks(np.arange(10), bytes_each=100, budget=450))
-    assert [(len(runs), count) for runs, count in chunks] == [(4, 4), (4, 4), (4, 2)]
-    assert np.concatenate([runs[:count] for runs, count in chunks]).tolist() == list(range(10))
-    assert len(list(sweep_module._chunks(np.arange(3), bytes_each=100, budget=199))) == 3
+    cut = list(chunks(np.arange(10), bytes_each=100, budget=450))
+    assert [(len(runs), count) for runs, count in cut] == [(4, 4), (4, 4), (4, 2)]
+    assert np.concatenate([runs[:count] for runs, count in cut]).tolist() == list(range(10))
+    assert len(list(chunks(np.arange(3), bytes_each=100, budget=199))) == 3
 
 
 def test_rows_outside_a_subset_do_not_matter(scores):
@@ -218,7 +219,7 @@ def cached(function: Any) -> int:
 
 
 def test_the_same_shapes_compile_nothing_again(result):
-    functions = (sweep_module._fit_runs, sweep_module._pooled, sweep_module._run_normalisers)
+    functions = (fitting.fit_runs, prepare.pooled, prepare.run_normalisers)
     before = [cached(function) for function in functions]
     hard, labels = two_layers(N, seed=50, common=3.0)
     easy, easy_labels = two_layers(E, seed=51, common=3.0)
@@ -238,7 +239,7 @@ def test_the_same_shapes_compile_nothing_again(result):
     sweep(other, rates)
     assert [cached(function) for function in functions] == before
     sweep(other, dataclasses.replace(rates, methods=("ccs",), ccs_steps=41))
-    assert cached(sweep_module._fit_runs) > before[0]
+    assert cached(fitting.fit_runs) > before[0]
 
 
 def most_elements(lowered: Any) -> int:
@@ -252,21 +253,22 @@ def most_elements(lowered: Any) -> int:
 def test_no_array_holds_the_hidden_states_once_per_run(method):
     # PCA's Krylov space has 96 vectors: they have to be few beside the hidden states.
     n, d, runs = (640, 480, 96) if method == "pca" else (64, 48, 96)
-    (family,) = families(dataclasses.replace(CONFIG, methods=(method,)))
+    config = dataclasses.replace(CONFIG, methods=(method,))
+    (family,) = families(config)
     pairs, labels, _ = planted(n, d, seed=0)
     hard, labels = Pairs(*map(jnp.asarray, pairs)), jnp.asarray(labels, jnp.float32)
     rows = jnp.ones((runs, n), bool)
     args = {"divisor": "paper"}
-    statistics: Any = sweep_module._run_normalisers
+    statistics: Any = prepare.run_normalisers
     allowed = max(n * d, runs * max(n, d))
     assert most_elements(statistics.lower(hard, rows * 1.0, **args)) <= allowed
-    lowered = sweep_module._fit_runs.lower(
+    lowered = fitting.fit_runs.lower(
         jnp.arange(runs, dtype=jnp.uint32),
         rows,
         statistics(hard, rows * 1.0, **args),
-        sweep_module.Shared(hard, labels, hard, labels),
+        Data(hard, labels, hard, labels),
         jnp.asarray(0),
-        sweep_module._rates_per_run(CONFIG, runs),
+        family.rates(config, runs),
         family=family,
     )
     # Largest by right: w, X w and their like; PCA's Krylov space. X itself has n d.
@@ -282,7 +284,7 @@ def refuses(message: str, config: SweepConfig = CONFIG, **changes) -> None:
 
 
 def test_bad_data_is_refused_before_any_fit(monkeypatch):
-    monkeypatch.setattr(sweep_module, "_fit_family", lambda *_: pytest.fail("fitting began"))
+    monkeypatch.setattr(sweeping, "fit_family", lambda *_: pytest.fail("fitting began"))
     broken = Pairs(HARD[7].pos.copy(), HARD[7].neg)
     broken.pos[5, 2] = np.nan
     names = [f"item{i}" for i in range(N)]
@@ -305,7 +307,14 @@ def test_bad_data_is_refused_before_any_fit(monkeypatch):
     refuses("easy_share is -0.5", dataclasses.replace(CONFIG, easy_share=-0.5))
     refuses("memory_budget=1000 bytes; a run of 'random' takes about",
             dataclasses.replace(CONFIG, memory_budget=1000))  # fmt: skip
-    refuses("methods=", dataclasses.replace(CONFIG, methods=("ccs", "cccs")))
+    refuses("Method 'cccs' is unknown. Did you mean 'ccs'. There are random, ccs, pca",
+            dataclasses.replace(CONFIG, methods=("ccs", "cccs")))  # fmt: skip
+    refuses("methods names 'ccs' twice", dataclasses.replace(CONFIG, methods=("ccs", "ccs")))
+    refuses("methods is empty", dataclasses.replace(CONFIG, methods=()))
+    refuses("own has 'momentum', which is no setting of ccs: they have none",
+            dataclasses.replace(CONFIG, methods=("ccs",), own={"momentum": 0.1}))  # fmt: skip
+    refuses("own has 'easy_share', a setting of the sweep itself",
+            dataclasses.replace(CONFIG, own={"easy_share": 0.1}))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -340,10 +349,13 @@ def test_no_step_no_start_and_no_member_are_refused(name):
         check_config(dataclasses.replace(CONFIG, **{name: 0}))
 
 
-def test_every_number_of_the_settings_has_a_range():
-    counts = {f.name for f in dataclasses.fields(SweepConfig) if f.type in (int, "int")}
-    assert set(OF_RATES) == set(RATES)
-    assert set(LEAST_COUNTS) == counts - {"memory_budget", "devices"}  # they have their own checks
+def test_every_setting_has_a_range_and_says_what_it_is():
+    names = {field.name for field in dataclasses.fields(SweepConfig)}
+    # These have checks of their own.
+    assert names - set(SWEEP_SETTINGS) == {"methods", "own", "memory_budget", "devices"}
+    for name, setting in SWEEP_SETTINGS.items():
+        assert setting.help, name
+        assert setting.words != "any", name
 
 
 def test_the_scores_of_a_fit_that_failed_are_nan(result, scores):

@@ -38,14 +38,14 @@ def test_eight_devices_give_the_numbers_of_one(tmp_path):
     # Another process: the number of virtual devices is fixed when JAX starts.
     code = (
         "import jax, numpy as np, dataclasses, test_sweep_devices as test\n"
-        "from jelicit.probes import sweep as module\n"
+        "from jelicit.probes.sweep import fitting as module\n"
         "assert len(jax.devices()) == 8\n"
-        "fit, spread = module._fit_runs, set()\n"
+        "fit, spread = module.fit_runs, set()\n"
         "def watched(seeds, *rest, **options):\n"
         "    spread.add(len(seeds.sharding.device_set))\n"
         "    assert not seeds.sharding.is_fully_replicated\n"
         "    return fit(seeds, *rest, **options)\n"
-        "module._fit_runs = watched\n"
+        "module.fit_runs = watched\n"
         "config = dataclasses.replace(test.CONFIG, devices=8)\n"
         "np.savez('scores.npz', **test.scores(config))\n"
         "assert spread == {8}, spread\n"

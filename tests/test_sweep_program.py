@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from planted import planted
 
 from jelicit.metrics import auroc
-from jelicit.probes import sweep as module
 from jelicit.probes.ccs import fit_ccs
 from jelicit.probes.methods import ALL_METHODS, SweepConfig
 from jelicit.probes.normalise import fit_normaliser
-from jelicit.probes.sweep import SweepData, SweepResult, sweep
+from jelicit.probes.sweep import SweepData, SweepResult, fitting, prepare, sweep
 from jelicit.probes.training import Descent
 
 
@@ -71,18 +70,18 @@ def few_rows() -> SweepData:
 @pytest.fixture(scope="module")
 def swept() -> tuple[SweepResult, dict[str, set[tuple[int, ...]]]]:
     """The sweep, and for the first method of each of its programs the shapes of all arrays."""
-    shapes, fit = {}, module._fit_runs
+    shapes, fit = {}, fitting.fit_runs
 
     def watched(*args, family):
         compiled = fit.lower(*args, family=family).compile()
         text = compiled.as_text()
         assert text is not None
         found = re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", text)
-        shapes[family.methods[0]] = {tuple(map(int, s.split(","))) for s in found}
+        shapes[family.names[0]] = {tuple(map(int, s.split(","))) for s in found}
         return compiled(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_fit_runs", watched)
+        patch.setattr(fitting, "fit_runs", watched)
         return sweep(few_rows(), CONFIG), shapes
 
 
@@ -101,7 +100,7 @@ def test_the_sweeps_programs_hold_no_row_that_no_run_uses(swept):
 
 def test_probes_are_those_of_fits_on_all_rows(swept, monkeypatch):
     found, _ = swept
-    monkeypatch.setattr(module, "_kept_rows", lambda subsets: None)
+    monkeypatch.setattr(prepare, "kept_rows", lambda subsets: None)
     expected = sweep(few_rows(), CONFIG)
     test, labels, _ = planted(200, D, seed=5, strength=0.7)
     mine, theirs = (result.score(3, test) for result in (found, expected))
@@ -129,7 +128,7 @@ def test_rows_in_use_are_kept_and_few_others(n, used, seed):
     used = min(n, used)
     rows = np.zeros((1, n), bool)
     rows[0, np.random.default_rng(seed).permutation(n)[:used]] = True
-    kept = module._kept_rows(rows)
+    kept = prepare.kept_rows(rows)
     if kept is None:
         assert used * 1.25 > 7 / 8 * n
     else:
@@ -141,6 +140,6 @@ def test_pools_of_one_size_have_few_programs():
     sizes = {
         None if kept is None else int(kept.sum())
         for used in range(100, 801)
-        if (kept := module._kept_rows(np.arange(800)[None] < used)) is None or kept.any()
+        if (kept := prepare.kept_rows(np.arange(800)[None] < used)) is None or kept.any()
     }
     assert sizes == {112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, None}

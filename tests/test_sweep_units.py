@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from planted import planted
 
-from jelicit.probes import sweep as module
-from jelicit.probes.methods import ALL_METHODS, RATES, SweepConfig, families
+from jelicit.probes.methods import ALL_METHODS, RATES, SweepConfig
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
+from jelicit.probes.sweep import sweeping as module
+from jelicit.probes.sweep.family import families
 from jelicit.probes.sweep.fitstore import FitStore
 
 TESTS = Path(__file__).resolve().parent
@@ -107,7 +108,7 @@ def test_a_family_reads_the_settings_that_change_its_fits_and_no_others(setting,
     reading = {
         method
         for family in families(config)
-        for method in family.methods
+        for method in family.names
         if setting in family.reads or (setting == "divisor" and method != "random")
     }
     assert changed
@@ -116,7 +117,7 @@ def test_a_family_reads_the_settings_that_change_its_fits_and_no_others(setting,
     for family in families(config):
         # Patience decides only where the validation loss rises before its lowest point.
         if setting in family.reads and setting != "patience":
-            assert changed & set(family.methods), family.methods
+            assert changed & set(family.names), family.names
 
 
 def test_settings_of_lbfgs_are_read_by_trained_probes_alone():
@@ -130,7 +131,7 @@ def test_settings_of_lbfgs_are_read_by_trained_probes_alone():
 
 def test_every_setting_was_tried():
     # So small a PCA is exact at once.
-    unread = {"methods", "memory_budget", "devices", "pca_steps"}
+    unread = {"methods", "own", "memory_budget", "devices", "pca_steps"}
     names = {field.name for field in dataclasses.fields(SweepConfig)} - unread
     assert names == {*OTHERS, "lbfgs_penalty", "lbfgs_steps"}
 
@@ -143,7 +144,7 @@ def test_a_rate_per_run_is_the_same_as_a_sweep_per_rate(rate):
         base, subsets=base.subsets[[0, 0, 1, 1]], seeds=base.seeds[[0, 0, 1, 1]]
     )
     optimiser = "lbfgs" if rate == "lbfgs_penalty" else "adamw"
-    reading = {m for family in families(CONFIG) for m in family.methods if rate in family.reads}
+    reading = {m for family in families(CONFIG) for m in family.names if rate in family.reads}
     methods = tuple(m for m in ALL_METHODS if m in reading)
     config = dataclasses.replace(CONFIG, optimiser=optimiser, methods=methods)
     values = (getattr(config, rate), OTHERS.get(rate, 0.1))
@@ -163,13 +164,13 @@ def test_a_rate_per_run_is_the_same_as_a_sweep_per_rate(rate):
 
 
 def counted(monkeypatch) -> list[tuple[str, ...]]:
-    fitted, fit = [], module._fit_family
+    fitted, fit = [], module.fit_family
 
     def watched(family, *rest):
-        fitted.append(family.methods)
+        fitted.append(family.names)
         return fit(family, *rest)
 
-    monkeypatch.setattr(module, "_fit_family", watched)
+    monkeypatch.setattr(module, "fit_family", watched)
     return fitted
 
 
@@ -257,13 +258,13 @@ def test_the_next_layer_is_read_while_one_is_fitted(monkeypatch):
         read.append(layer)
         return hard
 
-    fit = module._fit_family
+    fit = module.fit_family
 
     def watched(family, its_data, layer, *rest):
         begun.append((layer, read[3:].copy()))  # the first three reads are the check's
         return fit(family, its_data, layer, *rest)
 
-    monkeypatch.setattr(module, "_fit_family", watched)
+    monkeypatch.setattr(module, "fit_family", watched)
     layers = (2, 5, 9)
     config = dataclasses.replace(CONFIG, methods=("random",))
     with_loader = dataclasses.replace(data(layers=layers), hard=load)
@@ -283,13 +284,13 @@ def on_host(address: str, number: int, folder: str, out: str) -> None:
     """Another process: one of two hosts that share a sweep."""
     jax.distributed.initialize(address, num_processes=2, process_id=number)
     assert jax.process_count() == 2
-    fitted, fit = [], module._fit_family
+    fitted, fit = [], module.fit_family
 
     def watched(family, *rest):
-        fitted.append(family.methods)
+        fitted.append(family.names)
         return fit(family, *rest)
 
-    module._fit_family = watched
+    module.fit_family = watched
     result = sweep(data(layers=(2, 5)), CONFIG, store=FitStore(folder))
     np.savez(out, fitted=len(fitted), **weights(result))  # type: ignore[arg-type]
 

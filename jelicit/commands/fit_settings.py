@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from jelicit.probes.methods import SweepConfig
+from jelicit.probes.config import SweepConfig
+from jelicit.probes.method import Method
 from jelicit.probes.normalise import Divisor
+from jelicit.probes.registry import crossable
 
 Optimiser = Literal["adamw", "lbfgs"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -34,7 +36,7 @@ class FitSettings:
     devices: int = 1
     memory_gb: float = 2.0
 
-    def config(self, methods: Sequence[str]) -> SweepConfig:
+    def config(self, methods: Sequence[str | Method]) -> SweepConfig:
         """The settings of a sweep over these methods."""
         return SweepConfig(
             methods=tuple(methods),
@@ -47,49 +49,32 @@ class FitSettings:
         )
 
 
-def crossed(words: Sequence[str], fit: FitSettings) -> dict[str, tuple[Any, ...]]:
+def crossed(
+    words: Sequence[str], fit: FitSettings, methods: Sequence[str | Method] = ()
+) -> dict[str, tuple[Any, ...]]:
     """The settings that a grid crosses, from words such as "easy_share=0.25,0.5".
 
     Args:
         words: A setting's name and its values each.
         fit: The settings of all fits; what is crossed cannot be given there, too.
+        methods: The methods of the grid, whose own settings may be crossed.
 
     Raises:
         ValueError: An unknown setting, one that is named twice, or a value of another type.
     """
-    from jelicit.studies.grid import SETTINGS
-
-    found: dict[str, tuple[Any, ...]] = {}
+    settings = crossable(methods)
+    values_of: dict[str, tuple[Any, ...]] = {}
     given = {f.name for f in fields(fit) if getattr(fit, f.name) != f.default}
     for word in words:
         name, _, values = word.partition("=")
-        if name not in SETTINGS or not values:
+        if name not in settings or not values:
             raise ValueError(
-                f"--settings {word}: give NAME=VALUE,VALUE,... with a name of {', '.join(SETTINGS)}"
+                f"--settings {word}: give NAME=VALUE,VALUE,... with a name of {', '.join(settings)}"
             )
-        if name in found or name in given:
+        if name in values_of or name in given:
             raise ValueError(f"{name} is given twice; name all its values in one --settings word")
-        default = getattr(SweepConfig(), name)
-        found[name] = tuple(_value(name, text, default) for text in values.split(","))
-    return found
-
-
-_KINDS = {bool: "true or false", int: "whole numbers", float: "numbers"}
-_WORDS = {
-    "optimiser": get_args(Optimiser),
-    "precision": get_args(Precision),
-    "divisor": get_args(Divisor),
-}
-
-
-def _value(name: str, text: str, default: bool | int | float | str) -> bool | int | float | str:
-    """A value of the default's type."""
-    kind = type(default)
-    if name in _WORDS and text not in _WORDS[name]:
-        raise ValueError(f"--settings {name}={text}: {name} is one of {', '.join(_WORDS[name])}")
-    try:
-        return {"true": True, "false": False}[text] if kind is bool else kind(text)
-    except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"--settings {name}={text}: {name} takes {_KINDS[kind]}, parted by commas"
-        ) from error
+        try:
+            values_of[name] = tuple(settings[name].parse(text) for text in values.split(","))
+        except ValueError as error:
+            raise ValueError(f"--settings {word}: {error}") from error
+    return values_of

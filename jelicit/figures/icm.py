@@ -25,7 +25,7 @@ from jelicit.figures.parts import (
     stack,
     style,
 )
-from jelicit.method_names import Method, in_reading_order, method_of, readable
+from jelicit.method_names import MethodName, in_reading_order, method_of, readable
 from jelicit.results import Rows
 
 COLUMNS = 4
@@ -80,7 +80,7 @@ _HANDLES = [
 ]
 
 
-def _right_labels(axes: Axes, panel: pd.DataFrame, places: Mapping[str, Method | None]) -> None:
+def _right_labels(axes: Axes, panel: pd.DataFrame, places: Mapping[str, MethodName | None]) -> None:
     """The mean share of right labels, on the line of each method that shows labels."""
     if "label_accuracy" not in panel:
         return

@@ -3,9 +3,11 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jelicit.method_names import UNSUPERVISED
 from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
 from jelicit.probes.losses import ccs_loss
+from jelicit.probes.method import Data, Method, Run
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.training import (
     CCS_DESCENT,
@@ -17,6 +19,7 @@ from jelicit.probes.training import (
     to_probe,
     train,
 )
+from jelicit.probes.training_settings import CCSTraining, vectors_trained
 
 
 def fit_ccs(
@@ -59,3 +62,27 @@ def fit_ccs(
         lambda key: train(read, judge, start(key, d, dtype), descent), key, restarts=restarts
     )
     return to_probe(params), info
+
+
+def _fit(run: Run, data: Data, settings: CCSTraining) -> tuple[LinearProbe, TrainingInfo]:
+    return fit_ccs(
+        run.key,
+        data.hard,
+        run.normaliser,
+        weights=run.rows,
+        descent=settings.ccs_descent(),
+        restarts=settings.restarts,
+    )
+
+
+CCS = Method(
+    name="ccs",
+    title="CCS",
+    group=UNSUPERVISED,
+    fit=_fit,
+    free_sign=True,
+    source="Burns et al. 2022, eq. 1-3",
+    settings=CCSTraining,
+    info=TrainingInfo,
+    vectors=vectors_trained,
+)

@@ -1,19 +1,17 @@
-"""Closed-form labelled probes: difference of means, and linear discriminant analysis.
+"""What closed-form labelled probes share: the rows of two classes, through products alone.
 
-Both see the 2n rows (phi+', y) and (phi-', 1 - y). Each item has one row in each class, so the
+They see the 2n rows (phi+', y) and (phi-', 1 - y). Each item has one row in each class, so the
 classes weigh the same, and since each sign is centred their means are -+ delta / 2.
 """
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.normalise import Normaliser, matmul
-from jelicit.probes.training import Rate
 
 
 class DiscriminantInfo(NamedTuple):
@@ -28,7 +26,7 @@ class DiscriminantInfo(NamedTuple):
     """Whether the direction is finite."""
 
 
-class _Rows(NamedTuple):
+class LabelledRows(NamedTuple):
     """The normalised rows of a run, by products with the hidden states alone: never built."""
 
     pairs: Pairs
@@ -67,14 +65,18 @@ class _Rows(NamedTuple):
         ) / 2
 
 
-def _rows(pairs: Pairs, normaliser: Normaliser, weights: Float[Array, " n"] | None) -> _Rows:
+def labelled_rows(
+    pairs: Pairs, normaliser: Normaliser, weights: Float[Array, " n"] | None
+) -> LabelledRows:
+    """The rows that the weights choose; None weighs all alike."""
     pairs = with_full_floats(pairs)
     n, dtype = len(pairs.pos), pairs.pos.dtype
     weights = jnp.ones(n, dtype) if weights is None else weights
-    return _Rows(pairs, normaliser, (weights / weights.sum()).astype(dtype))
+    return LabelledRows(pairs, normaliser, (weights / weights.sum()).astype(dtype))
 
 
-def _mean_difference(rows: _Rows, targets: Float[Array, " n"]) -> Float[Array, " d"]:
+def difference_of_means(rows: LabelledRows, targets: Float[Array, " n"]) -> Float[Array, " d"]:
+    """sum_i r_i (2 y_i - 1) (phi_i+' - phi_i-') / sum_i r_i; 0 where all rows are of one class."""
     lean, used = 2 * targets - 1, rows.share > 0
     lowest = jnp.where(used, lean, jnp.inf).min()
     highest = jnp.where(used, lean, -jnp.inf).max()
@@ -83,68 +85,8 @@ def _mean_difference(rows: _Rows, targets: Float[Array, " n"]) -> Float[Array, "
     return jnp.where(highest > lowest, rows.gather(lean, -lean), 0.0)
 
 
-def _probe(weight: Float[Array, " d"]) -> LinearProbe:
+def unbiased(weight: Float[Array, " d"]) -> LinearProbe:
+    """The probe of this direction."""
     # The means lie symmetrically about zero: between them is no bias.
     zero = jnp.zeros((), weight.dtype)
     return LinearProbe(weight=weight, bias=zero, offset=zero)
-
-
-def fit_mean_difference(
-    pairs: Pairs,
-    normaliser: Normaliser,
-    targets: Float[Array, " n"],
-    *,
-    weights: Float[Array, " n"] | None = None,
-) -> tuple[LinearProbe, DiscriminantInfo]:
-    """The mean of the true rows minus that of the false ones (mass-mean; Marks & Tegmark 2023).
-
-    w = sum_i r_i (2 y_i - 1) (phi_i+' - phi_i-') / sum_i r_i; 0 where all weighted rows are of one
-    class, as each sign is centred on them.
-
-    Args:
-        pairs: labelled pairs [n, d].
-        normaliser: applied to them; fitted on the weighted rows.
-        targets: in [0, 1]; 0.5 for an item without a truth value, which then has no say.
-        weights: row weights r [n]; 0 and 1 choose a subset.
-    """
-    delta = _mean_difference(_rows(pairs, normaliser, weights), targets)
-    return _probe(delta), DiscriminantInfo(jnp.zeros((), delta.dtype), jnp.isfinite(delta).all())
-
-
-def fit_lda(
-    pairs: Pairs,
-    normaliser: Normaliser,
-    targets: Float[Array, " n"],
-    *,
-    weights: Float[Array, " n"] | None = None,
-    shrinkage: Rate = 0.1,
-    max_steps: int = 500,
-) -> tuple[LinearProbe, DiscriminantInfo]:
-    """Fisher's direction S^-1 delta, delta the difference of the class means (Fisher 1936).
-
-    S = (1 - g) S_w + g trace(S_w) / d I, with S_w the covariance within the classes and g the
-    shrinkage. S is never built: the system is solved by conjugate gradients, whose products with
-    the hidden states all runs share.
-
-    Args:
-        pairs: labelled pairs [n, d], without a large common mean.
-        normaliser: applied to them; fitted on the weighted rows.
-        targets: in [0, 1]; 0.5 for an item without a truth value.
-        weights: row weights [n]; 0 and 1 choose a subset.
-        shrinkage: g in (0, 1]; small ones take more steps.
-        max_steps: cap on the steps; `DiscriminantInfo.residual` tells whether it was reached.
-    """
-    rows = _rows(pairs, normaliser, weights)
-    d = pairs.pos.shape[1]
-    delta = _mean_difference(rows, targets)
-    trace = rows.mean_square() - matmul(delta, delta) / 4
-
-    def within(v: Float[Array, " d"]) -> Float[Array, " d"]:
-        pos, neg = rows.project(v)
-        spread = rows.gather(pos, neg) / 2 - delta * matmul(delta, v) / 4
-        return (1 - shrinkage) * spread + shrinkage * trace / d * v
-
-    weight, _ = jax.scipy.sparse.linalg.cg(within, delta, tol=1e-6, maxiter=max_steps)
-    error, length = jnp.linalg.norm(within(weight) - delta), jnp.linalg.norm(delta)
-    residual = error / jnp.where(length > 0, length, 1.0)
-    return _probe(weight), DiscriminantInfo(residual, jnp.isfinite(weight).all())

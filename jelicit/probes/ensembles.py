@@ -6,16 +6,20 @@ Members are stacked probes, from `random_probe` or from `fit_components`. The en
 `weighted_ensemble(members, weights)`.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
 from jelicit.probes.linear import LinearProbe, combine, score_folded
 from jelicit.probes.losses import weighted_mean
+from jelicit.probes.method import Data, Run
 from jelicit.probes.normalise import Normaliser
+from jelicit.probes.settings import PerRun, count, flag, rate
 from jelicit.probes.training import Rate
 
 
@@ -109,3 +113,50 @@ def weighted_ensemble(
     probe = combine(members, weights)
     finite = jnp.isfinite(probe.weight).all() & jnp.isfinite(weights).all()
     return probe, EnsembleInfo(weights, finite)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberSettings:
+    """Of all ensembles."""
+
+    ensemble_size: int = count(
+        128, help="Members of an ensemble; a PCA ensemble has at most min(N, d)."
+    )
+    scale_by_variance: bool = flag(
+        False, help="Divide ensemble members by the standard deviation of their train scores."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EasyWeighting:
+    """Of ensembles that weight their members by the easy set."""
+
+    temperature: PerRun = rate(
+        0.1, above=0, help="T of the softmax over (AUROC on the easy set - 0.5) / T, of ensembles."
+    )
+
+
+def scaled(members: LinearProbe, run: Run, data: Data, settings: MemberSettings) -> LinearProbe:
+    """The members, divided by the deviations of their train scores where the settings say so."""
+    if not settings.scale_by_variance:
+        return members
+    scores = member_scores(members, run.normaliser, data.hard)
+    return scale_by_variance(members, scores, run.rows)
+
+
+def by_consensus(
+    members: LinearProbe, present: Bool[Array, " m"], run: Run, data: Data
+) -> tuple[LinearProbe, EnsembleInfo]:
+    """The ensemble whose members vote on each other's signs; see `consensus_weights`."""
+    scores = member_scores(members, run.normaliser, data.hard)
+    return weighted_ensemble(members, consensus_weights(scores, run.rows, present))
+
+
+def by_easy_set(
+    members: LinearProbe, present: Bool[Array, " m"], data: Data, settings: EasyWeighting
+) -> tuple[LinearProbe, EnsembleInfo]:
+    """The ensemble whose members weigh by their AUROC on the easy set; see `e2h_weights`."""
+    easy, normaliser, labels = data.easy_set()
+    aurocs = auroc(member_scores(members, normaliser, easy), labels)
+    weights = e2h_weights(aurocs, temperature=settings.temperature, present=present)
+    return weighted_ensemble(members, weights)

@@ -1,14 +1,18 @@
 """UE+E2H (paper A): CCS on the hard set and labels on the easy set, one probe."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jelicit.method_names import EASY_TO_HARD
 from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.linear import Affine, LinearProbe, logits
 from jelicit.probes.losses import bce_loss, ccs_loss
+from jelicit.probes.method import EASY, Data, Method, Run
 from jelicit.probes.normalise import Normaliser
+from jelicit.probes.settings import PerRun, rate
 from jelicit.probes.training import (
     CCS_DESCENT,
     Descent,
@@ -20,6 +24,7 @@ from jelicit.probes.training import (
     to_probe,
     train,
 )
+from jelicit.probes.training_settings import CCSTraining, vectors_trained
 
 
 def fit_joint(
@@ -77,3 +82,39 @@ def fit_joint(
         lambda key: train(read, judge, start(key, d, dtype), descent), key, restarts=restarts
     )
     return to_probe(params), info
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointSettings(CCSTraining):
+    """Of UE+E2H."""
+
+    easy_share: PerRun = rate(
+        0.5, least=0, most=1, help="a in a * BCE(easy) + (1 - a) * CCS(hard), of UE+E2H."
+    )
+
+
+def _fit(run: Run, data: Data, settings: JointSettings) -> tuple[LinearProbe, TrainingInfo]:
+    return fit_joint(
+        run.key,
+        data.hard,
+        run.normaliser,
+        *data.easy_set(),
+        weights=run.rows,
+        easy_share=settings.easy_share,
+        descent=settings.ccs_descent(),
+        restarts=settings.restarts,
+    )
+
+
+UE_E2H = Method(
+    name="ue_e2h",
+    title="UE+E2H",
+    group=EASY_TO_HARD,
+    fit=_fit,
+    free_sign=False,
+    source="Paper A",
+    needs=frozenset({EASY}),
+    settings=JointSettings,
+    info=TrainingInfo,
+    vectors=vectors_trained,
+)

@@ -21,6 +21,10 @@ matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 Divisor = Literal["paper", "norm", "burns", "std"]
 
+ALGORITHM = 1
+"""Raised whenever `fit_normaliser` or what applies it gives other numbers: kept fits of another
+number are not read back."""
+
 
 @frozen_pytree(static=("fitted_on",))
 @dataclass(frozen=True, kw_only=True)

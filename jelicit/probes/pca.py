@@ -4,16 +4,21 @@ The components are found in a block Krylov space, which touches the hidden state
 only. Many subsets of one pool therefore share them: no subset copies its rows.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jelicit.method_names import UNSUPERVISED
 from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.linear import LinearProbe
+from jelicit.probes.method import Common, Data, Method, Run
 from jelicit.probes.normalise import Normaliser, matmul
+from jelicit.probes.settings import count as count_setting
 
 
 class PCAInfo(NamedTuple):
@@ -260,3 +265,68 @@ def fit_pca(
     """The first principal component alone; see `fit_components`."""
     components = fit_components(pairs, normaliser, weights=weights, count=1, max_steps=max_steps)
     return jax.tree.map(lambda leaf: leaf[0] if leaf.ndim else leaf, components)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PCASettings:
+    """Of PCA, alone or in ensembles."""
+
+    pca_steps: int = count_setting(
+        5, least=0, help="Cap on the iterations of PCA after its Krylov space."
+    )
+
+
+Components = tuple[LinearProbe, PCAInfo]
+"""Stacked components, and how the search for them went."""
+
+
+def _components(run: Run, data: Data, settings: Mapping[str, Any]) -> Components:
+    """As many components as the largest of the wanted methods takes."""
+    n, d = data.hard.pos.shape
+    pool = n if data.kept is None else len(data.kept)
+    size = min(max(getattr(own, "ensemble_size", 1) for own in settings.values()), pool, d)
+    components = fit_components(
+        data.hard,
+        run.normaliser,
+        weights=run.rows,
+        count=min(size, n),
+        max_steps=next(iter(settings.values())).pca_steps,
+    )
+    # Of rows that no run uses come no components; a whole pool's say zero there, too.
+    return jax.tree.map(partial(_filled, size=size), components)
+
+
+def _filled(leaf: Array, *, size: int) -> Array:
+    """What every component has, [k, ...], with zeros for as many as are missing of `size`."""
+    if leaf.ndim == 0:
+        return leaf
+    return jnp.pad(leaf, [(0, size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
+
+
+COMPONENTS = Common(name="pca", make=_components)
+"""The principal components of a run: found once for PCA and its ensembles."""
+
+
+def _fit(run: Run, data: Data, settings: PCASettings, components: Components) -> Components:
+    probes, info = components
+    return jax.tree.map(lambda leaf: leaf[0], probes), info
+
+
+def vectors_of_components(settings: PCASettings) -> int:
+    """Vectors that the search for components holds; see `Method.vectors`."""
+    return max(12, 8 * getattr(settings, "ensemble_size", 16))
+
+
+PCA = Method(
+    name="pca",
+    title="PCA",
+    group=UNSUPERVISED,
+    fit=_fit,
+    free_sign=True,
+    source="Burns et al. 2022, section 3.3 (CRC)",
+    settings=PCASettings,
+    common=COMPONENTS,
+    info=PCAInfo,
+    by_seed=False,
+    vectors=vectors_of_components,
+)

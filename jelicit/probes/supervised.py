@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jelicit.method_names import CEILING
 from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
 from jelicit.probes.losses import bce_loss
+from jelicit.probes.method import TARGETS, Data, Method, Run
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.training import (
     BCE_DESCENT,
@@ -22,6 +24,7 @@ from jelicit.probes.training import (
     start,
     to_probe,
 )
+from jelicit.probes.training_settings import LabelTraining, vectors_trained
 
 
 def validation_rows(
@@ -111,3 +114,30 @@ def fit_supervised(
 
     params, info = descend_with_validation(objective, begin, descent)
     return to_probe(params), info
+
+
+def _fit(run: Run, data: Data, settings: LabelTraining) -> tuple[LinearProbe, TrainingInfo]:
+    return fit_supervised(
+        run.key,
+        data.hard,
+        run.normaliser,
+        data.targets(),
+        weights=run.rows,
+        kept=data.kept,
+        validation_share=settings.validation_share,
+        descent=settings.label_descent(),
+    )
+
+
+SUPERVISED = Method(
+    name="supervised",
+    title="Supervised",
+    group=CEILING,
+    fit=_fit,
+    free_sign=False,
+    source="Paper A",
+    needs=frozenset({TARGETS}),
+    settings=LabelTraining,
+    info=TrainingInfo,
+    vectors=vectors_trained,
+)

@@ -1,8 +1,8 @@
 """Fits that are there already: in memory for one sweep, or in a folder that outlives it.
 
 A unit of work is one family of methods at one layer, for all runs. Its name is a hash of all that
-decides its fits (data, runs, the settings that the family reads, the version), so that whoever asks
-for the same fits finds them: a sweep that was killed, a second sweep in which another setting
+decides its fits (data, runs, the settings that the family reads, its algorithms), so that whoever
+asks for the same fits finds them: a sweep that was killed, a second sweep in which another setting
 changed, another host.
 """
 
@@ -13,7 +13,7 @@ import json
 import os
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -23,7 +23,7 @@ import numpy as np
 
 from jelicit.pairs import Pairs
 from jelicit.probes.linear import LinearProbe
-from jelicit.probes.methods import INFOS, Fits
+from jelicit.probes.method import Fits, Method
 
 _PROBE = ("weight", "bias", "offset")
 
@@ -57,8 +57,8 @@ class FitStore:
             np.savez(sink, **arrays)
         part.replace(file)
 
-    def get(self, name: str) -> Fits:
-        """The fits of a unit.
+    def get(self, name: str, methods: Sequence[Method]) -> Fits:
+        """The fits of a unit, which are of these methods.
 
         Raises:
             KeyError: They are not there.
@@ -71,7 +71,7 @@ class FitStore:
             raise KeyError(name)
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                return _nested(dict(arrays))
+                return _nested(dict(arrays), methods)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise ValueError(
                 f"{file} is no whole file of fits ({error}); remove it, and it is made anew"
@@ -104,16 +104,14 @@ def _flat(fits: Fits) -> dict[str, np.ndarray]:
         parts = {f"probe/{key}": getattr(probe, key) for key in _PROBE}
         parts |= {f"info/{key}": value for key, value in info._asdict().items()}
         arrays |= {f"{method}/{key}": np.asarray(value) for key, value in parts.items()}
-        arrays[f"{method}/class"] = np.array(type(info).__name__)
     return arrays
 
 
-def _nested(arrays: Mapping[str, np.ndarray]) -> Fits:
+def _nested(arrays: Mapping[str, np.ndarray], methods: Sequence[Method]) -> Fits:
     fits: Fits = {}
-    for method in dict.fromkeys(key.split("/")[0] for key in arrays):
-        info = INFOS[str(arrays[f"{method}/class"])]
-        fits[method] = (
-            LinearProbe(**{key: jnp.asarray(arrays[f"{method}/probe/{key}"]) for key in _PROBE}),
-            info(**{key: jnp.asarray(arrays[f"{method}/info/{key}"]) for key in info._fields}),
-        )
+    for method in methods:
+        probe = {key: jnp.asarray(arrays[f"{method.name}/probe/{key}"]) for key in _PROBE}
+        fields = method.info._fields  # pyright: ignore[reportAttributeAccessIssue]
+        info = {key: jnp.asarray(arrays[f"{method.name}/info/{key}"]) for key in fields}
+        fits[method.name] = (LinearProbe(**probe), method.info(**info))
     return fits

@@ -1,0 +1,73 @@
+"""Ensembles of principal components (paper A), weighted by consensus or by the easy set."""
+
+from dataclasses import dataclass
+
+from jelicit.method_names import EASY_TO_HARD, UNSUPERVISED
+from jelicit.probes.ensembles import (
+    EasyWeighting,
+    EnsembleInfo,
+    MemberSettings,
+    by_consensus,
+    by_easy_set,
+    present_members,
+    scaled,
+)
+from jelicit.probes.linear import LinearProbe
+from jelicit.probes.method import EASY, Data, Method, Run
+from jelicit.probes.pca import COMPONENTS, Components, PCASettings, vectors_of_components
+
+
+@dataclass(frozen=True, kw_only=True)
+class PCAEnsembleSettings(PCASettings, MemberSettings):
+    """Of the PCA ensemble that is weighted by consensus."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PCAE2HSettings(PCAEnsembleSettings, EasyWeighting):
+    """Of the PCA ensemble that is weighted by the easy set."""
+
+
+def _fit_consensus(
+    run: Run, data: Data, settings: PCAEnsembleSettings, components: Components
+) -> tuple[LinearProbe, EnsembleInfo]:
+    members, _ = components
+    present = present_members(members)
+    return by_consensus(scaled(members, run, data, settings), present, run, data)
+
+
+def _fit_e2h(
+    run: Run, data: Data, settings: PCAE2HSettings, components: Components
+) -> tuple[LinearProbe, EnsembleInfo]:
+    members, _ = components
+    present = present_members(members)
+    return by_easy_set(scaled(members, run, data, settings), present, data, settings)
+
+
+PCA_ENSEMBLE_CONSENSUS = Method(
+    name="pca_ensemble_consensus",
+    title="PCA ensemble (consensus)",
+    group=UNSUPERVISED,
+    fit=_fit_consensus,
+    free_sign=True,
+    source="Paper A",
+    settings=PCAEnsembleSettings,
+    common=COMPONENTS,
+    info=EnsembleInfo,
+    by_seed=False,
+    vectors=vectors_of_components,
+)
+
+PCA_ENSEMBLE_E2H = Method(
+    name="pca_ensemble_e2h",
+    title="PCA ensemble (E2H)",
+    group=EASY_TO_HARD,
+    fit=_fit_e2h,
+    free_sign=False,
+    source="Paper A",
+    needs=frozenset({EASY}),
+    settings=PCAE2HSettings,
+    common=COMPONENTS,
+    info=EnsembleInfo,
+    by_seed=False,
+    vectors=vectors_of_components,
+)

@@ -1,0 +1,147 @@
+"""All methods there are: those built in, and a user's own by `package.module:NAME`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from jelicit.named import is_reference, resolve
+from jelicit.probes.ccs import CCS
+from jelicit.probes.e2h import E2H
+from jelicit.probes.joint import UE_E2H
+from jelicit.probes.lda import LDA
+from jelicit.probes.mean_difference import MEAN_DIFFERENCE
+from jelicit.probes.method import EASY, TARGETS, Method
+from jelicit.probes.pca import PCA
+from jelicit.probes.pca_ensemble import PCA_ENSEMBLE_CONSENSUS, PCA_ENSEMBLE_E2H
+from jelicit.probes.random_ensemble import RANDOM_ENSEMBLE_CONSENSUS, RANDOM_ENSEMBLE_E2H
+from jelicit.probes.random_probe import RANDOM
+from jelicit.probes.settings import Setting
+from jelicit.probes.supervised import SUPERVISED
+
+_OF_PAPER_A = (
+    RANDOM,
+    CCS,
+    PCA,
+    E2H,
+    SUPERVISED,
+    UE_E2H,
+    RANDOM_ENSEMBLE_CONSENSUS,
+    RANDOM_ENSEMBLE_E2H,
+    PCA_ENSEMBLE_CONSENSUS,
+    PCA_ENSEMBLE_E2H,
+)
+_PEERS = (MEAN_DIFFERENCE, LDA)
+
+BUILT_IN: tuple[Method, ...] = (*_OF_PAPER_A, *_PEERS)
+"""Every method that ships with the project; within each group, in reading order."""
+
+PAPER: tuple[str, ...] = tuple(method.name for method in _OF_PAPER_A)
+"""Names of paper A's ten methods."""
+PEERS: tuple[str, ...] = tuple(method.name for method in _PEERS)
+"""Names of labelled probes that other tools offer; not in paper A."""
+ALL_METHODS: tuple[str, ...] = tuple(method.name for method in BUILT_IN)
+
+NEEDS_TARGETS = frozenset(method.name for method in BUILT_IN if TARGETS in method.needs)
+NEEDS_EASY = frozenset(method.name for method in BUILT_IN if EASY in method.needs)
+FREE_SIGN = frozenset(method.name for method in BUILT_IN if method.free_sign)
+"""Methods that find a direction but not its sign; `metrics.orient` has to pick it."""
+
+_BY_NAME = {method.name: method for method in BUILT_IN}
+_OWN: dict[str, Method] = {}
+
+
+def known_methods() -> tuple[Method, ...]:
+    """All methods by which results can be named: those built in, and a user's own named so far."""
+    return (*BUILT_IN, *_OWN.values())
+
+
+def get_method(named: str | Method) -> Method:
+    """The method of this name.
+
+    Args:
+        named: The name of a built-in method; `package.module:NAME` or `file.py:NAME` of a user's
+            own; or the method itself.
+
+    Raises:
+        ValueError: No such method; names all there are, and the closest. A user's own method that
+            bears the name of a built-in one.
+    """
+    if isinstance(named, Method):
+        method = named
+    elif named in _BY_NAME:
+        return _BY_NAME[named]
+    elif is_reference(named):
+        method = resolve(named, Method, what="method")
+    else:
+        close = get_close_matches(named, _BY_NAME, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"Method {named!r} is unknown.{hint} There are {', '.join(_BY_NAME)}; a method of "
+            "your own is named package.module:NAME or file.py:NAME."
+        )
+    if _BY_NAME.get(method.name, method) is not method:
+        raise ValueError(
+            f"Method {named!r} bears the name of the built-in {method.name!r}; give it another, so "
+            "that result rows tell them apart."
+        )
+    if method.name not in _BY_NAME:
+        _OWN[method.name] = method
+    return method
+
+
+def get_methods(named: Iterable[str | Method]) -> tuple[Method, ...]:
+    """The methods of these names, in order.
+
+    Raises:
+        ValueError: None at all, one that is unknown (see `get_method`), or two of one name.
+    """
+    methods = tuple(get_method(each) for each in named)
+    if not methods:
+        raise ValueError(f"methods is empty; choose some of {', '.join(_BY_NAME)}.")
+    names = [method.name for method in methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"methods names {name!r} twice; name each method once.")
+    return methods
+
+
+def needing(methods: Iterable[str | Method], need: str) -> list[str]:
+    """Names of those methods that need "targets", or the "easy" set."""
+    if need not in (TARGETS, EASY):
+        raise ValueError(f"need={need!r}; choose {TARGETS} or {EASY}.")
+    return [method.name for method in map(get_method, methods) if need in method.needs]
+
+
+def own_settings(methods: Iterable[str | Method]) -> dict[str, list[Setting]]:
+    """Settings that only a user's own methods have, by name: all that bear it.
+
+    Raises:
+        ValueError: An unknown method, or a setting that bears the name of a built-in one and is
+            another.
+    """
+    from jelicit.probes.config import SWEEP_SETTINGS
+
+    own: dict[str, list[Setting]] = {}
+    for method in map(get_method, methods):
+        for name, setting in method.reads.items():
+            if name not in SWEEP_SETTINGS:
+                own.setdefault(name, []).append(setting)
+            elif setting != SWEEP_SETTINGS[name]:
+                raise ValueError(
+                    f"Setting {name!r} of method {method.name!r} bears the name of a built-in "
+                    "setting and is another; inherit that one, or choose another name."
+                )
+    return own
+
+
+def crossable(methods: Iterable[str | Method] = ()) -> dict[str, Setting]:
+    """The settings that a study may cross, by name: the sweep's own, and those of these methods.
+
+    Raises:
+        ValueError: See `own_settings`.
+    """
+    from jelicit.probes.config import SWEEP_SETTINGS
+
+    own = {name: settings[0] for name, settings in own_settings(methods).items()}
+    return {**SWEEP_SETTINGS, **own}

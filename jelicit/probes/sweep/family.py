@@ -1,0 +1,151 @@
+"""Families: methods that are fitted together, with the settings that their fits read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jelicit.probes.config import SweepConfig
+from jelicit.probes.method import Common, Data, Fits, Method, Run, with_info
+from jelicit.probes.sweep.data import SweepData
+
+Rates = tuple[dict[str, Any], ...]
+"""The rates that each method of a family reads, by name: one number each, or one per run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Methods that are fitted together, and the settings that shape their program.
+
+    Two families are equal where their compiled programs are.
+    """
+
+    methods: tuple[Method, ...]
+    settings: tuple[Any, ...]
+    """Each method's own; the rates among them are at their defaults, and not these but a run's own
+    are what it is fitted with."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its methods by name."""
+        return tuple(method.name for method in self.methods)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What any of its methods needs."""
+        return frozenset().union(*(method.needs for method in self.methods))
+
+    @property
+    def common(self) -> Common | None:
+        """The work that its methods share."""
+        return self.methods[0].common
+
+    @property
+    def stream(self) -> str:
+        """The name of its random stream."""
+        return self.methods[0].random_stream
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Settings that change its fits; the divisor changes all but those by seed alone."""
+        return frozenset().union(*(method.reads for method in self.methods))
+
+    @property
+    def by_seed(self) -> bool:
+        """Whether a fit of any of its methods depends on the seed."""
+        return any(method.by_seed for method in self.methods)
+
+    @property
+    def by_subset(self) -> bool:
+        """Whether a fit of any of its methods depends on the run's rows."""
+        pairs = zip(self.methods, self.settings, strict=True)
+        return any(method.depends_on_subset(own) for method, own in pairs)
+
+    def fit(self, run: Run, data: Data, rates: Rates) -> Fits:
+        """The fits of one run."""
+        parts = zip(self.methods, self.settings, rates, strict=True)
+        own = {
+            method.name: replace(settings, **its_rates) if its_rates else settings
+            for method, settings, its_rates in parts
+        }
+        made = ()
+        if self.common is not None:
+            made = (self.common.make(run, data.only(self.needs), own),)
+        return {
+            method.name: with_info(
+                method, method.fit(run, data.only(method.needs), own[method.name], *made)
+            )
+            for method in self.methods
+        }
+
+    def rates(self, config: SweepConfig, runs: int) -> Rates:
+        """The rates that its methods read, each float32 [runs]."""
+        return tuple(
+            {
+                name: np.broadcast_to(np.asarray(config.value(own), np.float32), (runs,))
+                for name, own in method.reads.items()
+                if own.per_run
+            }
+            for method in self.methods
+        )
+
+    def bytes_each(self, n: int, d: int, e: int) -> int:
+        """Roughly what a run takes while it is fitted on n hard and e easy float32 rows of d."""
+        pairs = zip(self.methods, self.settings, strict=True)
+        return 4 * max(method.vectors_held(own) for method, own in pairs) * (n + d + e)
+
+
+def families(config: SweepConfig) -> list[Family]:
+    """The families of the wanted methods: those with common work together, all others alone."""
+    together: dict[Any, list[Method]] = {}
+    for method in config.resolved():
+        together.setdefault(method.common or method.name, []).append(method)
+    return [
+        Family(methods=tuple(methods), settings=tuple(_static(config, each) for each in methods))
+        for methods in together.values()
+    ]
+
+
+def _static(config: SweepConfig, method: Method) -> Any:
+    """A method's settings without its rates: what its compiled program depends on."""
+    own = config.settings_of(method)
+    rates = {name: each.default for name, each in method.reads.items() if each.per_run}
+    return replace(own, **rates) if rates else own
+
+
+def distinct_runs(family: Family, data: SweepData, rates: Rates) -> tuple[np.ndarray, np.ndarray]:
+    """Runs that differ for this family, and for every run the place of its like among them."""
+    columns = [np.zeros((len(data.seeds), 1), np.uint8)]
+    if family.by_seed:
+        columns.append(_bytes(data.seeds.astype(np.int64)))
+    if family.by_subset:
+        columns.append(np.packbits(data.subsets, axis=1))
+    columns += [_bytes(values) for its_rates in rates for values in its_rates.values()]
+    rows = np.ascontiguousarray(np.hstack(columns))
+    # One opaque value per run: NumPy then sorts whole runs, and not column by column.
+    whole = rows.view(np.dtype((np.void, rows.shape[1])))[:, 0]
+    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
+    return first, inverse.reshape(-1)
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values)[:, None].view(np.uint8)
+
+
+def chunks(
+    runs: np.ndarray, *, bytes_each: int, budget: int, devices: int = 1
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Cut runs into equal chunks within the budget; the last is filled up with its last run.
+
+    Yields the runs and how many of them count. Equal chunks compile once. Several devices share a
+    chunk, so its size is a multiple of their number.
+    """
+    number = -(-len(runs) // (budget // bytes_each))
+    size = -(-len(runs) // number)
+    size = -(-size // devices) * devices
+    for begin in range(0, len(runs), size):
+        chunk = runs[begin : begin + size]
+        yield np.pad(chunk, (0, size - len(chunk)), mode="edge"), len(chunk)
