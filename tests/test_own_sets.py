@@ -194,7 +194,7 @@ def test_features_are_checked_and_titled():
     for name in ("", "label", "none", "a+b"):
         with pytest.raises(ValueError, match="feature"):
             Feature(name, "d", same)
-    with pytest.raises(ValueError, match="needs .*; allowed: question, choice, choice_2"):
+    with pytest.raises(ValueError, match=r"needs .*; allowed: question, choice, choice_2"):
         Feature("x", "d", same, needs=("answer",))
 
 

@@ -132,7 +132,7 @@ def _word(item: Item, verdict: bool | None, format: PromptFormat) -> str:
     if format.third_word is None:
         with_third = [other.name for other in FORMATS.values() if other.third_word is not None]
         raise ValueError(
-            f"example {shown(item.id)} has no truth value and the format {format.name!r} has no third "
-            f"word; formats that have one: {', '.join(with_third)}"
+            f"example {shown(item.id)} has no truth value and the format {format.name!r} has no "
+            f"third word; formats that have one: {', '.join(with_third)}"
         )
     return format.third_word

@@ -1,4 +1,4 @@
-"""Records of a source: fields that are checked when they are read, and errors that name the place."""
+"""Records of a source: fields are checked when they are read, and errors name the place."""
 
 from __future__ import annotations
 
