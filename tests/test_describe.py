@@ -124,5 +124,5 @@ def test_the_table_shows_every_row_and_only_columns_that_say_something():
     }
     shared = describe(dataset(*[items([(True, True, 3, "a")], start=n) for n in (0, 1)]))
     headers = {str(column.header) for column in table(shared).columns}
-    assert headers == {*shown, "shared", "phi", "AUROC", "bits"}
+    assert headers == {*shown, "shared", "same text", "phi", "AUROC", "bits"}
     assert table([]).row_count == 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jelicit.data.items import Item
-from jelicit.data.shown import shown
+from jelicit.data.shown import listed, shown
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Record:
         for name in names:
             if self.has(name):
                 return self.values[name]
-        raise self.error(" or ".join(names), f"is missing; it has: {', '.join(self.values)}")
+        raise self.error(" or ".join(names), f"is missing; it has: {listed(self.values)}")
 
     def text(self, *names: str) -> str:
         """The first of the named fields that is there, which must be text."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 MOST = 80
 """Characters of a value that a message repeats."""
 
@@ -16,6 +18,12 @@ def shown(value: object) -> str:
             return _cut(repr(value))
         return f"{_cut(repr(value[:MOST]))}... ({len(value):,} characters)"
     return _cut(repr(value))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names with commas between them, long ones cut, and at most twenty of them."""
+    words = [name if len(name) <= MOST else shown(name) for name in names]
+    return ", ".join(words[:20]) + (f" and {len(words) - 20} more" if len(words) > 20 else "")
 
 
 def _cut(text: str) -> str:
