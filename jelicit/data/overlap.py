@@ -29,9 +29,9 @@ Shared = tuple[tuple[Item, Item], ...]
 
 def normal_text(text: str) -> str:
     """A text without what makes one text look like two: NFC, case-folded, white space folded."""
-    # Folding can undo the form (U+0345 and its like), so it is formed twice.
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-    return " ".join(folded.split())
+    # Canonical caseless matching (Unicode, D145): marks are taken apart before letters are folded.
+    folded = unicodedata.normalize("NFD", text).casefold()
+    return " ".join(unicodedata.normalize("NFC", folded).split())
 
 
 def text_key(item: Item) -> tuple[str, ...]:
