@@ -88,6 +88,28 @@ def test_a_set_may_be_given_as_it_is_with_splits_of_its_own():
     assert {i.split for i in dataset.test} == {"test"}
 
 
+def test_a_set_given_as_it_is_brings_its_formats_and_may_be_given_anew():
+    for ask in ("{choice} right?", "{choice} wrong?"):  # a cell of a notebook, run twice
+        format = PromptFormat(name="mine/ask", text=ask)
+        own = NamedSet(
+            name="mine", title="Mine", source=lambda r: rows(), formats={"label": format}
+        )
+        assert get_format(load_dataset(own).formats["label"]) is format
+    with pytest.raises(ValueError, match="'liar' is another set's"):
+        load_dataset(NamedSet(name="liar", title="Mine", source=lambda r: rows()))
+    assert load_dataset(registry.sets()["pocket/pairs"], max_train=4).name == "pocket/pairs"
+    assert "pocket/pairs" not in registry._own_sets
+
+
+def test_two_files_cannot_hold_sets_of_one_name(tmp_path):
+    text = "from jelicit.data import *\nSET = NamedSet(name='twin', title='T', source=lambda r: %s)"
+    make = "[Item(id=str(k), choice='c', label=True) for k in range(4)]"
+    one, two = (write(tmp_path / f"{name}.py", text % make) for name in ("one", "two"))
+    assert load_dataset(f"{one}:SET") == load_dataset(f"{one}:SET")
+    with pytest.raises(ValueError, match=r"two\.py:SET': the name 'twin' is another set's"):
+        load_dataset(f"{two}:SET")
+
+
 def test_a_source_is_told_what_is_wanted_and_may_ignore_it():
     asked = []
     own = NamedSet(name="m", title="M", source=lambda r: asked.append(r) or rows(40))
@@ -201,9 +223,10 @@ def test_features_are_checked_and_titled():
 # --- installed packages --------------------------------------------------------------------------
 
 STRANGER = """
-from jelicit.data import Item, NamedSet, PromptFormat
+from jelicit.data import Item, NamedSet, PromptFormat, get_format
 def read(request):
     return [Item(id=str(k), choice=f"c{k}", label=k % 2 == 0) for k in range(8)]
+assert get_format("claim").name == "claim"  # while it is being registered
 ASK = PromptFormat(name="strange/ask", text="{choice}, no?")
 SETS = [NamedSet(name=n, title="Strange", source=read, formats={"label": ASK})
         for n in ("strange/one", "liar")]
@@ -240,7 +263,7 @@ def test_an_installed_package_registers_sets_and_formats(tmp_path):
     done = run(code, installed(tmp_path, strange="stranger:SETS"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["6 c0, no? Strange", "LIAR True True"]
-    assert "set 'liar' of stranger:SETS is left out: the name is taken" in done.stderr
+    assert "set 'liar': the name 'liar' is another set's" in done.stderr
 
 
 @pytest.mark.parametrize(

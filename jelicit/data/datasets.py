@@ -135,7 +135,7 @@ def load_dataset(
 def _origin(name_or_path: str | os.PathLike[str] | NamedSet) -> NamedSet | Path:
     """The set that is meant, or the folder or file."""
     if isinstance(name_or_path, NamedSet):
-        return name_or_path
+        return registry.make_known(name_or_path, where="load_dataset")
     name = os.fspath(name_or_path)
     is_text = isinstance(name_or_path, str)
     if is_text and name in known_names():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from jelicit.data import registry
-from jelicit.data.formats import PromptFormat
+from jelicit.data.formats import BASE_FORMATS, PromptFormat
 from jelicit.data.items import Item
 from jelicit.data.shown import shown
 from jelicit.named import is_reference
@@ -44,6 +44,8 @@ def get_format(format: str | PromptFormat) -> PromptFormat:
     """
     if isinstance(format, PromptFormat):
         return format
+    if format in BASE_FORMATS:  # also while a registered set's own module is being imported
+        return BASE_FORMATS[format]
     known = registry.formats()
     if format in known:
         return known[format]

@@ -12,7 +12,7 @@ The wings of this project register in the same way: nothing here imports them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -41,8 +41,12 @@ def sets() -> dict[str, NamedSet]:
 
 def formats() -> dict[str, PromptFormat]:
     """All known formats by name: those of no set, every set's own, the user's own."""
-    of_sets = {f.name: f for named in sets().values() for f in named.own_formats}
-    return {**BASE_FORMATS, **of_sets, **_own_formats}
+    return {**_formats_of(sets()), **_own_formats}
+
+
+def _formats_of(some: Mapping[str, NamedSet]) -> dict[str, PromptFormat]:
+    of_sets = {format.name: format for named in some.values() for format in named.own_formats}
+    return {**BASE_FORMATS, **of_sets}
 
 
 def own_set(reference: str) -> NamedSet:
@@ -52,14 +56,25 @@ def own_set(reference: str) -> NamedSet:
         ValueError: As of `jelicit.named.resolve`, or its name or a format's is already another's.
     """
     named = resolve(reference, NamedSet, what="data set")
-    if sets().get(named.name, named) is not named:
-        raise ValueError(
-            f"data set {reference!r}: the name {named.name!r} is another set's; rows of both would "
-            "be mixed, so give it a name of its own"
-        )
-    for format in named.own_formats:
-        _refuse_taken(format, f"data set {reference!r}")
-    _own_sets[named.name] = named
+    if _own_sets.get(named.name, named) is not named:
+        raise ValueError(_taken(f"data set {reference!r}", "set", named.name))
+    return make_known(named, where=f"data set {reference!r}")
+
+
+def make_known(named: NamedSet, *, where: str) -> NamedSet:
+    """Makes a set known by its name; one of the user's own is replaced, as a cell run again.
+
+    Raises:
+        ValueError: Its name is that of a set that ships or is registered, or a format of its own
+            has the name of another.
+    """
+    others = {name: other for name, other in sets().items() if name != named.name}
+    others |= {**SETS, **_registered()}
+    if others.get(named.name, named) is not named:
+        raise ValueError(_taken(where, "set", named.name))
+    _refuse_taken(named.own_formats, {**_formats_of(others), **_own_formats}, where)
+    if named.name not in others:
+        _own_sets[named.name] = named
     return named
 
 
@@ -70,16 +85,24 @@ def own_format(reference: str) -> PromptFormat:
         ValueError: As of `jelicit.named.resolve`, or its name is another format's.
     """
     format = resolve(reference, PromptFormat, what="prompt format")
-    _refuse_taken(format, f"prompt format {reference!r}")
+    _refuse_taken([format], formats(), f"prompt format {reference!r}")
     _own_formats[format.name] = format
     return format
 
 
-def _refuse_taken(format: PromptFormat, where: str) -> None:
-    if formats().get(format.name, format) != format:
-        raise ValueError(
-            f"{where}: the name {format.name!r} is another format's; give it one of its own"
-        )
+def _refuse_taken(
+    new: Iterable[PromptFormat], known: Mapping[str, PromptFormat], where: str
+) -> None:
+    for format in new:
+        if known.get(format.name, format) != format:
+            raise ValueError(_taken(where, "format", format.name))
+
+
+def _taken(where: str, kind: str, name: str) -> str:
+    return (
+        f"{where}: the name {name!r} is another {kind}'s, and rows of both would be mixed; give it "
+        "a name of its own"
+    )
 
 
 # --- installed packages --------------------------------------------------------------------------
@@ -90,19 +113,15 @@ def _registered() -> dict[str, NamedSet]:
     known: dict[str, NamedSet] = {}
     for reference in _references():
         try:
-            given = resolve(reference, object, what=f"entry point of {GROUP!r}")
-            declared = list(_declared(given, reference))
+            for named in _declared(reference):
+                if named.name in {**SETS, **known}:
+                    raise ValueError(_taken(f"set {named.name!r}", "set", named.name))
+                _refuse_taken(
+                    named.own_formats, _formats_of({**SETS, **known}), f"set {named.name!r}"
+                )
+                known[named.name] = named
         except Exception as error:  # whatever a stranger's module raises, the other sets are there
             warnings.warn(f"sets of {reference} are left out: {error}", stacklevel=2)
-            continue
-        for named in declared:
-            if named.name in SETS or named.name in known:
-                warnings.warn(
-                    f"set {named.name!r} of {reference} is left out: the name is taken",
-                    stacklevel=2,
-                )
-            else:
-                known[named.name] = named
     return known
 
 
@@ -112,8 +131,10 @@ def _references() -> list[str]:
     return list(dict.fromkeys({**_OF_THE_SOURCE_TREE, **installed}.values()))
 
 
-def _declared(given: object, reference: str) -> Iterator[NamedSet]:
-    for named in given if isinstance(given, Iterable) else (given,):
+def _declared(reference: str) -> list[NamedSet]:
+    given = resolve(reference, object, what=f"entry point of {GROUP!r}")
+    declared = list(given) if isinstance(given, Iterable) else [given]
+    for named in declared:
         if not isinstance(named, NamedSet):
             raise ValueError(f"{reference} holds a {type(named).__name__}; expected NamedSet")
-        yield named
+    return declared
