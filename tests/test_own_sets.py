@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from jelicit.data import registry
+from jelicit.data.concerns import concerns
 from jelicit.data.datasets import known_names, load_dataset, title_of
+from jelicit.data.describe import describe
 from jelicit.data.features import FEATURES, Feature, add_feature, get_feature
 from jelicit.data.formats import PromptFormat
 from jelicit.data.items import Item, labels
@@ -46,11 +48,15 @@ def write(path: Path, text: str) -> Path:
 def test_the_example_set_loads_by_reference_and_is_right():
     dataset = load_dataset(OWN_SET)
     assert (dataset.name, dataset.easy) == ("primes", "pocket/larger_than")
-    assert (len(dataset.train), len(dataset.test)) == (300, 100)
+    assert (len(dataset.train), len(dataset.test)) == (136, 44)
     assert not {i.group for i in dataset.train} & {i.group for i in dataset.test}
     true = {item.choice for item in (*dataset.train, *dataset.test) if item.label}
-    assert {"2 is a prime number.", "199 is a prime number.", "91 is not a prime number."} <= true
+    assert {"3 is a prime number.", "199 is a prime number.", "91 is not a prime number."} <= true
     assert "9 is a prime number." not in true
+    assert not concerns(dataset)
+    for row in describe(dataset):  # as many primes as others: neither "not" nor length tells
+        assert row["true"] == 0.5
+        assert abs(row["length_auroc"] - 0.5) < 0.1
     assert {(i.dataset, i.origin) for i in dataset.test} == {("primes", "own")}
     assert len(load_dataset(OWN_SET, max_train=20, balance="label").train) == 20
 
