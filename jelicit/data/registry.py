@@ -133,8 +133,9 @@ def _references() -> list[str]:
 
 def _declared(reference: str) -> list[NamedSet]:
     given = resolve(reference, object, what=f"entry point of {GROUP!r}")
-    declared = list(given) if isinstance(given, Iterable) else [given]
-    for named in declared:
+    declared: list[NamedSet] = []
+    for named in given if isinstance(given, Iterable) else [given]:
         if not isinstance(named, NamedSet):
             raise ValueError(f"{reference} holds a {type(named).__name__}; expected NamedSet")
+        declared.append(named)
     return declared
