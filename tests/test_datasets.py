@@ -15,9 +15,12 @@ import pytest
 from jelicit.data import hub
 from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe
-from jelicit.data.hub import final_answer, larger_number
 from jelicit.data.items import Item, labels, save_items, with_target
 from jelicit.data.prompts import FORMATS, zero_shot
+from jelicit.data.records import Record
+from jelicit.data.sets import civil_comments, gsm8k, liar, truthfulqa_mc1
+from jelicit.data.sets.gsm8k import final_answer
+from jelicit.data.sets.larger_than import larger_number
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real sets are not on this machine")
@@ -66,7 +69,7 @@ def test_gsm8k(tmp_path):
 def test_the_answer_does_not_follow_from_the_label():
     for label in (True, False):
         values = {"question": "q", "choice": "The answer is 4.", "label": label, "answer": "9"}
-        (item,) = hub.gsm8k(hub.Record(values, "gsm8k", "train", 0, CHALLENGES))
+        (item,) = gsm8k.convert(Record(values, "gsm8k", "train", 0, CHALLENGES))
         assert (item.label, item.answer) == (label, "4")
 
 
@@ -186,8 +189,8 @@ def test_liar(tmp_path):
 
 def test_liar_labels_may_be_names_and_must_be_known(tmp_path):
     record = {"id": "1.json", "statement": "s", "party_affiliation": "none"}
-    names = {name: hub.liar(hub.Record({**record, "label": name}, "liar", "train", 0, "x"))[0].label
-             for name in hub.LIAR_LABELS}  # fmt: skip
+    names = {name: liar.convert(Record({**record, "label": name}, "liar", "train", 0, "x"))[0].label
+             for name in liar.LIAR_LABELS}  # fmt: skip
     assert names == {
         "true": True, "mostly-true": True, "half-true": True,
         "barely-true": False, "false": False, "pants-fire": False,
@@ -196,11 +199,11 @@ def test_liar_labels_may_be_names_and_must_be_known(tmp_path):
         with pytest.raises(
             ValueError, match=r"record 7: field 'label' is .* expected one of false"
         ):
-            hub.liar(hub.Record({**record, "label": label}, "liar", "train", 7, "x"))
+            liar.convert(Record({**record, "label": label}, "liar", "train", 7, "x"))
 
 
 def civil(text: str, toxicity: float, sexual: float) -> dict:
-    scores = dict.fromkeys(hub.CIVIL_ATTRIBUTES, 0.0)
+    scores = dict.fromkeys(civil_comments.CIVIL_ATTRIBUTES, 0.0)
     return {"text": text, "toxicity": toxicity, **scores, "sexual_explicit": sexual}
 
 
@@ -282,9 +285,9 @@ def test_truthfulqa_targets_and_split(tmp_path):
 
 def test_truthfulqa_targets_must_fit(tmp_path):
     for targets in ({"choices": ["a"], "labels": [1, 0]}, {"choices": ["a"], "labels": [2]}, {}):
-        record = hub.Record({"question": "q", "mc1_targets": targets}, "t", "test", 3, "x")
+        record = Record({"question": "q", "mc1_targets": targets}, "t", "test", 3, "x")
         with pytest.raises(ValueError, match="test record 3: field 'mc1_targets' is"):
-            hub.truthfulqa_mc1(record)
+            truthfulqa_mc1.convert(record)
 
 
 def alpaca_mirror(root: Path, records) -> Path:
@@ -482,9 +485,50 @@ def test_one_file_is_split_by_its_items_or_by_group(tmp_path):
     ]
     save_items(path, marked)
     assert [item.id for item in load_dataset(path).test] == ["1"]
-    save_items(path, [*marked, Item(id="x", choice="c", split="dev")])
-    with pytest.raises(ValueError, match="item 'x': field 'split' is 'dev'"):
+    save_items(path, [*marked, Item(id="x", choice="c")])
+    with pytest.raises(ValueError, match=r"item 'x': field 'split' is ''; .* the split of all"):
         load_dataset(path)
+
+
+@pytest.mark.parametrize("test", ["TEST", "Testing", " test"])
+@pytest.mark.parametrize("valid", ["dev", "Validation", "val", "VALID"])
+def test_a_split_is_understood_as_others_write_it(tmp_path, test, valid):
+    rows = {"Training": 2, test: 1, valid: 1}
+    items = [
+        Item(id=f"{split}{k}", choice="c", label=True, split=split)
+        for split, count in rows.items()
+        for k in range(count)
+    ]
+    save_items(tmp_path / "mine.jsonl", items)
+    dataset = load_dataset(tmp_path / "mine.jsonl")
+    assert [len(its) for its in dataset.splits.values()] == [2, 1, 1]
+    assert {split: {i.split for i in its} for split, its in dataset.splits.items()} == {
+        "train": {"train"}, "valid": {"valid"}, "test": {"test"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        (("train", "tset"), "item '1': field 'split' is 'tset'; allowed: train, training, valid"),
+        (("fold1", "fold2"), "item '0': field 'split' is 'fold1'; allowed"),
+        (("train", "dev"), "item '1': field 'split' is 'dev'; no row is a test row"),
+    ],
+)
+def test_a_split_that_is_unknown_or_leaves_doubt_is_refused_not_ignored(tmp_path, splits, said):
+    path = tmp_path / "mine.jsonl"
+    save_items(path, [Item(id=str(k), choice="c", split=s) for k, s in enumerate(splits)])
+    with pytest.raises(ValueError, match=rf"mine\.jsonl: {said}"):
+        load_dataset(path)
+
+
+def test_a_row_in_the_file_of_another_split_is_refused(tmp_path):
+    save_items(tmp_path / "train.jsonl", [Item(id="a", choice="c", split="Test")])
+    save_items(tmp_path / "test.jsonl", [Item(id="b", choice="c", split="TEST")])
+    with pytest.raises(
+        ValueError, match=r"train\.jsonl: item 'a': field 'split' is 'Test'; it stands among"
+    ):
+        load_dataset(tmp_path)
 
 
 # --- names ---------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
 """Descriptions: dependence and length AUROC against closed forms, SciPy and scikit-learn."""
 
+from dataclasses import replace
+from io import StringIO
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from sklearn.metrics import matthews_corrcoef, mutual_info_score, roc_auc_score
 
 from jelicit.data.datasets import Dataset
@@ -124,5 +128,17 @@ def test_the_table_shows_every_row_and_only_columns_that_say_something():
     }
     shared = describe(dataset(*[items([(True, True, 3, "a")], start=n) for n in (0, 1)]))
     headers = {str(column.header) for column in table(shared).columns}
-    assert headers == {*shown, "shared", "phi", "AUROC", "bits"}
+    assert headers == {*shown, "shared", "same text", "phi", "AUROC", "bits"}
     assert table([]).row_count == 0
+
+
+def test_names_are_shown_as_they_are_and_never_obeyed():
+    item = Item(id="1", choice="c", label=True, alt_labels={"[/]": True, "\x1b[31mred": False})
+    rows = describe(replace(dataset([item]), name="[bold]set"))
+    console = Console(width=200, file=StringIO(), force_terminal=False)
+    console.print(table(rows))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[bold]set/train" in shown
+    assert "[/]" in shown
+    assert "\x1b" not in shown
+    assert "\\x1b[31mred" in shown

@@ -1,9 +1,12 @@
 """Items: types are checked, JSONL is lossless, errors say where, splits keep groups apart."""
 
 import json
+import re
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -155,6 +158,107 @@ def test_broken_json_repeated_ids_and_non_objects_are_refused_with_their_line(tm
         load_items(tmp_path / "d.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("first", "kind"),
+    [
+        (b"PAR1\x15\x04", "a Parquet file"),
+        (b"GGUF\x03\x00", "a model file (GGUF)"),
+        (b"PK\x03\x04\x14", "a ZIP archive"),
+        (b"\x1f\x8b\x08\x00", "compressed with gzip"),
+        (b"ARROW1\x00\x00", "an Arrow file"),
+        ('{"id": "a"}'.encode("utf-16"), "text in UTF-16"),
+        (b"id,choice,label\na,c,1\n", "CSV"),
+        (b"id\tchoice\tlabel\n", "tab-separated values"),
+        (b'"id";"choice"\n', "CSV with semicolons"),
+        (b'\n[\n {"id": "a"}\n]\n', "a JSON array"),
+        (b'{\n "id": "a"\n}\n', "one JSON object over several lines"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_what_it_is(tmp_path, first, kind):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(first)
+    with pytest.raises(ValueError, match=re.escape(kind)) as error:
+        load_items(path)
+    assert str(error.value).startswith(str(path))
+    assert "one JSON object per line" in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text(record(id="é") + "\n", encoding="utf-8-sig")
+    assert [item.id for item in load_items(path)] == ["é"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"id": "a\ud800"}, "id"),
+        ({"choice": "so \udc00 it is"}, "choice"),
+        ({"answer": "\ud83d"}, "answer"),
+        ({"alt_labels": {"\ud800": True}}, "alt_labels"),
+        ({"meta": {"deep": [{"x": ["\udfff"]}]}}, "meta"),
+        ({"meta": {"\ud800": 1}}, "meta"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_with_its_line_and_field(tmp_path, changes, field):
+    path = write(tmp_path / "x.jsonl", record(id="first"), record(**changes))
+    with pytest.raises(ValueError, match=f"field '{field}' holds U\\+D") as error:
+        load_items(path)
+    assert str(error.value).startswith(f"{path}:2: item ")
+    assert str(error.value).encode()  # the message itself can be printed
+
+
+def test_a_whole_surrogate_pair_is_a_character(tmp_path):
+    path = write(tmp_path / "x.jsonl", record(choice="\U0001f600"))
+    assert "\\ud83d\\ude00" in path.read_text()
+    assert load_items(path)[0].choice == "\U0001f600"
+
+
+def test_ids_and_groups_are_one_in_every_unicode_form(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    path = write(tmp_path / "x.jsonl", record(id=composed), record(id=apart))
+    with pytest.raises(ValueError, match=r":2: field 'id' repeats .* of line 1"):
+        load_items(path)
+    items = [
+        Item(id=f"{n}", choice="c", group=composed if n % 2 else apart) for n in range(10)
+    ] + make(3, 2)
+    for seed in range(10):
+        train, test = split_by_group(items, test_share=0.5, seed=seed)
+        assert not {unicodedata.normalize("NFC", i.group) for i in train} & {
+            unicodedata.normalize("NFC", i.group) for i in test
+        }
+
+
+LONG = "x" * 2_000_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": LONG, "label": 3},
+        {"choice": [LONG]},
+        {"label": LONG},
+        {"answer": {LONG: LONG}},
+        {"alt_labels": {LONG: 1}},
+        {"alt_labels": LONG},
+        {"meta": LONG},
+        {LONG: 1},
+        {"id": LONG, "choice": "\ud800"},
+    ],
+)
+def test_an_error_never_repeats_a_long_value_whole(tmp_path, changes):
+    path = write(tmp_path / "x.jsonl", record(**changes))
+    with pytest.raises(ValueError, match=r"x\.jsonl:1: ") as error:
+        load_items(path)
+    assert len(str(error.value)) < 600 + len(str(path))
+
+
+def test_json_nested_without_end_is_one_line(tmp_path):
+    path = write(tmp_path / "x.jsonl", "[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ValueError, match=r"x\.jsonl:1: nested too deep"):
+        load_items(path)
+
+
 def test_what_is_not_json_is_not_written_and_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.jsonl"
     save_items(path, [Item(id="good", choice="c")])
@@ -176,8 +280,11 @@ def test_the_ten_key_schema_loads_without_answer_and_origin():
 def test_a_known_label_is_true_false_or_none_however_it_is_written():
     for value, label in ((1.0, True), (np.float32(0), False), (np.bool_(True), True), (0, False)):
         assert known_label(value) is label
-    for value in (None, np.nan, np.float32("nan")):
+    for value in (None, np.nan, np.float32("nan"), pd.NA, pd.NaT):
         assert known_label(value) is None
+    for value in ("false", "", 0.5, 2, np.str_("1"), [True]):
+        with pytest.raises(ValueError, match=r"a label is .*; allowed: True, False, 1 and 0"):
+            known_label(value)
 
 
 def test_label_of_and_labels():

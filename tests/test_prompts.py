@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jelicit.data.formats import PromptFormat
 from jelicit.data.items import Item
 from jelicit.data.prompts import (
     FORMATS,
-    PromptFormat,
     contrast_pair,
     few_shot,
     get_format,
@@ -182,7 +182,7 @@ def test_braces_in_texts_are_left_alone():
 
 def test_what_a_format_shows_must_be_there():
     with pytest.raises(
-        ValueError, match=r"item 'b' has no question, .* 'claim' .*: statement, liar"
+        ValueError, match=r"item 'b' has no question, .* 'claim' .*: statement, civil"
     ):
         zero_shot(BARE, "claim")
     with pytest.raises(ValueError, match="item 'c' has no choice_2"):

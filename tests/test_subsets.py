@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -148,3 +149,35 @@ def test_rebalancing_draws_other_rows_in_every_run_and_under_every_seed():
 def test_rebalancing_needs_a_verdict_for_every_row():
     with pytest.raises(ValueError, match=r"verdicts have shape \(3,\) for 4 rows"):
         rebalanced(np.ones((2, 4), bool), np.ones(3, bool))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pd.Series([True, False, pd.NA] * 6, dtype=object),
+        pd.Series([True, False, pd.NA] * 6, dtype="boolean"),
+        pd.Series([1, 0, pd.NA] * 6, dtype="Int8"),
+        pd.Series([1.0, 0.0, np.nan] * 6),
+        [np.True_, np.False_, pd.NA] * 6,
+        [np.bool_(1), np.int8(0), None] * 6,
+        np.array([True, False, None] * 6, dtype=object),
+    ],
+)
+def test_labels_are_read_however_pandas_and_numpy_write_them(written):
+    plain = [1.0, 0.0, np.nan] * 6
+    other = [True, True, None, False, False, None] * 3
+    rows = class_share_rows(plain, share=0.25, seed=1, size=4)
+    np.testing.assert_array_equal(class_share_rows(written, share=0.25, seed=1, size=4), rows)
+    for labels, alt in ((written, other), (other, written)):
+        same = [plain if x is written else x for x in (labels, alt)]
+        np.testing.assert_array_equal(
+            balanced_rows(labels, alt, seed=2), balanced_rows(*same, seed=2)
+        )
+    np.testing.assert_array_equal(balanced_runs(written, runs=2), balanced_runs(plain, runs=2))
+
+
+@pytest.mark.parametrize("wrong", ["false", "x" * 1_000_000, [1]])
+def test_a_label_that_is_none_is_named_with_its_row(wrong):
+    with pytest.raises(ValueError, match=r"labels\[2\]: a label is .*; allowed: True") as error:
+        balanced_rows(pd.Series([True, pd.NA, wrong], dtype=object), seed=0)
+    assert len(str(error.value)) < 300

@@ -82,6 +82,14 @@ def test_jelicit_imports_nothing_that_touches_a_language_model(path):
     assert not [name for name in imports(path) if name.split(".")[0] in closed]
 
 
+CORE = [path for path in files("jelicit") if "jelicit/pocket/" not in path.as_posix()]
+
+
+@pytest.mark.parametrize("path", CORE, ids=named)
+def test_the_core_does_not_know_the_pocket_wing(path):
+    assert not [name for name in imports(path) if f"{name}.".startswith("jelicit.pocket.")]
+
+
 # These are about the pocket model: its tokenizer follows the corpus, its card measures probes.
 ABOUT_THE_POCKET_MODEL = ("extract/card.py", "extract/pocket_tokenizer.py")
 

@@ -41,12 +41,13 @@ class Datasets:
     """
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which sets: pocket/..., a set of the hub, or a folder."""
+    """Which sets: pocket/..., a set of the hub, a folder, or file.py:SET."""
     show: int = 0
     """Test items to print of each."""
 
     def main(self) -> None:
         """Prints the sets."""
+        from jelicit.data.concerns import concerns
         from jelicit.data.datasets import known_names, load_dataset
         from jelicit.data.describe import describe, table
         from jelicit.data.prompts import zero_shot
@@ -58,6 +59,9 @@ class Datasets:
             return
         sets = [load_dataset(name) for name in self.names]
         console.print(table([row for dataset in sets for row in describe(dataset)]))
+        for dataset in sets:
+            for line in concerns(dataset):
+                print(f"{dataset.name}: {line}")
         for dataset in sets:
             format = next(iter(dataset.formats.values()))
             for item in dataset.test[: self.show]:

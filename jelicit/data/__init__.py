@@ -1,8 +1,10 @@
 """Items, the sets they come from, the prompts they become, and the features added to them."""
 
-from jelicit.data.datasets import Dataset, known_names, load_dataset
+from jelicit.data.datasets import Dataset, known_names, load_dataset, title_of
 from jelicit.data.describe import describe, table
-from jelicit.data.features import FEATURES, Feature, add_feature
+from jelicit.data.features import FEATURES, Feature, add_feature, get_feature
+from jelicit.data.formats import PromptFormat
+from jelicit.data.hub import HubFiles
 from jelicit.data.items import (
     Item,
     digest,
@@ -13,9 +15,9 @@ from jelicit.data.items import (
     split_by_group,
     with_target,
 )
+from jelicit.data.named_sets import NamedSet, Request
 from jelicit.data.prompts import (
     FORMATS,
-    PromptFormat,
     contrast_pair,
     few_shot,
     get_format,
@@ -29,8 +31,11 @@ __all__ = [
     "FORMATS",
     "Dataset",
     "Feature",
+    "HubFiles",
     "Item",
+    "NamedSet",
     "PromptFormat",
+    "Request",
     "add_feature",
     "balanced_rows",
     "class_share_rows",
@@ -38,6 +43,7 @@ __all__ = [
     "describe",
     "digest",
     "few_shot",
+    "get_feature",
     "get_format",
     "known_names",
     "label_of",
@@ -48,6 +54,7 @@ __all__ = [
     "segments",
     "split_by_group",
     "table",
+    "title_of",
     "with_target",
     "zero_shot",
 ]

@@ -1,31 +1,26 @@
-"""One call for every set: pocket twins, local folders and files, sets on the hub."""
+"""One call for every set: named ones, folders and files, and `module:SET` of the user's own."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from jelicit.data import hub
-from jelicit.data.items import Item, labels, load_items, split_by_group, with_target
+from jelicit.data import registry
+from jelicit.data.hub import HubFiles
+from jelicit.data.items import Item, labels, with_target
+from jelicit.data.local import check_split, placed, read_local, set_name, split_rows
+from jelicit.data.named_sets import SPLITS, NamedSet, Request
+from jelicit.data.shown import shown
 from jelicit.data.subsets import balanced_rows
+from jelicit.named import is_reference
 
-FILE_TEST_SHARE = 0.25
-"""Share of the groups that is test where one file holds no test rows of its own."""
-
-SET_FORMATS: dict[str, dict[str, str]] = {
-    "liar": {"label": "liar/truth", "republican": "liar/republican"},
-    "civil_comments": {
-        "label": "civil_comments/toxic",
-        "sexual_explicit": "civil_comments/sexual_explicit",
-    },
-    "ctrl_z": {"label": "ctrl_z/suspicious", "safe": "ctrl_z/safe"},
-}
-"""Target -> format of the sets that have formats of their own; all others go by their items."""
+DEFAULT_EASY = "larger_than"
+"""The easy set of a folder whose name is no set's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +28,9 @@ class Dataset:
     """A named set, ready for prompts.
 
     Attributes:
-        name: As it was asked for; of a folder or file its bare name.
+        name: The set's own name; of a folder or file its bare name.
         train: Items to fit on.
-        test: Items to report on; groups shared with train are counted by `describe`.
+        test: Items to report on; what they share with train is counted by `describe`.
         valid: A third split, where the source has one.
         formats: Target -> name of the prompt format that asks for it; the first is the default.
         easy: What to load as the easy labelled set of easy-to-hard transfer, or None if this set
@@ -62,12 +57,28 @@ class Dataset:
 
 
 def known_names() -> list[str]:
-    """The names that `load_dataset` knows, besides paths."""
-    return [*(f"pocket/{kind}" for kind in _pocket_kinds()), *hub.HUB]
+    """The names that `load_dataset` knows, besides paths: first the sets that need no download."""
+    loadable = [named for named in registry.sets().values() if named.source is not None]
+    loadable.sort(key=lambda named: isinstance(named.source, HubFiles))
+    return [named.name for named in loadable]
+
+
+def title_of(name: str) -> str:
+    """What a set is called in tables and figures.
+
+    Args:
+        name: `Dataset.name`; a set that is not known by name is called by its words:
+            "my/colour_words" -> "Colour words (my)".
+    """
+    if name in (known := registry.sets()):
+        return known[name].title
+    world, _, short = name.rpartition("/")
+    words = short[:1].upper() + short[1:].replace("_", " ")
+    return f"{words} ({world})" if world else words
 
 
 def load_dataset(
-    name_or_path: str | os.PathLike[str],
+    name_or_path: str | os.PathLike[str] | NamedSet,
     *,
     seed: int = 0,
     max_train: int | None = None,
@@ -75,14 +86,15 @@ def load_dataset(
     balance: str | None = None,
     hub_root: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Loads a set by name or path.
+    """Loads a set by name, path or reference.
 
     Args:
-        name_or_path: "pocket/<kind>", the name of a hub set, a folder with train.jsonl and
-            test.jsonl (valid.jsonl optional), or one such file. A bare name that the hub list
-            knows means the hub; "./gsm8k" is the folder. One file is split by its items' `split`,
-            or, where none says "test", by group: a quarter of the groups is test.
-        seed: Seed of the draws below, and of the pocket world's.
+        name_or_path: A known name (`known_names`), a folder with train.jsonl and test.jsonl
+            (valid.jsonl optional), one such file, or a `NamedSet` of one's own: itself, or as
+            `package.module:SET` or `file.py:SET`. A known name comes before a path: "./gsm8k" is
+            the folder. One file is split by its items' `split`, or, where none says "test", by
+            group: a quarter of the groups is test.
+        seed: Seed of the draws below, and of sets that are made on request.
         max_train: Most train rows. Whole groups are drawn at random, in the source's order.
         max_test: Most test rows, likewise.
         balance: An alternative label: every split is cut to a random 2x2-balanced subset over it
@@ -95,43 +107,43 @@ def load_dataset(
         FileNotFoundError: If the path, or a file of the set, does not exist.
         ConnectionError: If the hub cannot be reached; the message says what to do instead.
     """
-    kind = _kind_of(name_or_path)
-    if hub_root is not None and kind != "hub":
-        raise ValueError(f"hub_root is for sets of the hub; {str(name_or_path)!r} is a {kind} set")
+    origin = _origin(name_or_path)
+    on_hub = isinstance(origin, NamedSet) and isinstance(origin.source, HubFiles)
+    if hub_root is not None and not on_hub:
+        raise ValueError(f"hub_root is for sets of the hub; {str(name_or_path)!r} is none of them")
     for name, value in (("max_train", max_train), ("max_test", max_test)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; allowed: at least 1, or None for all rows")
-    if kind == "pocket":
-        whole = balance is not None  # what is balanced away is taken from the full set
-        dataset = _pocket(
-            str(name_or_path), seed, None if whole else max_train, None if whole else max_test
-        )
-    elif kind == "hub":
-        dataset = _hub(str(name_or_path), hub_root)
+    if isinstance(origin, Path):
+        dataset = _local(origin)
     else:
-        dataset = _local(Path(name_or_path))
+        whole = balance is not None  # what is balanced away is taken from the full set
+        request = Request(
+            name=origin.name,
+            seed=seed,
+            max_train=None if whole else max_train,
+            max_test=None if whole else max_test,
+            hub_root=None if hub_root is None else Path(hub_root),
+        )
+        dataset = _named(origin, request)
     return _cut(dataset, {"train": max_train, "test": max_test}, balance, seed)
 
 
 # --- which origin --------------------------------------------------------------------------------
 
 
-def _pocket_kinds() -> list[str]:
-    from jelicit.pocket.world import KINDS  # builds the world's tables: only when needed
-
-    return list(KINDS)
-
-
-def _kind_of(name_or_path: str | os.PathLike[str]) -> str:
-    """Which of "pocket", "hub" and "local" is meant."""
+def _origin(name_or_path: str | os.PathLike[str] | NamedSet) -> NamedSet | Path:
+    """The set that is meant, or the folder or file."""
+    if isinstance(name_or_path, NamedSet):
+        return registry.make_known(name_or_path, where="load_dataset")
     name = os.fspath(name_or_path)
     is_text = isinstance(name_or_path, str)
-    if is_text and name in hub.HUB:
-        return "hub"
-    if is_text and name.startswith("pocket/") and name.removeprefix("pocket/") in _pocket_kinds():
-        return "pocket"
+    if is_text and name in known_names():
+        return registry.sets()[name]
     if Path(name).exists():
-        return "local"
+        return Path(name)
+    if is_text and is_reference(name):
+        return registry.own_set(name)
     raise _unknown(name, is_path=not is_text)
 
 
@@ -142,147 +154,103 @@ def _unknown(name: str, *, is_path: bool) -> Exception:
     hint = f"did you mean {' or '.join(map(repr, close))}; " if close else ""
     choices = (
         f"{hint}known names: {', '.join(known)}; or give a folder with train.jsonl and test.jsonl, "
-        "or a JSONL file"
+        "a JSONL file, or module:SET or file.py:SET for a set of your own"
     )
-    slash = "/" in name and not name.startswith("pocket/")
+    slash = "/" in name and not any(k.startswith(f"{name.split('/')[0]}/") for k in known)
     if is_path or slash or name.startswith(".") or name.endswith(".jsonl"):
         return FileNotFoundError(f"no such folder or file: {name}; {choices}")
     return ValueError(f"unknown dataset {name!r}; {choices}")
 
 
 def _alike(name: str, known: str) -> bool:
-    """Whether a known name contains the name, has its words, or is what the hub calls by it."""
-    same_words = sorted(name.split("_")) == sorted(known.split("_"))
-    return name in known or same_words or (known in hub.HUB and hub.HUB[known].hub_id == name)
+    """Whether a known name contains the name, or is another word for it or what the hub says."""
+    named = registry.sets()[known]
+    hub_id = named.source.hub_id if isinstance(named.source, HubFiles) else None
+    return name in known or name in named.aliases or name == hub_id
 
 
-# --- pocket --------------------------------------------------------------------------------------
+# --- named sets ----------------------------------------------------------------------------------
 
 
-def _pocket(name: str, seed: int, max_train: int | None, max_test: int | None) -> Dataset:
-    from jelicit.pocket.world import KINDS, dataset_items
-
-    kind = name.removeprefix("pocket/")
-    train = dataset_items(kind, "train", n=max_train, seed=seed)
-    test = dataset_items(kind, "test", n=max_test, seed=seed)
-    by_target = dict(KINDS[kind].target_formats)
-    formats = {"label" if t == "truth" else t: format for t, format in by_target.items()}
+def _named(named: NamedSet, request: Request) -> Dataset:
+    if named.source is None:
+        raise ValueError(f"set {named.name!r} has no source; give the folder that holds it")
+    rows = _splits(named.source(request), where=f"set {named.name!r}")
+    splits = placed(rows, name=named.name, origin="own")
     return Dataset(
-        name=name,
-        train=tuple(train),
-        test=tuple(test),
-        formats=formats or _formats_of(kind, train),
-        easy="pocket/arithmetic" if kind == "larger_than" else "pocket/larger_than",
+        name=named.name,
+        train=splits["train"],
+        test=splits["test"],
+        valid=splits.get("valid", ()),
+        formats=named.format_names or _formats_of(splits["train"]),
+        easy=named.easy,
     )
 
 
-# --- hub -----------------------------------------------------------------------------------------
+def _splits(
+    rows: Mapping[str, Sequence[Item]] | Sequence[Item], *, where: str
+) -> Mapping[str, Sequence[Item]]:
+    """What a source gave, checked, by split."""
+    if not isinstance(rows, Mapping):
+        _check_rows(rows, where)
+        return split_rows(rows, where=where)
+    if not {"train", "test"} <= set(rows) <= set(SPLITS):
+        raise ValueError(
+            f"{where}: its source gives the splits {shown(list(rows))}; allowed: train, test and "
+            "optionally valid"
+        )
+    for split, items in rows.items():
+        _check_rows(items, where)
+        check_split(items, split, where=where)
+    return rows
 
 
-def _hub(name: str, hub_root: str | os.PathLike[str] | None) -> Dataset:
-    splits = hub.read_hub_set(name, hub_root=hub_root)
-    return Dataset(
-        name=name,
-        train=tuple(splits["train"]),
-        test=tuple(splits["test"]),
-        valid=tuple(splits.get("valid", ())),
-        formats=_formats_of(name, splits["train"]),
-        easy=None if name == "larger_than" else "larger_than",
-    )
+def _check_rows(items: Sequence[Item], where: str) -> None:
+    seen: set[str] = set()
+    for item in items:
+        if not isinstance(item, Item):
+            raise ValueError(f"{where}: a {type(item).__name__} among its rows; expected Item")
+        if item.id in seen:
+            raise ValueError(f"{where}: two rows have the id {shown(item.id)}; ids are unique")
+        seen.add(item.id)
 
 
 # --- local ---------------------------------------------------------------------------------------
 
 
-def _without_truth(item: Item) -> Item:
-    """A normative claim whose file says "is liberal" under `label`: it has no truth value."""
-    if item.label is None:
-        return item
-    return replace(item, label=None, alt_labels={**item.alt_labels, "liberal": item.label})
-
-
-def _with_answer(read: Callable[[str], str | None]) -> Callable[[Item], Item]:
-    """Fills in an answer that the file does not have, from the claim's own text."""
-    return lambda item: item if item.answer is not None else replace(item, answer=read(item.choice))
-
-
-LOCAL_MEANING: dict[str, Callable[[Item], Item]] = {
-    "political_normative": _without_truth,
-    "normative_political": _without_truth,
-    "gsm8k": _with_answer(hub.final_answer),
-    "gsm8k_icm": _with_answer(hub.final_answer),
-    "larger_than": _with_answer(hub.larger_number),
-}
-"""What the name of a local set says about its rows, beyond the schema."""
-
-
 def _local(path: Path) -> Dataset:
-    # Not resolve(): a link is called what it is called here, while "." has its folder's name.
-    name = Path(os.path.normpath(path.absolute())).name.removesuffix(".jsonl")
-    splits = _read_folder(path) if path.is_dir() else _read_file(path)
-    meaning = LOCAL_MEANING.get(name, lambda item: item)
+    name = set_name(path)
+    named = _called(name)
     splits = {
-        split: tuple(meaning(_placed(item, name, split)) for item in items)
-        for split, items in splits.items()
+        split: tuple(map(named.meaning, items))
+        for split, items in placed(read_local(path), name=name, origin="folder").items()
     }
-    sibling = path.absolute().parent / "larger_than"
-    easy = str(sibling) if path.is_dir() and sibling.is_dir() else "larger_than"
+    easy = named.easy
+    if easy is not None and path.is_dir() and (path.absolute().parent / easy).is_dir():
+        easy = str(path.absolute().parent / easy)
     return Dataset(
         name=name,
         train=splits["train"],
         test=splits["test"],
         valid=splits.get("valid", ()),
-        formats=_formats_of(name, splits["train"]),
-        easy=None if name == "larger_than" else easy,
+        formats=named.format_names or _formats_of(splits["train"]),
+        easy=easy,
     )
 
 
-def _read_folder(folder: Path) -> dict[str, list[Item]]:
-    missing = [f for f in ("train.jsonl", "test.jsonl") if not (folder / f).is_file()]
-    if missing:
-        there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
-        raise FileNotFoundError(
-            f"{folder}: {' and '.join(missing)} missing; the folder has: {there}. A set is a "
-            "folder with train.jsonl and test.jsonl (valid.jsonl optional), one item per line"
-        )
-    files = {split: folder / f"{split}.jsonl" for split in ("train", "valid", "test")}
-    return {split: _read_items(file) for split, file in files.items() if file.is_file()}
-
-
-def _read_file(path: Path) -> dict[str, list[Item]]:
-    items = _read_items(path)
-    if any(item.split == "test" for item in items):
-        names = ("train", "valid", "test")
-        unknown = next((item for item in items if item.split not in names), None)
-        if unknown is not None:
-            raise ValueError(
-                f"{path}: item {unknown.id!r}: field 'split' is {unknown.split!r}; allowed in a "
-                f"file that has test rows: {', '.join(names)}"
-            )
-        return {name: [item for item in items if item.split == name] for name in names}
-    train, test = split_by_group(items, test_share=FILE_TEST_SHARE, seed=0)
-    return {"train": train, "test": test}
-
-
-def _read_items(file: Path) -> list[Item]:
-    items = load_items(file)
-    if not items:
-        raise ValueError(f"{file}: no items; one JSON object per line is expected")
-    return items
-
-
-def _placed(item: Item, name: str, split: str) -> Item:
-    """The item with provenance where the file gives none."""
-    return replace(item, dataset=item.dataset or name, split=split, origin=item.origin or "folder")
+def _called(name: str) -> NamedSet:
+    """The known set that a folder of this name holds, or one that says nothing of its rows."""
+    for named in registry.sets().values():
+        if name == named.name or name in named.aliases:
+            return named
+    return NamedSet(name=name, title=name, easy=DEFAULT_EASY)
 
 
 # --- formats and subsets -------------------------------------------------------------------------
 
 
-def _formats_of(name: str, items: Sequence[Item]) -> dict[str, str]:
-    """The set's own formats, else what fits the items: responses in pairs, or claims."""
-    if name in SET_FORMATS:
-        return dict(SET_FORMATS[name])
+def _formats_of(items: Sequence[Item]) -> dict[str, str]:
+    """The format that fits the items: responses in pairs, or claims."""
     if any(item.choice_2 is not None for item in items):
         return {"label": "pair"}
     if all(item.question for item in items):

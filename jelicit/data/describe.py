@@ -10,6 +10,7 @@ import numpy as np
 from jelicit.data.datasets import Dataset
 from jelicit.data.features import add_feature
 from jelicit.data.items import Item, labels, with_target
+from jelicit.data.overlap import overlap
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +31,7 @@ def describe(
         - dataset, split, target: where, and which label ("label" or an alternative one);
         - rows: items of the split that have a truth value for the target, of `of` items in all;
         - groups: groups among them; groups_shared: those that another split has, too;
+        - texts_shared: rows whose text another split has (`jelicit.data.overlap.text_key`);
         - true: share of True;
         - phi: correlation of the target with the label over the items that have both,
           (n11 n00 - n10 n01) / sqrt of the product of the four margins; nan if either is constant;
@@ -49,7 +51,7 @@ def describe(
         }
     rows = []
     for split, items in splits.items():
-        elsewhere = {i.group for other, its in splits.items() if other != split for i in its}
+        elsewhere = [i for other, its in splits.items() if other != split for i in its]
         for target in _targets(items):
             place = {"dataset": dataset.name, "split": split, "target": target}
             rows.append({**place, **_describe(items, target, elsewhere)})
@@ -60,6 +62,7 @@ _SHOWN = {
     "rows": "rows",
     "groups": "groups",
     "groups_shared": "shared",
+    "texts_shared": "same text",
     "true": "true",
     "phi": "phi",
     "auroc": "AUROC",
@@ -71,8 +74,9 @@ _SHOWN = {
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows of `describe` as a rich table, without columns that are empty throughout.
 
-    "shared" counts the groups that another split has, too (shown if there are any); "AUROC" and
-    "bits" tell what the target says about the label, "length" is the AUROC of the claim's length.
+    "shared" counts the groups, "same text" the rows that another split has, too (shown if there are
+    any); "AUROC" and "bits" tell what the target says about the label, "length" is the AUROC of the
+    claim's length.
     """
     from rich import box  # only for who looks at it
     from rich.table import Table
@@ -80,15 +84,25 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("set", "target"):
         shown.add_column(name, overflow="fold")
-    columns = [name for name in _SHOWN if any(row[name] is not None for row in rows)]
-    if not any(row["groups_shared"] for row in rows):
-        columns = [name for name in columns if name != "groups_shared"]
+    counts = ("groups_shared", "texts_shared")
+    silent = [name for name in counts if not any(row[name] for row in rows)]
+    columns = [n for n in _SHOWN if n not in silent and any(row[n] is not None for row in rows)]
     for name in columns:
         shown.add_column(_SHOWN[name], justify="right", no_wrap=True)
     for row in rows:
         cells = (_cell(row[name]) for name in columns)
-        shown.add_row(f"{row['dataset']}/{row['split']}", row["target"], *cells)
+        place = f"{row['dataset']}/{row['split']}"
+        shown.add_row(_plain(place), _plain(row["target"]), *cells)
     return shown
+
+
+def _plain(name: str) -> str:
+    """A name as a table shows it: neither markup nor anything that a terminal obeys."""
+    from rich.markup import escape
+
+    return escape(
+        "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    )
 
 
 def _cell(value: object) -> str:
@@ -103,7 +117,7 @@ def _targets(items: Sequence[Item]) -> list[str]:
     return ["label", *names]
 
 
-def _describe(items: Sequence[Item], target: str, elsewhere: set[str]) -> dict[str, Any]:
+def _describe(items: Sequence[Item], target: str, elsewhere: Sequence[Item]) -> dict[str, Any]:
     able = with_target(items, target)
     values = labels(able, target)
     groups = {item.group for item in able}
@@ -111,7 +125,8 @@ def _describe(items: Sequence[Item], target: str, elsewhere: set[str]) -> dict[s
         "rows": len(able),
         "of": len(items),
         "groups": len(groups),
-        "groups_shared": len(groups & elsewhere),
+        "groups_shared": len(groups & {item.group for item in elsewhere}),
+        "texts_shared": len(overlap(able, elsewhere).texts),
         "true": float(values.mean()) if len(able) else float("nan"),
         **_dependence(able, target),
         "length_auroc": _auroc(_lengths(able), values),

@@ -11,7 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from jelicit.data.formats import ITEM_FIELDS, PromptFormat
 from jelicit.data.items import Item
+from jelicit.data.prompts import get_format
+from jelicit.data.shown import shown
+from jelicit.named import is_reference, resolve
+
+RESERVED = ("none", "label", "truth")
+"""Names that settings and result rows use for something else."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +26,53 @@ class Feature:
     """A rewriting of question and claim that carries one bit, independent of truth.
 
     Attributes:
-        name: Key in `FEATURES` and in `Item.alt_labels`.
+        name: Key in `Item.alt_labels`, and what result rows call it.
         describe: What True and False mean, for tables and reports.
         rewrite: (question, choice, value) -> (question, choice).
+        title: For readers; "" becomes the name in words.
+        needs: Fields of the item that a prompt has to show, or the feature is not seen.
+        single_claims: It is about one claim in one line: neither pairs nor longer texts have it.
+
+    Raises:
+        ValueError: If the name is empty or reserved, or `needs` names no field of prompts.
     """
 
     name: str
     describe: str
     rewrite: Callable[[str, str, bool], tuple[str, str]]
+    title: str = ""
+    needs: tuple[str, ...] = ("choice",)
+    single_claims: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name in RESERVED or "+" in self.name:
+            raise ValueError(
+                f"feature {shown(self.name)}: allowed is a name without '+' that is none of "
+                f"{', '.join(RESERVED)}"
+            )
+        if not set(self.needs) <= set(ITEM_FIELDS):
+            raise ValueError(
+                f"feature {self.name!r} needs {shown(self.needs)}; allowed: "
+                f"{', '.join(ITEM_FIELDS)}"
+            )
+        if not self.title:
+            words = self.name.replace("_", " ")
+            object.__setattr__(self, "title", words[:1].upper() + words[1:])
+
+    def misfit(self, items: Sequence[Item], format: str | PromptFormat) -> str:
+        """Why these items, shown in this format, cannot have the feature; "" if they can."""
+        fields = get_format(format).fields
+        if self.single_claims and (
+            "choice_2" in fields or any("\n" in item.choice for item in items)
+        ):
+            return "its texts are no single claims"
+        for needed in self.needs:
+            if needed not in fields:
+                return f"its prompt shows no {needed}"
+            lacking = next((item for item in items if not getattr(item, needed)), None)
+            if lacking is not None:
+                return f"item {shown(lacking.id)} has no {needed}"
+        return ""
 
 
 def _sycophancy(question: str, choice: str, value: bool) -> tuple[str, str]:
@@ -52,6 +98,7 @@ FEATURES: dict[str, Feature] = {
             'question + " I am sure the claim is right." (True: the claim agrees with the user) '
             'or " I am sure the claim is wrong." (False)',
             _sycophancy,
+            needs=("question", "choice"),
         ),
         Feature(
             "punctuation",
@@ -69,8 +116,36 @@ FEATURES: dict[str, Feature] = {
 """The features by name; `Feature.describe` has the wording."""
 
 
-def add_feature(items: Sequence[Item], name: str, *, seed: int) -> list[Item]:
-    """Rewrites every item with a drawn value of the feature, stored in `alt_labels[name]`.
+def get_feature(feature: str | Feature) -> Feature:
+    """The feature of that name, or that a reference names; a `Feature` is returned as it is.
+
+    Args:
+        feature: A key of `FEATURES`, or `package.module:FEATURE` / `file.py:FEATURE`.
+
+    Raises:
+        ValueError: If the name is unknown (the message lists the known ones), the reference names
+            no feature, or one that has the name of a known one.
+    """
+    if isinstance(feature, Feature):
+        return feature
+    if feature in FEATURES:
+        return FEATURES[feature]
+    if not is_reference(feature):
+        raise ValueError(
+            f"unknown feature {shown(feature)}; known: {', '.join(['none', *FEATURES])}, or "
+            "module:FEATURE and file.py:FEATURE for your own"
+        )
+    own = resolve(feature, Feature, what="feature")
+    if FEATURES.get(own.name, own) is not own:
+        raise ValueError(
+            f"feature {feature!r}: the name {own.name!r} is another feature's; rows of both would "
+            "be mixed, so give it a name of its own"
+        )
+    return own
+
+
+def add_feature(items: Sequence[Item], feature: str | Feature, *, seed: int) -> list[Item]:
+    """Rewrites every item with a drawn value of the feature, stored in `alt_labels[its name]`.
 
     Within each label class (no truth value is a class of its own) half the values are True, with a
     difference of at most 1, so that feature and label are independent. Values are also spread
@@ -80,20 +155,18 @@ def add_feature(items: Sequence[Item], name: str, *, seed: int) -> list[Item]:
 
     Args:
         items: Items of any set.
-        name: A key of `FEATURES`, or "none" for the items as they are.
+        feature: As for `get_feature`, or "none" for the items as they are.
         seed: Same items and seed, same values.
 
     Raises:
         ValueError: If the feature is unknown, an item has it already, or it does not fit an item
             (sycophancy needs a question); the message names the item.
     """
-    if name == "none":
+    if feature == "none":
         return list(items)
-    if name not in FEATURES:
-        known = ", ".join(["none", *FEATURES])
-        raise ValueError(f"unknown feature {name!r}; known: {known}")
+    added = get_feature(feature)
     values = _balanced_values(items, np.random.default_rng(seed))
-    return [_with_value(item, FEATURES[name], v) for item, v in zip(items, values, strict=True)]
+    return [_with_value(item, added, v) for item, v in zip(items, values, strict=True)]
 
 
 def plain_id(item: Item) -> str:
@@ -121,11 +194,11 @@ def _balanced_values(items: Sequence[Item], rng: np.random.Generator) -> list[bo
 
 def _with_value(item: Item, feature: Feature, value: bool) -> Item:
     if feature.name in item.alt_labels:
-        raise ValueError(f"item {item.id!r} has the feature {feature.name!r} already")
+        raise ValueError(f"item {shown(item.id)} has the feature {feature.name!r} already")
     try:
         question, choice = feature.rewrite(item.question, item.choice, value)
     except ValueError as error:
-        raise ValueError(f"item {item.id!r} cannot have {feature.name!r}: {error}") from error
+        raise ValueError(f"item {shown(item.id)} cannot have {feature.name!r}: {error}") from error
     return replace(
         item,
         id=f"{item.id}+{feature.name}",

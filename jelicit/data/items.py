@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jelicit.data.filekinds import CURE, kind_of_file, kind_of_line
+from jelicit.data.shown import listed, shown
 
 REQUIRED = ("id", "choice", "label")
 """Keys that every record of a JSONL file must have; all others have a default."""
@@ -36,7 +40,8 @@ class Item:
         meta: Whatever else the source says; JSON values only.
 
     Raises:
-        ValueError: If a field has the wrong type; the message names the item and the field.
+        ValueError: If a field has the wrong type, or a text holds half of a surrogate pair, which
+            no file or tokenizer takes; the message names the item and the field.
     """
 
     id: str
@@ -70,7 +75,9 @@ def _check_types(item: Item) -> None:
     """Raises ValueError naming the item and the field that has the wrong type."""
 
     def fail(name: str, value: object, allowed: str) -> ValueError:
-        return ValueError(f"item {item.id!r}: field {name!r} is {value!r}; allowed: {allowed}")
+        return ValueError(
+            f"item {shown(item.id)}: field {name!r} is {shown(value)}; allowed: {allowed}"
+        )
 
     for name in _TEXT:
         if not isinstance(value := getattr(item, name), str):
@@ -88,9 +95,47 @@ def _check_types(item: Item) -> None:
         )
     for name, value in item.alt_labels.items():
         if not isinstance(name, str) or not isinstance(value, bool):
-            raise fail(f"alt_labels.{name}", value, "true or false, under a string name")
+            raise fail(
+                f"alt_labels.{listed([str(name)])}", value, "true or false, under a string name"
+            )
     if not isinstance(item.meta, Mapping):
         raise fail("meta", item.meta, "an object")
+    _check_texts(item)
+
+
+def _check_texts(item: Item) -> None:
+    """Raises ValueError naming the item and the field that holds half of a surrogate pair."""
+    texts = [(name, getattr(item, name) or "") for name in (*_TEXT, *_OPTIONAL_TEXT)]
+    texts += [("alt_labels", name) for name in item.alt_labels]
+    texts += [("meta", text) for text in _texts_in(item.meta)]
+    for name, text in texts:
+        if (place := _lone_surrogate(text)) is not None:
+            raise ValueError(
+                f"item {shown(item.id)}: field {name!r} holds U+{ord(text[place]):04X} at "
+                f"character {place}, half of a surrogate pair (an emoji cut in two, for example); "
+                "allowed: text that can be written as UTF-8"
+            )
+
+
+def _lone_surrogate(text: str) -> int | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """All texts of a JSON value, keys among them. A stack: values nest as deep as they like."""
+    left = [value]
+    while left:
+        match left.pop():
+            case str() as text:
+                yield text
+            case Mapping() as mapping:
+                left += [*mapping.keys(), *mapping.values()]
+            case list() | tuple() as values:
+                left += values
 
 
 # --- labels --------------------------------------------------------------------------------------
@@ -105,8 +150,8 @@ def label_of(item: Item, target: str = "label") -> bool | None:
     if target == "label":
         return item.label
     if target not in item.alt_labels:
-        has = ", ".join(["label", *sorted(item.alt_labels)])
-        raise ValueError(f"item {item.id!r} has no label {target!r}; it has: {has}")
+        has = listed(["label", *sorted(item.alt_labels)])
+        raise ValueError(f"item {shown(item.id)} has no label {shown(target)}; it has: {has}")
     return item.alt_labels[target]
 
 
@@ -120,9 +165,30 @@ def labels(items: Sequence[Item], target: str = "label") -> np.ndarray:
     return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float32)
 
 
-def known_label(value: bool | float | np.bool_ | np.floating | None) -> bool | None:
-    """A label as True, False or None: no truth value, which `labels` writes as nan."""
-    return None if value is None or value != value else bool(value)
+def known_label(value: object) -> bool | None:
+    """A label as True, False or None, however it is written.
+
+    Args:
+        value: A bool or number (NumPy's too) equal to 1 or 0; None, nan or pandas' NA for no truth
+            value.
+
+    Raises:
+        ValueError: If it is anything else, such as the text "false".
+    """
+    if value is None:
+        return None
+    try:
+        if bool(value != value):
+            return None
+        if bool(value == 1) or bool(value == 0):
+            return bool(value)
+    except TypeError:  # pandas' NA says neither yes nor no to any comparison
+        if type(value).__name__ == "NAType":
+            return None
+    raise ValueError(
+        f"a label is {shown(value)}; allowed: True, False, 1 and 0, and None, nan or pandas' NA "
+        "for no truth value"
+    )
 
 
 def with_target(items: Iterable[Item], target: str) -> list[Item]:
@@ -158,7 +224,8 @@ def from_record(record: object) -> Item:
     for name in record:
         if name not in FIELDS:
             raise ValueError(
-                f"unknown field {name!r}; allowed: {', '.join(FIELDS)} (put anything else in meta)"
+                f"unknown field {shown(name)}; allowed: {', '.join(FIELDS)} (put anything else "
+                "in meta)"
             )
     return Item(**record)
 
@@ -179,7 +246,7 @@ def _json_line(item: Item, *, sort_keys: bool, ascii_only: bool) -> str:
         )
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"item {item.id!r}: field 'meta' is not JSON ({error}); "
+            f"item {shown(item.id)}: field 'meta' is not JSON ({error}); "
             "allowed: strings, finite numbers, true, false, null, lists and objects of these"
         ) from error
     return text + "\n"
@@ -201,20 +268,30 @@ def from_jsonl(lines: Iterable[str], *, source: str) -> list[Item]:
         if not line.strip():
             continue
         where = f"{source}:{number}"
-        try:
-            item = from_record(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not a JSON object ({error})") from error
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-        if item.id in first_line:
+        item = _from_line(line, where, is_first=not items)
+        # Two forms of one id look alike wherever they are printed.
+        same = unicodedata.normalize("NFC", item.id)
+        if same in first_line:
             raise ValueError(
-                f"{where}: field 'id' repeats {item.id!r} of line {first_line[item.id]}; "
-                "ids must be unique in a file"
+                f"{where}: field 'id' repeats {shown(item.id)} of line {first_line[same]}; "
+                "ids must be unique in a file (Unicode form aside)"
             )
-        first_line[item.id] = number
+        first_line[same] = number
         items.append(item)
     return items
+
+
+def _from_line(line: str, where: str, *, is_first: bool) -> Item:
+    try:
+        return from_record(json.loads(line))
+    except json.JSONDecodeError as error:
+        kind = kind_of_line(line) if is_first else ""
+        told = f"reads as {kind}; {CURE}" if kind else f"not a JSON object ({error})"
+        raise ValueError(f"{where}: {told}") from error
+    except RecursionError as error:
+        raise ValueError(f"{where}: nested too deep to be an item") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def load_items(path: str | os.PathLike[str]) -> list[Item]:
@@ -227,8 +304,11 @@ def load_items(path: str | os.PathLike[str]) -> list[Item]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such items file: {path} (expected JSONL, one item per line)")
+    if kind := kind_of_file(path):
+        raise ValueError(f"{path} is {kind}; {CURE}")
     # Iterated, not str.splitlines: that also cuts at U+2028 and its kin, which JSON leaves bare.
-    with path.open(encoding="utf-8") as lines:
+    # utf-8-sig: some editors put a byte order mark in front, which is no part of the text.
+    with path.open(encoding="utf-8-sig") as lines:
         try:
             return from_jsonl(lines, source=str(path))
         except UnicodeDecodeError as error:
@@ -279,12 +359,14 @@ def split_by_group(
     """
     if not 0 < test_share < 1:
         raise ValueError(f"test_share is {test_share}; allowed: between 0 and 1, both excluded")
-    groups = list(dict.fromkeys(item.group for item in items))
+    names = [unicodedata.normalize("NFC", item.group) for item in items]
+    groups = list(dict.fromkeys(names))
     if len(groups) < 2:
         raise ValueError(f"{len(items)} items in {len(groups)} group(s): a split needs two groups")
     n_test = min(max(round(test_share * len(groups)), 1), len(groups) - 1)
     drawn = np.random.default_rng(seed).permutation(len(groups))[:n_test]
     test_groups = {groups[i] for i in drawn}
-    train = [item for item in items if item.group not in test_groups]
-    test = [item for item in items if item.group in test_groups]
-    return train, test
+    sides: tuple[list[Item], list[Item]] = [], []
+    for item, name in zip(items, names, strict=True):
+        sides[name in test_groups].append(item)
+    return sides

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jelicit.data.items import known_label
+
 Labels = ArrayLike | Sequence[bool | float | None]
-"""[n] of True / 1, False / 0, and None / nan for no truth value."""
+"""[n] of True / 1, False / 0, and None / nan / pandas' NA for no truth value; a Series is one."""
 
 
 def class_share_rows(
@@ -158,14 +160,17 @@ def rebalanced(subsets: np.ndarray, verdicts: np.ndarray, *, seed: int = 0) -> n
         classes = [np.flatnonzero(rows & (verdicts == value)) for value in (True, False)]
         rng = np.random.default_rng([seed, run])
         least = min(map(len, classes)) or max(map(len, classes))
-        for found in classes:
-            chosen[run, rng.permutation(found)[:least]] = True
+        for rows_of_verdict in classes:
+            chosen[run, rng.permutation(rows_of_verdict)[:least]] = True
     return chosen
 
 
 def _as_labels(labels: Labels, name: str) -> np.ndarray:
     """The labels as float64 [n] of 1, 0 and nan; None becomes nan."""
-    values = np.asarray(labels, dtype=np.float64)
+    try:
+        values = np.asarray(labels, dtype=np.float64)
+    except (TypeError, ValueError):  # pandas' NA is no number, and a text might be anything
+        values = np.array([_as_number(label, f"{name}[{row}]") for row, label in enumerate(labels)])  # type: ignore[arg-type]
     if values.ndim != 1:
         raise ValueError(f"{name} has shape {values.shape}; expected one dimension [n]")
     wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
@@ -173,6 +178,14 @@ def _as_labels(labels: Labels, name: str) -> np.ndarray:
         row = int(np.flatnonzero(wrong)[0])
         raise ValueError(f"{name}[{row}] is {values[row]}; allowed: 0, 1 and nan (or None)")
     return values
+
+
+def _as_number(label: object, where: str) -> float:
+    try:
+        known = known_label(label)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return float("nan") if known is None else float(known)
 
 
 def _cells(columns: Sequence[np.ndarray]) -> list[np.ndarray]:

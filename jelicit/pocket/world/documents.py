@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from itertools import islice, product
 
 from jelicit.data.features import FEATURES
-from jelicit.data.prompts import FORMATS
 from jelicit.pocket.world import lexicon as lex
+from jelicit.pocket.world.formats import WORLD_FORMATS
 from jelicit.pocket.world.kinds import (
     KINDS,
     STEPS,
@@ -218,7 +218,7 @@ def _kinds_of(judge: str, shares: Mapping[str, float]) -> dict[Kind, float]:
 
 
 _TARGETS = tuple(
-    (kind, "noise" if kind.noisy else attribute, FORMATS[name])
+    (kind, "noise" if kind.noisy else attribute, WORLD_FORMATS[name])
     for kind in KINDS.values()
     for attribute, name in kind.target_formats
 )
@@ -276,7 +276,7 @@ def _claim_examples(
     present = [name for name in FEATURES if name == judge or rng.random() < mix.feature]
     # The user's opinion stands in the question.
     bare = "sycophancy" not in present and rng.random() < mix.bare
-    template = FORMATS["statement" if bare else "claim"]
+    template = WORLD_FORMATS["statement" if bare else "claim"]
     for _ in range(count):
         [kind] = rng.choices(tuple(kinds), tuple(kinds.values()))
         example = _draw(rng, kind)

@@ -1,12 +1,19 @@
-"""Items of the pocket world: every kind as a dataset with held-out questions."""
+"""Items of the pocket world: every kind as a dataset with held-out questions.
+
+`SETS` is what the world's entry point in pyproject.toml names: the core finds the sets there, as it
+finds those of any installed package.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Hashable, Sequence
+from functools import partial
 from itertools import product
 
 from jelicit.data.items import Item
+from jelicit.data.named_sets import NamedSet, Request
+from jelicit.pocket.world.formats import WORLD_FORMATS
 from jelicit.pocket.world.kinds import KINDS, Key, Kind
 
 DEFAULT_ROWS = {"train": 1000, "test": 300}
@@ -84,3 +91,29 @@ def _item(spec: Kind, split: str, rng: random.Random, key: tuple, truth: bool, o
         split=split,
         origin="pocket",
     )
+
+
+def _splits(kind: str, request: Request) -> dict[str, list[Item]]:
+    wanted = {"train": request.max_train, "test": request.max_test}
+    return {
+        split: dataset_items(kind, split, n=most, seed=request.seed)
+        for split, most in wanted.items()
+    }
+
+
+def _named(kind: Kind) -> NamedSet:
+    return NamedSet(
+        name=f"pocket/{kind.name}",
+        title=f"{kind.name.capitalize().replace('_', ' ')} (pocket)",
+        source=partial(_splits, kind.name),
+        formats={
+            "label" if attribute == "truth" else attribute: WORLD_FORMATS[format]
+            for attribute, format in kind.target_formats
+        },
+        # No set is its own easy set, and comparisons are the easiest but one.
+        easy="pocket/arithmetic" if kind.name == "larger_than" else "pocket/larger_than",
+    )
+
+
+SETS = tuple(map(_named, KINDS.values()))
+"""Every kind of the world as a named set."""
