@@ -12,7 +12,6 @@ import pytest
 from planted import planted
 from sklearn.linear_model import Ridge
 
-from jelicit.commands.fit_settings import FitSettings, crossed
 from jelicit.method_names import in_reading_order, method_of
 from jelicit.named import resolve
 from jelicit.probes import Data, FitInfo, LinearProbe, Method, Run, count, rate
@@ -20,6 +19,7 @@ from jelicit.probes.ccs import CCS
 from jelicit.probes.normalise import fit_normaliser, normalise
 from jelicit.probes.registry import BUILT_IN, crossable, get_method, get_methods, needing
 from jelicit.probes.sweep import FitStore, SweepConfig, SweepData, check_config, sweep, sweeping
+from jelicit.studies.fit_settings import FitSettings, crossed
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "docs" / "examples" / "own_method.py"
 N, D, RUNS = 60, 12, 3

@@ -16,9 +16,9 @@ import tyro
 from rich.console import Console
 
 from jelicit.commands.ending import ending_in_one_line
-from jelicit.commands.fit_settings import FitSettings, crossed
 from jelicit.probes.methods import ALL_METHODS, METHODS, NEEDS_EASY
 from jelicit.progress import progress
+from jelicit.studies.fit_settings import FitSettings, crossed
 from jelicit.version import __version__
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class Sweep:
     def main(self) -> None:
         """Sweeps, prints the means, and writes everything."""
         from jelicit.results import run_id
+        from jelicit.studies import scoring
         from jelicit.studies.grid import run_grid
         from jelicit.studies.states import States
 
@@ -127,7 +128,11 @@ class Sweep:
         warn_of_other_model(test, self.test, train.spec, f"the probes of {self.train}")
         warn_of_shared_items(train, test)
         identity = self._identity(grid, target, States.of_stores(train, test, easy))
-        run = run_id(identity, f"{train.spec.item_digest}{test.spec.item_digest}", __version__)
+        run = run_id(
+            identity,
+            f"{train.spec.item_digest}{test.spec.item_digest}",
+            {"rows": scoring.ALGORITHM},
+        )
         origin = _origin(run, train)
         if self.save_probes:
             self._check_probes(origin)

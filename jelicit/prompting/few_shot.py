@@ -20,6 +20,9 @@ from jelicit.journal import Journal, run_key
 from jelicit.prompting.consistency import Rule, get_rule, most_likely
 from jelicit.prompting.scorer import Scorer, truth_scores
 
+ALGORITHM = 1
+"""Raised whenever draws, labels or scores come out otherwise: rows of another are not read back."""
+
 PAPER_SHOTS = (2, 32)
 """Examples in a prompt, round by round, in Canavan et al. 2026."""
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 
-def run_id(settings: Mapping[str, Any], data_digest: str, version: str) -> str:
-    """The identity of a run: a hash of ALL its settings, its data and the code version.
+def run_id(settings: Mapping[str, Any], data_digest: str, algorithms: Any) -> str:
+    """The identity of a run: a hash of ALL that decides its numbers, and of nothing else.
 
     SHA-256 over canonical JSON: keys sorted, floats written so that they read back exactly,
     dataclasses with their class name, lists and tuples alike. 20 hex digits (80 bits).
@@ -20,16 +20,21 @@ def run_id(settings: Mapping[str, Any], data_digest: str, version: str) -> str:
         settings: every setting that can change a result; nested mappings, dataclasses, lists,
             numbers, strings, paths and small arrays are fine.
         data_digest: digest of the items (`jelicit.data.items.digest`).
-        version: version of the code that ran.
+        algorithms: number of every method's and every stage's algorithm: results of another one
+            are never read back, those of the same one are, in whatever version of the project.
 
     Raises:
         ValueError: a value with no canonical form (a set, a function, ...), naming the setting; a
-            key that is no string; an empty digest or version.
+            key that is no string; an empty digest, or no algorithm.
     """
-    for name, value in (("data_digest", data_digest), ("version", version)):
+    for name, value in (("data_digest", data_digest), ("algorithms", algorithms)):
         if not value:
             raise ValueError(f"{name} is empty; a run is identified by its data and code too.")
-    identity = {"settings": plain(settings), "data": data_digest, "version": version}
+    identity = {
+        "settings": plain(settings),
+        "data": data_digest,
+        "algorithms": plain(algorithms, "algorithms"),
+    }
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +19,16 @@ import pandas as pd
 from jelicit.data.subsets import class_share_rows
 from jelicit.pairs import Pairs, check_finite, check_shapes
 from jelicit.probes.files import FittedProbe
-from jelicit.probes.methods import METHODS, RATES, SweepConfig
+from jelicit.probes.methods import METHODS, Method, SweepConfig, crossable, get_method
 from jelicit.probes.sweep import SweepResult, check
 from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.studies.measuring import Measured, Score, measure, sweep_data, without_training
-from jelicit.studies.scoring import ORIENTATIONS, UNSIGNED
+from jelicit.studies.scoring import ORIENTATIONS
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States, at_layer
 
 if TYPE_CHECKING:
     from jelicit.activations import ActivationStore
-
-_NO_GRID = frozenset({"methods", "memory_budget", "devices"})
-SETTINGS = tuple(f.name for f in fields(SweepConfig) if f.name not in _NO_GRID)
-"""The settings that a grid may cross."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,21 +36,22 @@ class Grid:
     """What to sweep: the product of everything that is named here.
 
     Attributes:
-        methods: Which probes.
+        methods: Which probes: names, `package.module:NAME` or `file.py:NAME` of one's own, or a
+            `Method` itself.
         seeds: Every seed draws its own start and its own train rows.
         class_shares: Shares of true claims among the train rows (challenge 2 of paper A); None
             stands for all train rows as they are.
         train_size: Train rows of a run with a class share; None = min(#true, #false), which can be
             had at every share.
         layers: Which layers; None = all there are.
-        settings: Name of a `SweepConfig` setting -> its values, such as
-            {"easy_share": (0.25, 0.5), "restarts": (1, 10)}.
+        settings: Name of a setting (of `SweepConfig`, or of one's own method) -> its values, such
+            as {"easy_share": (0.25, 0.5), "restarts": (1, 10)}.
         orientations: How the sign of an unlabelled direction is picked: "oracle" (by train labels)
             and "easy" (by the easy set, where there is one).
         base: All other settings; its methods are those above.
     """
 
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str | Method, ...] = METHODS
     seeds: Sequence[int] = (0, 1, 2)
     class_shares: Sequence[float | None] = (None,)
     train_size: int | None = None
@@ -64,9 +61,10 @@ class Grid:
     base: SweepConfig = field(default_factory=SweepConfig)
 
     def __post_init__(self) -> None:
+        known = crossable(self.methods)
         for name in self.settings:
-            if name not in SETTINGS:
-                raise ValueError(f"settings has {name!r}; a grid may cross {', '.join(SETTINGS)}")
+            if name not in known:
+                raise ValueError(f"settings has {name!r}; a grid may cross {', '.join(known)}")
         parts = {"seeds": self.seeds, "class_shares": self.class_shares, **self.settings}
         for name, values in parts.items():
             if isinstance(values, str) or not isinstance(values, Sequence | range | np.ndarray):
@@ -77,9 +75,15 @@ class Grid:
         if wrong or not self.orientations:
             raise ValueError(f"orientations is {self.orientations}; choose some of {ORIENTATIONS}")
 
+    @property
+    def rates(self) -> tuple[str, ...]:
+        """The crossed settings that runs of one sweep may differ in."""
+        known = crossable(self.methods)
+        return tuple(name for name in self.settings if known[name].per_run)
+
     def runs(self) -> list[dict[str, Any]]:
         """What sets the runs of one sweep apart: class share, rates, seed."""
-        rates = {name: values for name, values in self.settings.items() if name in RATES}
+        rates = {name: self.settings[name] for name in self.rates}
         return [
             {"class_share": share, **dict(zip(rates, chosen, strict=True)), "seed": int(seed)}
             for share in self.class_shares
@@ -89,7 +93,7 @@ class Grid:
 
     def programs(self) -> Iterator[dict[str, Any]]:
         """What sets the sweeps apart: settings that change the compiled program."""
-        names = [name for name in self.settings if name not in RATES]
+        names = [name for name in self.settings if name not in self.rates]
         for chosen in product(*(self.settings[name] for name in names)):
             yield dict(zip(names, chosen, strict=True))
 
@@ -172,7 +176,7 @@ class GridResult:
         probe, normaliser = result.probe(method, layer=layer, run=run)
         named = {"method": method, "layer": layer, "orientation": "none", **settings}
         fitted = FittedProbe(probe=probe, normaliser=normaliser, settings=named)
-        if method not in UNSIGNED:
+        if not get_method(method).free_sign:
             return fitted
         key = (program, layer, method, orientation)
         if key not in self.signs:
@@ -242,7 +246,7 @@ def run_grid(
     )
     runs = grid.runs_on(labels)
     programs = list(grid.programs())
-    configs = [replace(_config(grid, grid.runs()), **program) for program in programs]
+    configs = [_config(grid, program) for program in programs]
     for config in configs:
         check(sweep_data(situation, runs, states), config)
     if (easy is None) != (easy_labels is None):
@@ -282,9 +286,12 @@ def run_grid(
     )
 
 
-def _config(grid: Grid, runs: Sequence[Mapping[str, Any]]) -> SweepConfig:
-    rates = {n: np.array([r[n] for r in runs], np.float64) for n in grid.settings if n in RATES}
-    return replace(grid.base, methods=tuple(grid.methods), **rates)
+def _config(grid: Grid, program: Mapping[str, Any]) -> SweepConfig:
+    """The settings of one program, every crossed rate with its value for each run."""
+    runs = grid.runs()
+    rates = {name: np.array([run[name] for run in runs], np.float64) for name in grid.rates}
+    config = replace(grid.base, methods=tuple(grid.methods))
+    return config.with_settings({**rates, **program})
 
 
 def _check_test(

@@ -7,15 +7,15 @@ same. A method that finds the truth by its contrast loses it where there is no c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from jelicit import figures
+from jelicit.data.concerns import unmeasurable
 from jelicit.data.datasets import Dataset, load_dataset
 from jelicit.data.describe import describe, table
-from jelicit.data.items import labels
 from jelicit.named import slug
 from jelicit.probes.methods import METHODS
 from jelicit.results import print_sweep
@@ -25,7 +25,7 @@ from jelicit.studies.grid import Grid
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.sets import asking, easy_set
+from jelicit.studies.sets import asking, easy_for
 from jelicit.studies.settings import REBALANCED, PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation, named
 from jelicit.studies.states import States
@@ -92,26 +92,22 @@ def plan(settings: Settings, session: Session) -> list[Plan]:
     if isinstance(session.model, Cases):
         shares = settings.shares or SHARES
         return [Plan(situation=each, shares=shares) for each, _ in session.model.cases]
-    plans = [_plan(name, settings) for name in settings.dataset]
+    plans = [_plan(name, settings, session) for name in settings.dataset]
     refuse(same_names([each.situation.dataset for each in plans]))
     return plans
 
 
-def _plan(name: str, settings: Settings) -> Plan:
+def _plan(name: str, settings: Settings, session: Session) -> Plan:
     dataset = load_dataset(name, max_train=settings.max_rows, max_test=settings.max_rows)
     # Of command sequences the share is that of safe ones, so that is what is asked for.
     safe = "safe" in dataset.targets
     target = "safe" if safe else dataset.targets[0]
-    easy = easy_set(settings.easy or dataset.easy, task=dataset.name, max_rows=settings.max_rows)
-    situation = asking(dataset, target, easy=easy)
-    for split, items in (("train", situation.train), ("test", situation.test)):
-        if len(set(labels(items, target).tolist())) < 2:
-            raise ValueError(
-                f"{dataset.name}: its {split} items do not have both values of {target!r}, so "
-                "there are no shares to draw; use a set with both"
-            )
+    situation = asking(dataset, target, session)
+    if wrong := unmeasurable(situation.train, target, where="train"):
+        raise ValueError(f"{dataset.name}: {wrong}; there are no shares to draw")
+    easy = easy_for(dataset, session, test=situation.test)
     shares = settings.shares or (SAFE_SHARES if safe else SHARES)
-    return Plan(dataset=dataset, situation=situation, shares=shares)
+    return Plan(dataset=dataset, situation=replace(situation, easy=easy), shares=shares)
 
 
 def measure(plans: Sequence[Plan], session: Session) -> None:

@@ -14,9 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jelicit import figures
+from jelicit.data.concerns import unmeasurable
 from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import Item, with_target
+from jelicit.data.overlap import held_out
 from jelicit.named import slug
 from jelicit.results import print_table
 from jelicit.studies.checks import refuse, same_names
@@ -24,7 +26,7 @@ from jelicit.studies.findings import impossible_findings
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.sets import easy_set
+from jelicit.studies.sets import easy_for
 from jelicit.studies.settings import PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States
@@ -88,6 +90,9 @@ def _mixture(name: str, settings: Settings, session: Session) -> Situation:
         )
         for split in ("train", "test")
     )
+    train = held_out(train, test, policy=settings.overlap, say=session.say)
+    if wrong := unmeasurable(test):
+        raise ValueError(f"{name}: {wrong}")
     format = possible.formats[target]
     if format not in other.formats.values():
         # One prompt for both, or the prompt would tell them apart.
@@ -97,7 +102,7 @@ def _mixture(name: str, settings: Settings, session: Session) -> Situation:
         format=format,
         train=train,
         test=test,
-        easy=easy_set(settings.easy or possible.easy, task=possible.name, max_rows=rows),
+        easy=easy_for(possible, session, test=test),
     )
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import pandas as pd
 
 from jelicit.data.items import digest
+from jelicit.icm.search import ALGORITHM as SEARCH
 from jelicit.named import slug
+from jelicit.prompting import few_shot
 from jelicit.results import ItemScores, ItemScoreStore, Record, Results, run_id
+from jelicit.studies import scoring
 from jelicit.studies.measuring import Measured
 from jelicit.studies.situation import Situation
-from jelicit.version import __version__
 
 
 def check_folder(study: str, folder: Path) -> None:
@@ -95,7 +97,12 @@ class RunFolder:
             The run's id, and whether it was there already.
         """
         chosen = {"experiment": self.study, **settings}
-        run = run_id(chosen, digest([*situation.train, *situation.test]), __version__)
+        stages = {
+            "rows": scoring.ALGORITHM,
+            "prompting": few_shot.ALGORITHM,
+            "search": SEARCH,
+        }
+        run = run_id(chosen, digest([*situation.train, *situation.test]), stages)
         self.runs.append(run)
         there = self.results.has(run) and self.items.has(run)
         if not there:

@@ -24,18 +24,18 @@ from matplotlib.figure import Figure
 from jelicit import figures
 from jelicit.data.datasets import Dataset, load_dataset
 from jelicit.data.describe import describe, table
-from jelicit.data.features import FEATURES, add_feature, plain_id
+from jelicit.data.features import FEATURES, add_feature, get_feature, plain_id
 from jelicit.data.items import digest, load_items, with_target
 from jelicit.data.prompts import get_format
 from jelicit.named import slug
 from jelicit.results import print_table
 from jelicit.studies import scoring
-from jelicit.studies.checks import refuse, same_names, unknown
+from jelicit.studies.checks import refuse, repeated, same_names
 from jelicit.studies.findings import salience_findings
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.sets import asking, easy_set
+from jelicit.studies.sets import asking, easy_for
 from jelicit.studies.settings import PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation, named
 from jelicit.studies.states import States, at_layer
@@ -50,7 +50,8 @@ class Settings(PromptedStudySettings):
     """Measure every method on truth and on a spurious feature.
 
     Attributes:
-        features: Features to add: none, sycophancy, punctuation, tense. Sets with two labels of
+        features: Features to add: none, sycophancy, punctuation, tense, or one's own as
+            package.module:NAME or file.py:NAME. Sets with two labels of
             their own (facts and party, comments and topic, LIAR) bring their feature with them:
             there each label is asked for in turn and the other one is spurious.
         train_size: Train rows of a run, a multiple of 4; None = 80 % of the largest balanced
@@ -68,11 +69,23 @@ class Settings(PromptedStudySettings):
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         problems = super().problems()
-        problems += unknown("--features", self.features, ["none", *FEATURES])
+        problems += feature_problems(self.features)
         size = self.train_size
         if size is not None and (size < 4 or size % 4):
             problems.append(f"--train-size {size}: allowed are multiples of 4, from 4")
         return problems
+
+
+def feature_problems(features: Sequence[str]) -> list[str]:
+    """Problems of --features: unknown or repeated ones, none at all."""
+    problems = repeated("--features", features)
+    for name in features:
+        if name != "none":
+            try:
+                get_feature(name)
+            except ValueError as error:
+                problems.append(f"--features: {error}")
+    return problems if features else ["--features is empty; name at least one, or none"]
 
 
 # --- the plan ------------------------------------------------------------------------------------
@@ -111,15 +124,14 @@ def _plan(name: str, settings: Settings, session: Session) -> Plan:
     dataset = load_dataset(name, max_train=settings.max_rows, max_test=settings.max_rows)
     other = next((t for t in dataset.targets if t != "label"), None)
     if other is not None and _independent(dataset, other):
-        situations = _asked_in_turn(name, other, settings)
+        situations = _asked_in_turn(name, other, session)
         plain = replace(situations[0], feature="none", spurious=None)
     else:
         if other is not None:
             session.say(f"{name}: {other!r} cannot be told apart from the label; left out")
-        plain = asking(dataset, dataset.targets[0])
+        plain = asking(dataset, dataset.targets[0], session)
         situations = _with_features(plain, settings.features, session)
-    wanted = settings.easy or dataset.easy
-    easy = easy_set(wanted, task=dataset.name, max_rows=settings.max_rows)
+    easy = easy_for(dataset, session, test=plain.test)
     return Plan(
         dataset=dataset,
         plain=replace(plain, easy=easy),
@@ -136,19 +148,13 @@ def _independent(dataset: Dataset, other: str) -> bool:
     return all(len({cell for cell in of if cell[0] is not None}) == 4 for of in cells)
 
 
-def _asked_in_turn(name: str, other: str, settings: Settings) -> tuple[Situation, ...]:
-    dataset = load_dataset(
-        name, max_train=settings.max_rows, max_test=settings.max_rows, balance=other
-    )
+def _asked_in_turn(name: str, other: str, session: Session) -> tuple[Situation, ...]:
+    rows = session.settings.max_rows
+    dataset = load_dataset(name, max_train=rows, max_test=rows, balance=other)
     return tuple(
-        Situation(
-            dataset=dataset.name,
+        replace(
+            asking(dataset, target, session, spurious=spurious),
             feature=f"{named(spurious)}, asked for {named(target)}",
-            format=dataset.formats[target],
-            target=target,
-            spurious=spurious,
-            train=dataset.train,
-            test=dataset.test,
         )
         for target, spurious in (("label", other), (other, "label"))
     )
@@ -158,32 +164,23 @@ def _with_features(
     plain: Situation, features: Sequence[str], session: Session
 ) -> tuple[Situation, ...]:
     situations = []
-    for feature in features:
-        if feature == "none":
+    for named_so in features:
+        if named_so == "none":
             situations.append(plain)
-        elif reason := _misfit(plain, feature):
-            session.say(f"{plain.dataset}: {feature} left out, {reason}")
-        else:
-            train, test = (
-                tuple(add_feature(items, feature, seed=FEATURE_SEED))
-                for items in (plain.train, plain.test)
-            )
-            situations.append(
-                replace(plain, feature=feature, spurious=feature, train=train, test=test)
-            )
+            continue
+        feature = get_feature(named_so)
+        if reason := feature.misfit((*plain.train, *plain.test), get_format(plain.format)):
+            session.say(f"{plain.dataset}: {feature.name} left out, {reason}")
+            continue
+        train, test = (
+            tuple(add_feature(items, feature, seed=FEATURE_SEED))
+            for items in (plain.train, plain.test)
+        )
+        name = feature.name
+        situations.append(replace(plain, feature=name, spurious=name, train=train, test=test))
     if not situations:
         raise ValueError(f"{plain.dataset}: no feature of {', '.join(features)} fits; add none")
     return tuple(situations)
-
-
-def _misfit(plain: Situation, feature: str) -> str:
-    """Why a feature cannot be added to these prompts; "" if it can."""
-    shown = get_format(plain.format).fields
-    if "choice_2" in shown or any("\n" in item.choice for item in plain.train):
-        return "its texts are no single claims"
-    if feature == "sycophancy" and "question" not in shown:
-        return "its prompt shows no question"
-    return ""
 
 
 # --- measuring -----------------------------------------------------------------------------------
@@ -212,7 +209,8 @@ def _describe(plan: Plan, session: Session) -> None:
     if plan.dataset is None:
         return
     shown = describe(plan.dataset)
-    for feature in [str(s.spurious) for s in plan.situations if s.spurious in FEATURES]:
+    own = {label for item in plan.plain.train for label in ("label", *item.alt_labels)}
+    for feature in [s.spurious for s in plan.situations if s.spurious and s.spurious not in own]:
         rows = describe(replace(plan.dataset, train=plan.plain.train), features=[feature])
         shown += [row for row in rows if row["target"] == feature]
     session.console.print(table(shown))

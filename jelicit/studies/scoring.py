@@ -16,13 +16,13 @@ from jelicit import metrics
 from jelicit.data.items import Item, labels
 from jelicit.pairs import Pairs
 from jelicit.probes.normalise import fit_normaliser, normalise
+from jelicit.probes.registry import known_methods
 from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
 from jelicit.probes.sweep.fitstore import FitStore
 
-UNSIGNED = frozenset(
-    {"random", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus"}
-)
-"""Methods that find a direction but not its sign; `metrics.orient` has to pick it."""
+ALGORITHM = 1
+"""Of all that happens between fits and rows (draws of train rows, signs, metrics, intervals);
+raised whenever its numbers change: rows of another one are not read back."""
 
 ORIENTATIONS = ("oracle", "easy")
 """Who picks the sign of an unsigned method: train labels, or the easy labelled set."""
@@ -109,9 +109,10 @@ def signs(
         easy_labels: Labels of the easy rows [E].
     """
     voters = np.where(subsets, target.train[None, :], np.nan)
+    free = {method.name for method in known_methods() if method.free_sign}
     signs: dict[tuple[str, str], jax.Array] = {}
     for method, on_train in scores.train.items():
-        if method not in UNSIGNED:
+        if method not in free:
             signs[method, "none"] = jnp.ones(len(subsets))
             continue
         votes = [metrics.orient(s, v) for s, v in zip(on_train, voters, strict=True)]

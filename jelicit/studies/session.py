@@ -14,7 +14,8 @@ from rich.console import Console
 
 from jelicit.data.items import digest
 from jelicit.data.subsets import rebalanced
-from jelicit.probes.methods import NEEDS_EASY
+from jelicit.probes.method import EASY
+from jelicit.probes.methods import get_method
 from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.progress import progress
 from jelicit.results import run_id
@@ -26,7 +27,6 @@ from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.settings import REBALANCED, PromptedStudySettings, fit_identity
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States
-from jelicit.version import __version__
 
 
 class Session:
@@ -85,7 +85,9 @@ class Session:
             name: What the store of all layers is called, after the set.
         """
         if situation.easy is None:
-            self.say(f"{situation.dataset}: no easy set, so no {', '.join(sorted(NEEDS_EASY))}")
+            without = [m.name for m in map(get_method, self.settings.probes) if EASY in m.needs]
+            if without:
+                self.say(f"{situation.dataset}: no easy set, so no {', '.join(without)}")
         if isinstance(self.model, Cases):
             return self.model.states(situation).layers
         return self.settings.fixed_layers or (self.best_layer(situation, runs, name=name),)
@@ -112,7 +114,8 @@ class Session:
             "subsets": hashlib.sha256(np.packbits(runs.subsets).tobytes()).hexdigest(),
             "sweep": fit_identity(config),
         }
-        run = run_id(chosen, digest(situation.train), __version__)
+        stages = {"rows": scoring.ALGORITHM}
+        run = run_id(chosen, digest(situation.train), stages)
         if not results.has(run):
             with self.progress(f"{dataset}: CCS at every layer") as report:
                 areas = scoring.ccs_by_layer(
@@ -155,7 +158,9 @@ class Session:
         Methods that need an easy set are left out where there is none. Finished fits are kept under
         the name `fits` (None = the situation's title), so that a run that was killed goes on.
         """
-        usable = tuple(m for m in methods if situation.easy is not None or m not in NEEDS_EASY)
+        usable = tuple(
+            m for m in methods if situation.easy is not None or EASY not in get_method(m).needs
+        )
         if not usable:
             return Measured()
         store = FitStore(self.folder.fits(fits or situation.title))

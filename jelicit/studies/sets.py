@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from jelicit.data.concerns import few_rows, unmeasurable
 from jelicit.data.datasets import Dataset, load_dataset
-from jelicit.data.items import with_target
+from jelicit.data.items import Item, with_target
+from jelicit.data.overlap import held_out
+from jelicit.studies.session import Session
 from jelicit.studies.situation import EasySet, Situation
+
+
+def easy_for(
+    dataset: Dataset, session: Session, *, test: Sequence[Item], wanted: str | None = None
+) -> EasySet | None:
+    """The easy labelled set of a set: the one that was asked for, or the set's own choice.
+
+    Args:
+        dataset: The set that is tested.
+        session: Its settings say which, how many rows, and what to do with rows that test has.
+        test: The test items, which no row of the easy set may show.
+        wanted: The set's own choice, if not `dataset.easy`.
+
+    Raises:
+        ValueError: See `easy_set`.
+    """
+    settings = session.settings
+    name = settings.easy or wanted or dataset.easy
+    easy = easy_set(name, task=dataset.name, max_rows=settings.max_rows)
+    if easy is None:
+        return None
+    items = held_out(easy.items, test, policy=settings.overlap, say=session.say, what="easy")
+    return replace(easy, items=items)
 
 
 def easy_set(name: str | None, *, task: str, max_rows: int) -> EasySet | None:
@@ -41,11 +70,21 @@ def easy_set(name: str | None, *, task: str, max_rows: int) -> EasySet | None:
     return EasySet(name=dataset.name, items=items, format=dataset.formats[target])
 
 
-def asking(dataset: Dataset, target: str, *, easy: EasySet | None = None) -> Situation:
+def asking(
+    dataset: Dataset, target: str, session: Session, *, spurious: str | None = None
+) -> Situation:
     """A set's claims as they are, with a prompt that asks for a target.
 
+    Train rows whose text is a test row's are treated as the session's settings say.
+
+    Args:
+        dataset: The set.
+        target: The label that is asked for.
+        session: The run.
+        spurious: A label of the set that is not asked for.
+
     Raises:
-        ValueError: No item of train or test has a value for it.
+        ValueError: No item of train or test has a value for it, or test has one class only.
     """
     train, test = (tuple(with_target(s, target)) for s in (dataset.train, dataset.test))
     if not train or not test:
@@ -54,11 +93,16 @@ def asking(dataset: Dataset, target: str, *, easy: EasySet | None = None) -> Sit
             f"{dataset.name}: no item of {'train' if not train else 'test'} has a {label}, so "
             "there is no truth to find; use a set with labels"
         )
+    if wrong := unmeasurable(test, target):
+        raise ValueError(f"{dataset.name}: {wrong}")
+    if doubtful := few_rows(test, target):
+        session.say(f"{dataset.name}: {doubtful}")
+    train = held_out(train, test, policy=session.settings.overlap, say=session.say)
     return Situation(
         dataset=dataset.name,
         format=dataset.formats[target],
         target=target,
+        spurious=spurious,
         train=train,
         test=test,
-        easy=easy,
     )

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import tyro
 
-from jelicit.commands.fit_settings import FitSettings
-from jelicit.probes.methods import ALL_METHODS, METHODS, SweepConfig
+from jelicit.data.overlap import Policy
+from jelicit.probes.methods import METHODS, SweepConfig, get_method
 from jelicit.probes.sweep import check_config
+from jelicit.probes.sweep.identity import algorithms
 from jelicit.prompting import METHODS as PROMPTING
 from jelicit.prompting.consistency import RULES
-from jelicit.studies.checks import folder_problems, layer_problems, refuse, too_small, unknown
+from jelicit.studies.checks import (
+    folder_problems,
+    layer_problems,
+    refuse,
+    repeated,
+    too_small,
+    unknown,
+)
+from jelicit.studies.fit_settings import FitSettings
 
 SHORT = 2048
 """Tokens trained on that 32 examples, some 1,200 tokens of short claims, are too many for."""
@@ -35,11 +45,13 @@ class StudySettings:
         methods: Which probes; zero-shot and controls are always there. Beside paper A's ten:
             mean_difference and lda, which learn from the labels as "supervised" does, and
             ccs_rebalanced and pca_rebalanced, whose train rows are as often True as False by the
-            model's own zero-shot answer.
+            model's own zero-shot answer; and one's own as package.module:NAME or file.py:NAME.
         seeds: Runs of the probes; each draws its own start and its own train rows.
         max_rows: Most rows per split that are extracted. Sets of one size share compiled code.
         easy: The easy labelled set of easy-to-hard methods; None = the set's own choice, "none" =
             do without.
+        overlap: What to do with rows to fit on whose text is a test row's: drop (with all rows of
+            their groups), refuse, or keep.
         boot: Bootstrap samples (of whole questions) behind every interval.
         out: Folder of rows, figures and the report; None = a temporary one.
     """
@@ -51,6 +63,7 @@ class StudySettings:
     seeds: int = 3
     max_rows: int = 800
     easy: str | None = None
+    overlap: Policy = "drop"
     boot: int = 1000
     out: Path | None = None
 
@@ -66,7 +79,7 @@ class StudySettings:
 
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
-        found = unknown("--methods", self.methods, (*ALL_METHODS, *REBALANCED))
+        found = method_problems(self.methods)
         if len(set(self.dataset)) < len(self.dataset) or not self.dataset:
             given = " ".join(self.dataset)
             found.append(f"--dataset {given}: name at least one, each once")
@@ -102,9 +115,10 @@ class StudySettings:
         """What changes the numbers of probes, beside the data."""
         return {
             "layer_choice": "best CCS on train rows (oracle)" if not self.fixed_layers else "given",
-            "methods": list(self.methods),
+            "methods": [_key(name) for name in self.methods],
             "seeds": self.seeds,
             "max_rows": self.max_rows,
+            "overlap": self.overlap,
             "boot": self.boot,
             "sweep": fit_identity(self.fit.config(self.probes)),
         }
@@ -203,6 +217,31 @@ class PromptedStudySettings(StudySettings):
         return {**super().identity(), "prompts": self.prompts}
 
 
+def _key(method: str) -> str:
+    """What rows call a method that may be named by where it is declared."""
+    return method if method in REBALANCED else get_method(method).name
+
+
+def method_problems(methods: Sequence[str]) -> list[str]:
+    """Problems of --methods: unknown or repeated ones, none at all."""
+    problems = repeated("--methods", methods)
+    for name in methods:
+        if name not in REBALANCED:
+            try:
+                get_method(name)
+            except ValueError as error:
+                problems.append(f"--methods: {error}")
+    return problems if methods else ["--methods is empty; name at least one"]
+
+
 def fit_identity(config: SweepConfig) -> dict[str, Any]:
-    """The settings of a sweep that change its numbers."""
-    return {k: v for k, v in asdict(config).items() if k not in ("devices", "memory_budget")}
+    """What decides the numbers of fits: each method's algorithm and settings, the divisor."""
+    methods = config.resolved()
+    return {
+        "algorithms": algorithms(methods),
+        "divisor": config.divisor,
+        "settings": {
+            method.name: {name: config.value(own) for name, own in method.reads.items()}
+            for method in methods
+        },
+    }

@@ -19,15 +19,15 @@ from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import digest
 from jelicit.pairs import Pairs
-from jelicit.probes.methods import ALL_METHODS, NEEDS_EASY
+from jelicit.probes.methods import needing
 from jelicit.probes.normalise import Divisor, denormalise, fit_normaliser, normalise
 from jelicit.results import asked_for, print_table
 from jelicit.studies.checks import refuse, same_names
 from jelicit.studies.measuring import Measured, without_training
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.sets import asking, easy_set
-from jelicit.studies.settings import StudySettings
+from jelicit.studies.sets import asking, easy_for
+from jelicit.studies.settings import REBALANCED, StudySettings
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States, at_layer
 from jelicit.studies.study import Study
@@ -60,7 +60,7 @@ class Settings(StudySettings):
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         problems = super().problems()
-        rebalanced = [name for name in self.methods if name not in ALL_METHODS]
+        rebalanced = [name for name in self.methods if name in REBALANCED]
         if rebalanced and not problems:
             problems.append(
                 f"--methods {' '.join(rebalanced)}: train rows are balanced here already"
@@ -88,10 +88,10 @@ def plan(settings: Settings, session: Session) -> list[Situation]:
 def _plain(name: str, settings: Settings, session: Session) -> Situation:
     dataset = load_dataset(name, max_train=settings.max_rows, max_test=settings.max_rows)
     session.console.print(table(describe(dataset)))
-    needs_easy = any(method in NEEDS_EASY for method in settings.methods)
-    wanted = settings.easy or dataset.easy if needs_easy else None
-    easy = easy_set(wanted, task=dataset.name, max_rows=settings.max_rows)
-    return asking(dataset, dataset.targets[0], easy=easy)
+    situation = asking(dataset, dataset.targets[0], session)
+    if not needing(settings.methods, "easy"):
+        return situation
+    return replace(situation, easy=easy_for(dataset, session, test=situation.test))
 
 
 def measure(situations: Sequence[Situation], session: Session) -> None:

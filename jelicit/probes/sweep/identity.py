@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,12 @@ def unit_name_of(
     if TARGETS in family.needs:
         arrays["targets"] = data.used_targets()
     return unit_name(settings, arrays)
+
+
+def algorithms(methods: Iterable[Method]) -> dict[str, Any]:
+    """The number of every stage that these methods' fits go through, and of each method's own."""
+    numbers = {"normaliser": normalise.ALGORITHM, "sweep": fitting.ALGORITHM}
+    return {**numbers, **{f"method/{method.name}": _algorithm(method) for method in methods}}
 
 
 def _static(method: Method, settings: Any) -> dict[str, Any]:
