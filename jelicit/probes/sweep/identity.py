@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from jelicit.pairs import Pairs
 from jelicit.probes import normalise
 from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import EASY, TARGETS, Method
-from jelicit.probes.registry import BUILT_IN
+from jelicit.probes.registry import BUILT_IN, get_method
 from jelicit.probes.sweep import fitting
 from jelicit.probes.sweep.data import SweepData
 from jelicit.probes.sweep.family import Family
@@ -34,9 +34,7 @@ def unit_name_of(
     """
     pairs = sorted(zip(family.methods, family.settings, strict=True), key=lambda p: p[0].name)
     settings = {
-        "methods": {method.name: _algorithm(method) for method, _ in pairs},
-        "normaliser": normalise.ALGORITHM,
-        "sweep": fitting.ALGORITHM,
+        "algorithms": algorithms_of(method for method, _ in pairs),
         "stream": family.stream,
         "layer": layer,
         "divisor": config.divisor,
@@ -57,6 +55,18 @@ def unit_name_of(
     if TARGETS in family.needs:
         arrays["targets"] = data.used_targets()
     return unit_name(settings, arrays)
+
+
+def algorithms_of(methods: Iterable[str | Method]) -> dict[str, Any]:
+    """What decides the numbers of fits beside data and settings, as JSON has it.
+
+    The number of each method's algorithm, and those of the stages that all fits go through.
+    """
+    stages = {"normaliser": normalise.ALGORITHM, "sweep": fitting.ALGORITHM}
+    return {
+        "stages": stages,
+        "methods": {method.name: _algorithm(method) for method in map(get_method, methods)},
+    }
 
 
 def _static(method: Method, settings: Any) -> dict[str, Any]:
