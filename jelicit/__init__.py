@@ -14,25 +14,26 @@ if TYPE_CHECKING:
     from jelicit.data.datasets import load_dataset
     from jelicit.data.items import Item
     from jelicit.pairs import Pairs
+    from jelicit.probes.config import SweepConfig
     from jelicit.probes.files import FittedProbe, load_probe, save_probe
     from jelicit.probes.linear import LinearProbe, score
-    from jelicit.probes.methods import SweepConfig
+    from jelicit.probes.method import Method
     from jelicit.probes.normalise import Normaliser
-    from jelicit.probes.sweep import SweepData, SweepResult, sweep
-    from jelicit.probes.sweep.fitstore import FitStore
+    from jelicit.probes.sweep import FitStore, SweepData, SweepResult, sweep
     from jelicit.studies.grid import Grid, GridResult, run_grid
 
 _HOME = {
     "ActivationStore": "jelicit.activations",
-    "FitStore": "jelicit.probes.sweep.fitstore",
+    "FitStore": "jelicit.probes.sweep",
     "FittedProbe": "jelicit.probes.files",
     "Grid": "jelicit.studies.grid",
     "GridResult": "jelicit.studies.grid",
     "Item": "jelicit.data.items",
     "LinearProbe": "jelicit.probes.linear",
+    "Method": "jelicit.probes.method",
     "Normaliser": "jelicit.probes.normalise",
     "Pairs": "jelicit.pairs",
-    "SweepConfig": "jelicit.probes.methods",
+    "SweepConfig": "jelicit.probes.config",
     "SweepData": "jelicit.probes.sweep",
     "SweepResult": "jelicit.probes.sweep",
     "load_dataset": "jelicit.data.datasets",
@@ -51,6 +52,7 @@ __all__ = [
     "GridResult",
     "Item",
     "LinearProbe",
+    "Method",
     "Normaliser",
     "Pairs",
     "SweepConfig",

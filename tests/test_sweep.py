@@ -388,7 +388,7 @@ def test_unlabelled_methods_need_neither_targets_nor_easy_set(scores):
     config = dataclasses.replace(CONFIG, methods=("ccs", "random_ensemble_consensus"))
     bare = dataclasses.replace(DATA, hard_targets=None, easy=None, easy_labels=None)
     found = sweep(bare, config).score(3, HARD[3])
-    for method in config.methods:
+    for method in config.names:
         assert_close(found[method], scores[3][method])
 
 

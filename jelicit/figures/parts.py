@@ -21,7 +21,7 @@ from jelicit.method_names import (
     OTHER,
     PROMPTING,
     UNSUPERVISED,
-    Method,
+    MethodName,
     in_reading_order,
 )
 from jelicit.results import Rows, as_frame, asked_for, summarise
@@ -127,7 +127,7 @@ def some_rows(rows: pd.DataFrame, what: str) -> pd.DataFrame:
     return rows
 
 
-def signed_name(method: Method, rows: pd.DataFrame) -> str:
+def signed_name(method: MethodName, rows: pd.DataFrame) -> str:
     """A method's name, with an asterisk where something chose the sign of its direction."""
     orientations = rows["orientation"].loc[rows["method"] == method.key]
     return method.name + (" *" if set(orientations) - {"none"} else "")
@@ -220,9 +220,9 @@ def finish(
     figure.supxlabel("".join(notes), x=0.01, ha="left", fontsize=6.5, color=GREY)
 
 
-def places_of(methods: Sequence[Method]) -> dict[str, Method | None]:
+def places_of(methods: Sequence[MethodName]) -> dict[str, MethodName | None]:
     """The lines of a panel from top to bottom: a heading (None) before the methods of a group."""
-    places: dict[str, Method | None] = {}
+    places: dict[str, MethodName | None] = {}
     for method in methods:
         places.setdefault(f"[{method.group}]", None)
         places[method.key] = method
@@ -232,7 +232,7 @@ def places_of(methods: Sequence[Method]) -> dict[str, Method | None]:
 def forest(
     axes: Axes,
     panel: pd.DataFrame,
-    places: Mapping[str, Method | None],
+    places: Mapping[str, MethodName | None],
     *,
     value: str = "auroc",
     chance: float = 0.5,
@@ -264,7 +264,7 @@ def forest(
     axes.tick_params(axis="y", length=0)
 
 
-def label_methods(axes: Axes, places: Mapping[str, Method | None], rows: pd.DataFrame) -> None:
+def label_methods(axes: Axes, places: Mapping[str, MethodName | None], rows: pd.DataFrame) -> None:
     """Names of methods and groups at the left edge."""
     names = [
         key.strip("[]") if method is None else signed_name(method, rows)

@@ -34,6 +34,8 @@ def bce_loss(
 
     Targets may lie anywhere in [0, 1]; an item without a truth value has 0.5.
     """
-    # -y log p - (1 - y) log(1 - p) = softplus(s) - y s, which never overflows.
+    # -y log p - (1 - y) log(1 - p) = softplus(s) - y s, which never overflows. optax's
+    # sigmoid_binary_cross_entropy takes a logarithm for either label: the line search of L-BFGS,
+    # which evaluates losses and nothing else, would take almost twice as long.
     per_item = jax.nn.softplus(pos) - targets * pos + jax.nn.softplus(neg) - (1 - targets) * neg
     return weighted_mean(per_item, weights) / 2

@@ -12,8 +12,9 @@ T = TypeVar("T")
 def frozen_pytree(*, static: tuple[str, ...] = ()) -> Callable[[type[T]], type[T]]:
     """Register a frozen dataclass as a pytree whose `static` fields belong to its structure.
 
-    Unlike `jax.tree_util.register_dataclass`, rebuilding skips the constructor: JAX and Orbax also
-    rebuild trees of shapes and placeholders, which a checked constructor would refuse.
+    Unlike `jax.tree_util.register_dataclass` (and `flax.struct.dataclass`, which calls it),
+    rebuilding skips the constructor. JAX and Orbax also rebuild trees of shapes, placeholders and
+    NumPy arrays, which a constructor that is checked, as in our tests, refuses.
     """
 
     def register(cls: type[T]) -> type[T]:

@@ -147,8 +147,17 @@ def rate(
     help: str = "",
 ) -> Any:
     """A field that may differ from run to run: a number within bounds, traced in fits."""
-    bounds = {"above": above, "least": least, "below": below, "most": most}
-    return _declared(Setting(kind="rate", default=default, help=help, **bounds))
+    return _declared(
+        Setting(
+            kind="rate",
+            default=default,
+            help=help,
+            above=above,
+            least=least,
+            below=below,
+            most=most,
+        )
+    )
 
 
 def count(default: int, *, least: int = 1, most: int | None = None, help: str = "") -> Any:

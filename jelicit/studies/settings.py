@@ -12,7 +12,7 @@ import tyro
 from jelicit.data.overlap import Policy
 from jelicit.probes.methods import METHODS, SweepConfig, get_method
 from jelicit.probes.sweep import check_config
-from jelicit.probes.sweep.identity import algorithms
+from jelicit.probes.sweep.identity import algorithms_of
 from jelicit.prompting import METHODS as PROMPTING
 from jelicit.prompting.consistency import RULES
 from jelicit.studies.checks import (
@@ -238,7 +238,7 @@ def fit_identity(config: SweepConfig) -> dict[str, Any]:
     """What decides the numbers of fits: each method's algorithm and settings, the divisor."""
     methods = config.resolved()
     return {
-        "algorithms": algorithms(methods),
+        "algorithms": algorithms_of(methods),
         "divisor": config.divisor,
         "settings": {
             method.name: {name: config.value(own) for name, own in method.reads.items()}

@@ -12,7 +12,7 @@ from jelicit.pairs import Pairs
 from jelicit.probes import normalise
 from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import EASY, TARGETS, Method
-from jelicit.probes.registry import BUILT_IN
+from jelicit.probes.registry import BUILT_IN, get_method
 from jelicit.probes.sweep import fitting
 from jelicit.probes.sweep.data import SweepData
 from jelicit.probes.sweep.family import Family
@@ -34,9 +34,7 @@ def unit_name_of(
     """
     pairs = sorted(zip(family.methods, family.settings, strict=True), key=lambda p: p[0].name)
     settings = {
-        "methods": {method.name: _algorithm(method) for method, _ in pairs},
-        "normaliser": normalise.ALGORITHM,
-        "sweep": fitting.ALGORITHM,
+        "algorithms": algorithms_of(method for method, _ in pairs),
         "stream": family.stream,
         "layer": layer,
         "divisor": config.divisor,
@@ -59,10 +57,16 @@ def unit_name_of(
     return unit_name(settings, arrays)
 
 
-def algorithms(methods: Iterable[Method]) -> dict[str, Any]:
-    """The number of every stage that these methods' fits go through, and of each method's own."""
-    numbers = {"normaliser": normalise.ALGORITHM, "sweep": fitting.ALGORITHM}
-    return {**numbers, **{f"method/{method.name}": _algorithm(method) for method in methods}}
+def algorithms_of(methods: Iterable[str | Method]) -> dict[str, Any]:
+    """What decides the numbers of fits beside data and settings, as JSON has it.
+
+    The number of each method's algorithm, and those of the stages that all fits go through.
+    """
+    stages = {"normaliser": normalise.ALGORITHM, "sweep": fitting.ALGORITHM}
+    return {
+        "stages": stages,
+        "methods": {method.name: _algorithm(method) for method in map(get_method, methods)},
+    }
 
 
 def _static(method: Method, settings: Any) -> dict[str, Any]:
