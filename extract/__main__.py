@@ -13,11 +13,11 @@ import tyro
 from rich.console import Console
 
 from jelicit.activations import ActivationStore, merge_stores
-from jelicit.activations.files import open_folder
 from jelicit.data.datasets import load_dataset
 from jelicit.data.features import add_feature
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, get_format
+from jelicit.disk import open_folder
 
 if TYPE_CHECKING:
     from extract.models import TextModel
