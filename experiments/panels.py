@@ -25,6 +25,7 @@ from study_settings import (
 from jelicit.commands.progress import progress
 from jelicit.data.items import Item, labels
 from jelicit.data.subsets import balanced_runs, rebalanced
+from jelicit.disk import write_text
 from jelicit.metrics import group_bootstrap
 from jelicit.probes.methods import NEEDS_EASY
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
@@ -429,7 +430,7 @@ def measure_prompting(
                 f"{' -> '.join(f'{share:.2f}' for share in right)} ({took:.1f} s)"
             )
     path = journals / f"{slug(panel.title)}-labels.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in told), encoding="utf-8")
+    write_text(path, "".join(json.dumps(line) + "\n" for line in told))
     return merged_seeds(found)
 
 

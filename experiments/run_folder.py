@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from common import fit_folder, forget, machine, say
 from panels import Measured, Panel
 
 from jelicit.data.items import digest
+from jelicit.disk import check_out_folder
 from jelicit.report import write_report
 from jelicit.results import Finding, ItemScoreStore, Record, Results, run_id
 from jelicit.version import __version__
@@ -29,14 +29,7 @@ def check_folder(experiment: str, folder: Path) -> None:
     Raises:
         ValueError: Saying which.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"--out {folder} cannot be written to ({error}); choose another folder"
-        ) from error
+    check_out_folder(folder)
     try:
         found = Record.read(folder).experiment
     except FileNotFoundError:

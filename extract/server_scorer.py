@@ -20,7 +20,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, get_args
 
@@ -30,7 +29,6 @@ from tqdm import tqdm
 from extract.models import POCKET, trained_length
 from extract.prefixes import Node, in_tree_order
 from extract.server_client import Answer, Cache, Server
-from extract.server_journal import Journal
 from extract.token_trees import Tokens
 from extract.verdicts import (
     EPSILON,
@@ -44,6 +42,7 @@ from extract.verdicts import (
     reading_as,
     readings,
 )
+from jelicit.disk import Journal
 
 PROBE = "The capital of France is"
 """What a server is asked at start, to see what it understands."""
@@ -129,7 +128,7 @@ class ServerScorer:
             raise ValueError(f"cache is {cache!r}; allowed: shared, own, none")
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; allowed: 1 or more")
-        self._journal = Journal(None if journal is None else Path(journal))
+        self._journal = Journal(journal, keys=("key",), what="answer of a server", read=_answered)
         self.server = Server(
             url,
             model=model,
@@ -280,7 +279,8 @@ class ServerScorer:
                 if node.asked:
                     wanted = left[node.tokens]
                     values = [self._read_off(answer.log_probs, group) for group in wanted]
-                    self._journal.put(self._key(node.tokens, wanted), values)
+                    log_p, bound = zip(*values, strict=True)
+                    self._journal.put(self._key(node.tokens, wanted), log_p=log_p, bound=bound)
                     found[node.tokens] = dict(zip(wanted, values, strict=True))
                     bar.update()
         return found
@@ -335,6 +335,12 @@ class _Target(NamedTuple):
 
 _Found = dict[Tokens, tuple[float, bool]]
 """By tokens wanted: their log-probability, and whether it is only a bound."""
+
+
+def _answered(fields: Mapping[str, Any]) -> list[tuple[float, bool]]:
+    """Log-probabilities, and whether each is only a bound, from a line of the journal."""
+    pairs = zip(fields["log_p"], fields["bound"], strict=True)
+    return [(float(log_p), bool(bound)) for log_p, bound in pairs]
 
 
 def _answers(
