@@ -72,7 +72,7 @@ def test_a_flipped_bit_is_told_with_file_and_layer_and_only_where_it_is_read(tmp
 def test_the_commands_that_read_numbers_end_in_that_line(tmp_path):
     fill(tmp_path / "s")
     flip(tmp_path / "s" / "shard-00000.safetensors", -1)
-    command = [sys.executable, "-m", "jelicit.commands.cli", "sweep", str(tmp_path / "s")]
+    command = [sys.executable, "-m", "jelicit", "sweep", str(tmp_path / "s")]
     options = ["--test", str(tmp_path / "s"), "--target", "label", "--methods", "pca"]
     done = subprocess.run(
         [*command, *options, "--out", str(tmp_path / "out")],
