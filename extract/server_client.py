@@ -8,9 +8,13 @@ unlikely they are; at most 128).
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import logging
+import math
 import os
 import random
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
@@ -19,6 +23,13 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import openai
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+)
 
 T = TypeVar("T")
 
@@ -26,6 +37,14 @@ Cache = Literal["shared", "own", "none"]
 
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts, at most; twice that where the server names a time itself."""
+
+LONG = 4.0
+"""Seconds of a pause from which on it is told of."""
+
+MOST = 500
+"""Characters of a server's message that are repeated."""
+
+log = logging.getLogger(__name__)
 
 NEVER = -9998.0
 """vLLM writes -9999 for a log-probability of minus infinity: such a token was not really shown."""
@@ -76,6 +95,8 @@ class Server:
         url: Address of the API.
         model: Name under which the model is served.
         root: Where the server loaded it from, if it says so; else `model`.
+        origins: What its tokenizer may be called: root, name, and those of the model that it was
+            made from (`parent`, of a LoRA adapter).
         context: Most tokens of a prompt; None if the server does not say.
         top_logprobs: Likeliest tokens to be shown, where the server cannot show chosen ones.
     """
@@ -90,6 +111,7 @@ class Server:
         timeout: float = 120.0,
         retries: int = 8,
         backoff: float = 0.5,
+        patience: float = 600.0,
     ) -> None:
         """Finds the model.
 
@@ -104,24 +126,37 @@ class Server:
             retries: Times that a request is repeated when it fails in a way that may pass.
             backoff: Seconds before the first repetition; doubled for each further one, up to
                 `LONGEST_PAUSE`, and drawn from the upper half of that.
+            patience: Seconds after a request was first sent from which on it is not repeated.
 
         Raises:
-            ValueError: If the address is none, or the model is not served.
+            ValueError: If the address is none, the key cannot be sent, or the model is not served.
             ConnectionError: If there is no answer.
         """
         self.url = _checked_url(url)
         self.top_logprobs = top_logprobs
         self._cache: Cache = cache
         self._own = uuid4().hex
-        self._retries, self._backoff = retries, backoff
-        self._key = os.environ.get("JELICIT_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
+        self._retries, self._backoff, self._patience = retries, backoff, patience
+        self._key = _key()
+        self._proxy = _proxy(self.url)
         self._client = openai.OpenAI(
-            base_url=self.url, api_key=self._key, timeout=timeout, max_retries=0
+            base_url=self.url,
+            api_key=self._key,
+            timeout=timeout,
+            max_retries=0,
+            # Else a proxy would be asked for this machine, and look for the server on its own.
+            http_client=openai.DefaultHttpxClient(trust_env=False) if _is_here(self.url) else None,
         )
-        entry = self._find(model)
+        served = self._served()
+        entry = self._chosen(served, model)
         self.model: str = entry["id"]
-        self.root: str = entry.get("root") or self.model
-        length = entry.get("max_model_len")
+        self.root: str = str(entry.get("root") or self.model)
+        parent = str(entry.get("parent") or "")
+        roots = (str(served.get(parent, {}).get("root") or parent), parent)
+        self.origins: tuple[str, ...] = tuple(
+            dict.fromkeys(name for name in (self.root, self.model, *roots) if name)
+        )
+        length = _whole(entry.get("max_model_len"), "max_model_len", self)
         # A request makes one token, and that must fit, too.
         self.context: int | None = None if length is None else length - 1
 
@@ -140,10 +175,7 @@ class Server:
                 sent, or refuses the request.
             ConnectionError: If it fails, and fails again when asked again.
         """
-        try:
-            shown = self._send(tokens, self._likeliest(token_ids=True))
-        except ValueError:  # some servers refuse what they do not know
-            shown = self._send(tokens, self._likeliest(token_ids=False))
+        shown = self._first(tokens)
         if not shown.log_probs:
             raise ValueError(
                 f"{self} answers without log-probabilities (`transformers serve` does that), but "
@@ -162,6 +194,23 @@ class Server:
             likeliest=tuple(shown.log_probs),
             fingerprint=shown.fingerprint,
         )
+
+    def _first(self, tokens: Sequence[int]) -> Answer:
+        """The answer to the first prompt, asked for in a way that the server takes."""
+        try:
+            return self._send(tokens, self._likeliest(token_ids=True))
+        except _RefusedError:  # some servers refuse what they do not know
+            pass
+        try:
+            return self._send(tokens, self._likeliest(token_ids=False))
+        except _RefusedError as error:
+            if error.status not in (404, 405, 501):
+                raise
+            raise ValueError(
+                f"{self} lists its models but has no completions API (status {error.status}): it "
+                "is for chat alone, perhaps. Scores need the token after a prompt of token ids; "
+                "serve the model with vLLM: `vllm serve`"
+            ) from None
 
     def texts(self, tokens: Sequence[int]) -> set[str]:
         """The texts of the likeliest next tokens, as the server writes them."""
@@ -216,11 +265,13 @@ class Server:
             extra = {**options.get("extra_body", {}), "cache_salt": salt}
             options = {**options, "extra_body": extra}
 
+        token_ids = "return_tokens_as_token_ids" in options.get("extra_body", {})
+
         def once() -> Answer:
             raw = self._client.completions.with_raw_response.create(
                 model=self.model, prompt=list(tokens), max_tokens=1, temperature=0.0, **options
             )
-            answer = _read(raw.content)
+            answer = _read(raw.content, self, token_ids=token_ids)
             if not needs <= answer.log_probs.keys() or len(answer.log_probs) < least:
                 raise _DamagedError("log-probabilities are missing in its answer")
             return answer
@@ -234,67 +285,196 @@ class Server:
             )
         return replace(answer, repeated=repeated)
 
-    def _find(self, model: str | None) -> dict[str, Any]:
-        """What the server says about the model."""
+    def _served(self) -> dict[str, dict[str, Any]]:
+        """What the server says about its models, by name."""
 
         def once() -> dict[str, dict[str, Any]]:
-            body = _json(self._client.models.with_raw_response.list().content)
+            body = _json(self._client.models.with_raw_response.list().content, self)
             try:
-                return {str(entry["id"]): entry for entry in body["data"]}
+                return {
+                    str(entry["id"]): {**entry, "id": str(entry["id"])} for entry in body["data"]
+                }
             except (KeyError, TypeError) as error:
                 raise _DamagedError("it does not list its models") from error
 
         # Not patient: a wrong address should be named soon.
-        served, _ = self._patiently(once, Event(), retries=min(2, self._retries))
-        names = ", ".join(sorted(served)) or "no model"
+        return self._patiently(once, Event(), retries=min(2, self._retries))[0]
+
+    def _chosen(self, served: Mapping[str, dict[str, Any]], model: str | None) -> dict[str, Any]:
+        names = _cut(", ".join(sorted(served))) or "no model"
         if model is not None and model not in served:
             raise ValueError(f"{self} serves {names}, not {model!r}; choose what it serves")
         if model is None and len(served) != 1:
-            raise ValueError(f"{self} serves {names}; name one of them (model=)")
+            raise ValueError(f"{self} serves {names}; name one of them: --served (model=)")
         return served[next(iter(served)) if model is None else model]
 
     # --- patience --------------------------------------------------------------------------------
 
     def _patiently(self, once: Callable[[], T], stop: Event, *, retries: int) -> tuple[T, int]:
         """What `once` returns, and how often it had to be repeated."""
-        attempt = 0
-        while True:
-            asked_for = 0.0
+
+        def sleep(seconds: float) -> None:
+            if stop.wait(seconds):
+                raise _StoppedError
+
+        retrying = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_attempt(retries + 1) | stop_before_delay(self._patience),
+            wait=self._pause,
+            sleep=sleep,
+            before_sleep=self._tell,
+            reraise=True,
+        )
+        last: list[Exception] = []
+
+        def attempt() -> T:
             try:
-                return once(), attempt
-            except openai.APIStatusError as error:
-                if error.status_code not in (408, 409, 429) and error.status_code < 500:
-                    raise self._refusal(error) from None
-                reason, asked_for = f"status {error.status_code}", _retry_after(error)
-            except openai.APITimeoutError:
-                reason = "no answer within the time limit"
-            except openai.APIConnectionError as error:
-                reason = f"no connection, or a cut one ({type(error.__cause__).__name__})"
-            except _DamagedError as error:
-                reason = str(error)
-            pause = min(self._backoff * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
-            if attempt == retries or stop.wait(max(pause, min(asked_for, 2 * LONGEST_PAUSE))):
-                raise ConnectionError(
-                    f"{self} failed {attempt + 1} times, the last time with: {reason}; is it "
-                    "running, and is the address right?"
-                ) from None
-            attempt += 1
+                return once()
+            except RecursionError:
+                raise _nested(self) from None
+            except Exception as error:
+                last.append(error)
+                raise
+
+        try:
+            return retrying(attempt), len(last)
+        except (openai.APIError, _DamagedError, _StoppedError):
+            raise self._explained(last) from None
+
+    def _pause(self, state: RetryCallState) -> float:
+        """Seconds to wait: twice as many each time, or as many as the server asks for."""
+        doubled = min(self._backoff * 2 ** (state.attempt_number - 1), LONGEST_PAUSE)
+        error = state.outcome.exception() if state.outcome else None
+        asked = _retry_after(error) if isinstance(error, openai.APIStatusError) else 0.0
+        return max(doubled * random.uniform(0.5, 1.0), min(asked, 2 * LONGEST_PAUSE))
+
+    def _tell(self, state: RetryCallState) -> None:
+        if state.upcoming_sleep >= LONG and state.outcome:
+            reason = _reason(state.outcome.exception())
+            log.warning("%s: %s; asked again in %.0f s", self, reason, state.upcoming_sleep)
+
+    def _explained(self, errors: Sequence[Exception]) -> ValueError | ConnectionError:
+        """The last error, in words of its own cause."""
+        error = errors[-1]
+        if isinstance(error, openai.APIStatusError) and not _may_pass(error):
+            return self._refusal(error)
+        if isinstance(error, openai.APIConnectionError):
+            advice = "is it running, and is the address right?"
+        elif isinstance(error, _DamagedError):
+            advice = "is it a server of the OpenAI completions API?"
+        else:
+            advice = "look at the server's log"
+        if self._is_the_proxys(error):
+            advice = self._of_the_proxy()
+        return ConnectionError(
+            f"{self} failed {len(errors)} times, the last time with: {_reason(error)}; {advice}"
+        )
 
     def _refusal(self, error: openai.APIStatusError) -> ValueError:
         """The error for a request that would fail again; the key is not repeated in it."""
-        if error.status_code in (401, 403):
+        status = error.status_code
+        if self._is_the_proxys(error):
+            return _RefusedError(f"{self}: status {status}; {self._of_the_proxy()}", status)
+        if status in (401, 403):
             return ValueError(
-                f"{self} refuses the API key (status {error.status_code}); set the environment "
-                "variable JELICIT_API_KEY"
+                f"{self} refuses the API key (status {status}); set the environment variable "
+                "JELICIT_API_KEY"
             )
-        message = str(error.message).replace(self._key, "(the key)")
+        message = _cut(str(error.message).replace(self._key, "(the key)"))
         versioned = urlsplit(self.url).path.endswith("/v1")
-        hint = "" if versioned or error.status_code != 404 else f"; did you mean {self.url}/v1?"
-        return ValueError(f"{self} refuses a request (status {error.status_code}): {message}{hint}")
+        hint = "" if versioned or status != 404 else f"; did you mean {self.url}/v1?"
+        return _RefusedError(f"{self} refuses a request (status {status}): {message}{hint}", status)
+
+    def _is_the_proxys(self, error: Exception) -> bool:
+        """Whether an error may be a proxy's: the API's own are JSON."""
+        if not self._proxy:
+            return False
+        if isinstance(error, openai.APIStatusError):
+            return not isinstance(error.body, dict)
+        return isinstance(error, openai.APIConnectionError)
+
+    def _of_the_proxy(self) -> str:
+        host = urlsplit(self.url).hostname
+        return (
+            f"that is said by the proxy {self._proxy}, or behind it, which the environment names "
+            f"(HTTP_PROXY, HTTPS_PROXY, ALL_PROXY); to go round it: NO_PROXY={host}"
+        )
 
 
 class _DamagedError(Exception):
     """An answer that is none; the next one may be."""
+
+
+class _StoppedError(Exception):
+    """Another request has failed for good while this one waited."""
+
+
+class _RefusedError(ValueError):
+    """A request that would be refused again."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
+    if isinstance(error, openai.APIStatusError):
+        status = error.status_code
+        return status in (408, 409, 429) or (status >= 500 and status != 501)
+    return isinstance(error, openai.APIConnectionError | _DamagedError)
+
+
+def _reason(error: BaseException | None) -> str:
+    """What went wrong, in short."""
+    if isinstance(error, openai.APIStatusError):
+        return f"status {error.status_code}"
+    if isinstance(error, openai.APITimeoutError):
+        return "no answer within the time limit"
+    if isinstance(error, openai.APIConnectionError):
+        return f"no connection, or a cut one ({type(error.__cause__).__name__})"
+    return _cut(str(error))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST else f"{text[:MOST]}... ({len(text):,} characters)"
+
+
+def _key() -> str:
+    """The API key of the environment.
+
+    Raises:
+        ValueError: If it cannot be sent; it is not repeated in the message.
+    """
+    for name in ("JELICIT_API_KEY", "OPENAI_API_KEY"):
+        if key := os.environ.get(name):
+            if not key.isascii() or not key.isprintable() or key != key.strip():
+                raise ValueError(
+                    f"the environment variable {name} holds a character that no API key has (a "
+                    "letter outside ASCII, a space or line end around it); copy the key anew"
+                )
+            return key
+    return "none"
+
+
+def _is_here(url: str) -> bool:
+    """Whether a URL is of this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
+
+
+def _proxy(url: str) -> str:
+    """The proxy that the environment names for a URL, without its password; "" if none."""
+    parts = urlsplit(url)
+    host, proxies = parts.hostname or "", urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    if not proxy or _is_here(url) or urllib.request.proxy_bypass(host):
+        return ""
+    return proxy.rpartition("@")[2]
 
 
 def _only(tokens: Sequence[int]) -> dict[str, Any]:
@@ -323,33 +503,96 @@ def _retry_after(error: openai.APIStatusError) -> float:
         return 0.0
 
 
-def _json(content: bytes) -> Any:
+def _json(content: bytes, server: object) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
         raise _DamagedError("its answer is no JSON") from error
+    except RecursionError:
+        raise _nested(server) from None
 
 
-def _read(content: bytes) -> Answer:
-    """An answer from the body of a completion."""
-    body = _json(content)
+def _nested(server: object) -> ValueError:
+    return ValueError(
+        f"{server} sends an answer that is nested too deeply to be read; is it a server of the "
+        "OpenAI completions API?"
+    )
+
+
+def _read(content: bytes, server: object, *, token_ids: bool) -> Answer:
+    """An answer from the body of a completion.
+
+    Args:
+        content: The body.
+        server: Who sent it, for messages.
+        token_ids: Name tokens by their ids where the body has them.
+
+    Raises:
+        ValueError: If it says something that it would say again.
+    """
+    body = _json(content, server)
     try:
-        shown = (body["choices"][0].get("logprobs") or {}).get("top_logprobs") or [None]
-        usage = body.get("usage") or {}
-        log_probs = {_token(text): float(value) for text, value in (shown[0] or {}).items()}
-        answer = Answer(
-            log_probs=log_probs,
-            prompt_tokens=usage.get("prompt_tokens"),
-            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-            fingerprint=str(body.get("system_fingerprint") or ""),
-        )
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        choice, usage = body["choices"][0], body.get("usage") or {}
+        shown = _shown(choice.get("logprobs") or {}, token_ids=token_ids)
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        fingerprint = str(body.get("system_fingerprint") or "")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise _DamagedError("its answer is no completion") from error
-    # A little more than 0 is rounding; nan is neither.
-    if not all(value < 0.01 for value in log_probs.values()):
-        raise _DamagedError("it gave log-probabilities that are none")
-    shown = {token: value for token, value in log_probs.items() if value > NEVER}
-    return replace(answer, log_probs=shown)
+    if not shown and {"completion_probabilities"} & {*body, *choice}:
+        raise ValueError(
+            f"{server} gives probabilities in a shape of its own (completion_probabilities, an old "
+            "llama.cpp); take a llama.cpp of 2025 or later, or serve the model with vLLM"
+        )
+    return Answer(
+        log_probs=_checked_log_probs(shown, server),
+        prompt_tokens=_whole(usage.get("prompt_tokens"), "usage.prompt_tokens", server),
+        cached_tokens=_whole(cached, "usage.prompt_tokens_details.cached_tokens", server) or 0,
+        fingerprint=fingerprint,
+    )
+
+
+def _shown(logprobs: Mapping[str, Any], *, token_ids: bool) -> dict[int | str, Any]:
+    """The likeliest first tokens and their log-probabilities, in either shape that servers have."""
+    if "content" in logprobs:  # the chat API's, which llama.cpp has for completions, too
+        entries = (logprobs["content"] or [{}])[0].get("top_logprobs") or []
+        with_ids = token_ids and all(type(entry.get("id")) is int for entry in entries)
+        # In falling order: of tokens that read alike the likeliest stays, as in the other shape.
+        named = [(entry["id" if with_ids else "token"], entry["logprob"]) for entry in entries]
+        return dict(reversed(named))
+    first = (logprobs.get("top_logprobs") or [None])[0] or {}
+    return {_token(text): value for text, value in first.items()}
+
+
+def _checked_log_probs(shown: Mapping[int | str, Any], server: object) -> dict[int | str, float]:
+    """The tokens that were really shown.
+
+    Raises:
+        ValueError: If one has no log-probability: a model that overflows says so every time.
+    """
+    for token, value in shown.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        # A little more than 0 is rounding.
+        if not number or math.isnan(value) or value >= 0.01:
+            raise ValueError(
+                f"{server} gives {_cut(repr(value))} as the log-probability of the token "
+                f"{token!r}; allowed: numbers up to 0. Does the model overflow? Serve it in another dtype "
+                "(vLLM: --dtype bfloat16 or float32), or look at the server's log"
+            )
+    return {token: float(value) for token, value in shown.items() if value > NEVER}
+
+
+def _whole(value: Any, name: str, server: object) -> int | None:
+    """A count of tokens; None where there is none.
+
+    Raises:
+        ValueError: If it is no whole number.
+    """
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise ValueError(
+        f"{server} says that {name} is {_cut(repr(value))}; allowed: a whole number, or nothing. "
+        "Is it a server of the OpenAI completions API?"
+    )
 
 
 def _token(text: str) -> int | str:

@@ -20,6 +20,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, get_args
 
@@ -391,15 +392,40 @@ def _tokenizer(given: Any, server: Server) -> Any:
         return given
     from transformers import AutoTokenizer
 
-    names = [server.root, server.model] if given is None else [str(given)]
+    names = server.origins if given is None else (os.fspath(given),)
     reasons = []
     for name in names:
         source = POCKET if name == "pocket" else name
         try:
+            if not Path(source).is_dir():
+                _ask_hub(str(source))
             return AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
-            reasons.append(f"{name}: {error}")
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            reasons.append(f"{name} ({said[0][:150]})")
     raise ValueError(
-        f"no tokenizer for {server.model} of {server}; give its hub id or folder (tokenizer=). "
-        f"Tried: {'; '.join(reasons)}"
+        f"no tokenizer for {server.model} of {server}; give the hub id or folder of the model that "
+        f"it serves: --tokenizer (tokenizer=). Tried: {'; '.join(reasons)}"
     )
+
+
+def _ask_hub(name: str) -> None:
+    """Fails soon where the hub has no such model or cannot be asked.
+
+    A tokenizer's own loading repeats that for a minute or two, and an alias is no model of the hub.
+
+    Raises:
+        OSError: If it has none, or does not answer.
+        ValueError: If this is no name of a model.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    known = ("tokenizer.json", "tokenizer_config.json", "config.json")
+    if any(isinstance(try_to_load_from_cache(name, file), str) for file in known):
+        return
+    try:
+        HfApi().model_info(name, timeout=10)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # of whichever HTTP library it uses
+        raise OSError(f"the hub does not answer: {error}") from error
