@@ -575,8 +575,8 @@ def _checked_log_probs(shown: Mapping[int | str, Any], server: object) -> dict[i
         if not number or math.isnan(value) or value >= 0.01:
             raise ValueError(
                 f"{server} gives {_cut(repr(value))} as the log-probability of the token "
-                f"{token!r}; allowed: numbers up to 0. Does the model overflow? Serve it in another dtype "
-                "(vLLM: --dtype bfloat16 or float32), or look at the server's log"
+                f"{token!r}; allowed: numbers up to 0. Does the model overflow? Serve it in "
+                "another dtype (vLLM: --dtype bfloat16 or float32), or look at the server's log"
             )
     return {token: float(value) for token, value in shown.items() if value > NEVER}
 
