@@ -9,9 +9,7 @@ unlikely they are; at most 128).
 from __future__ import annotations
 
 import ipaddress
-import json
 import logging
-import math
 import os
 import random
 import urllib.request
@@ -31,6 +29,16 @@ from tenacity import (
     stop_before_delay,
 )
 
+from extract.server_answers import (
+    Answer,
+    DamagedError,
+    cut,
+    from_json,
+    nested,
+    read_answer,
+    whole,
+)
+
 T = TypeVar("T")
 
 Cache = Literal["shared", "own", "none"]
@@ -41,32 +49,7 @@ LONGEST_PAUSE = 30.0
 LONG = 4.0
 """Seconds of a pause from which on it is told of."""
 
-MOST = 500
-"""Characters of a server's message that are repeated."""
-
 log = logging.getLogger(__name__)
-
-NEVER = -9998.0
-"""vLLM writes -9999 for a log-probability of minus infinity: such a token was not really shown."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a server said about the token after a prompt.
-
-    Attributes:
-        log_probs: Log-probabilities by token: by its id, or by its text (see `Abilities`).
-        prompt_tokens: Tokens of the prompt, as the server counts them; None if it does not say.
-        cached_tokens: Those of them that it found in its prefix cache; 0 if it does not say.
-        fingerprint: What the server calls the state that it is in; "" if it does not say.
-        repeated: Times that the request had to be repeated.
-    """
-
-    log_probs: dict[int | str, float]
-    prompt_tokens: int | None
-    cached_tokens: int
-    fingerprint: str
-    repeated: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +139,7 @@ class Server:
         self.origins: tuple[str, ...] = tuple(
             dict.fromkeys(name for name in (self.root, self.model, *roots) if name)
         )
-        length = _whole(entry.get("max_model_len"), "max_model_len", self)
+        length = whole(entry.get("max_model_len"), "max_model_len", self)
         # A request makes one token, and that must fit, too.
         self.context: int | None = None if length is None else length - 1
 
@@ -271,9 +254,9 @@ class Server:
             raw = self._client.completions.with_raw_response.create(
                 model=self.model, prompt=list(tokens), max_tokens=1, temperature=0.0, **options
             )
-            answer = _read(raw.content, self, token_ids=token_ids)
+            answer = read_answer(raw.content, self, token_ids=token_ids)
             if not needs <= answer.log_probs.keys() or len(answer.log_probs) < least:
-                raise _DamagedError("log-probabilities are missing in its answer")
+                raise DamagedError("log-probabilities are missing in its answer")
             return answer
 
         answer, repeated = self._patiently(once, stop or Event(), retries=self._retries)
@@ -289,19 +272,19 @@ class Server:
         """What the server says about its models, by name."""
 
         def once() -> dict[str, dict[str, Any]]:
-            body = _json(self._client.models.with_raw_response.list().content, self)
+            body = from_json(self._client.models.with_raw_response.list().content, self)
             try:
                 return {
                     str(entry["id"]): {**entry, "id": str(entry["id"])} for entry in body["data"]
                 }
             except (KeyError, TypeError) as error:
-                raise _DamagedError("it does not list its models") from error
+                raise DamagedError("it does not list its models") from error
 
         # Not patient: a wrong address should be named soon.
         return self._patiently(once, Event(), retries=min(2, self._retries))[0]
 
     def _chosen(self, served: Mapping[str, dict[str, Any]], model: str | None) -> dict[str, Any]:
-        names = _cut(", ".join(sorted(served))) or "no model"
+        names = cut(", ".join(sorted(served))) or "no model"
         if model is not None and model not in served:
             raise ValueError(f"{self} serves {names}, not {model!r}; choose what it serves")
         if model is None and len(served) != 1:
@@ -331,14 +314,14 @@ class Server:
             try:
                 return once()
             except RecursionError:
-                raise _nested(self) from None
+                raise nested(self) from None
             except Exception as error:
                 last.append(error)
                 raise
 
         try:
             return retrying(attempt), len(last)
-        except (openai.APIError, _DamagedError, _StoppedError):
+        except (openai.APIError, DamagedError, _StoppedError):
             raise self._explained(last) from None
 
     def _pause(self, state: RetryCallState) -> float:
@@ -360,7 +343,7 @@ class Server:
             return self._refusal(error)
         if isinstance(error, openai.APIConnectionError):
             advice = "is it running, and is the address right?"
-        elif isinstance(error, _DamagedError):
+        elif isinstance(error, DamagedError):
             advice = "is it a server of the OpenAI completions API?"
         else:
             advice = "look at the server's log"
@@ -380,7 +363,7 @@ class Server:
                 f"{self} refuses the API key (status {status}); set the environment variable "
                 "JELICIT_API_KEY"
             )
-        message = _cut(str(error.message).replace(self._key, "(the key)"))
+        message = cut(str(error.message).replace(self._key, "(the key)"))
         versioned = urlsplit(self.url).path.endswith("/v1")
         hint = "" if versioned or status != 404 else f"; did you mean {self.url}/v1?"
         return _RefusedError(f"{self} refuses a request (status {status}): {message}{hint}", status)
@@ -401,10 +384,6 @@ class Server:
         )
 
 
-class _DamagedError(Exception):
-    """An answer that is none; the next one may be."""
-
-
 class _StoppedError(Exception):
     """Another request has failed for good while this one waited."""
 
@@ -422,7 +401,7 @@ def _may_pass(error: BaseException) -> bool:
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
         return status in (408, 409, 429) or (status >= 500 and status != 501)
-    return isinstance(error, openai.APIConnectionError | _DamagedError)
+    return isinstance(error, openai.APIConnectionError | DamagedError)
 
 
 def _reason(error: BaseException | None) -> str:
@@ -433,11 +412,7 @@ def _reason(error: BaseException | None) -> str:
         return "no answer within the time limit"
     if isinstance(error, openai.APIConnectionError):
         return f"no connection, or a cut one ({type(error.__cause__).__name__})"
-    return _cut(str(error))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST else f"{text[:MOST]}... ({len(text):,} characters)"
+    return cut(str(error))
 
 
 def _key() -> str:
@@ -501,101 +476,3 @@ def _retry_after(error: openai.APIStatusError) -> float:
         return max(float(error.response.headers.get("retry-after", 0)), 0.0)
     except ValueError:  # a date
         return 0.0
-
-
-def _json(content: bytes, server: object) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise _DamagedError("its answer is no JSON") from error
-    except RecursionError:
-        raise _nested(server) from None
-
-
-def _nested(server: object) -> ValueError:
-    return ValueError(
-        f"{server} sends an answer that is nested too deeply to be read; is it a server of the "
-        "OpenAI completions API?"
-    )
-
-
-def _read(content: bytes, server: object, *, token_ids: bool) -> Answer:
-    """An answer from the body of a completion.
-
-    Args:
-        content: The body.
-        server: Who sent it, for messages.
-        token_ids: Name tokens by their ids where the body has them.
-
-    Raises:
-        ValueError: If it says something that it would say again.
-    """
-    body = _json(content, server)
-    try:
-        choice, usage = body["choices"][0], body.get("usage") or {}
-        shown = _shown(choice.get("logprobs") or {}, token_ids=token_ids)
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-        fingerprint = str(body.get("system_fingerprint") or "")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _DamagedError("its answer is no completion") from error
-    if not shown and {"completion_probabilities"} & {*body, *choice}:
-        raise ValueError(
-            f"{server} gives probabilities in a shape of its own (completion_probabilities, an old "
-            "llama.cpp); take a llama.cpp of 2025 or later, or serve the model with vLLM"
-        )
-    return Answer(
-        log_probs=_checked_log_probs(shown, server),
-        prompt_tokens=_whole(usage.get("prompt_tokens"), "usage.prompt_tokens", server),
-        cached_tokens=_whole(cached, "usage.prompt_tokens_details.cached_tokens", server) or 0,
-        fingerprint=fingerprint,
-    )
-
-
-def _shown(logprobs: Mapping[str, Any], *, token_ids: bool) -> dict[int | str, Any]:
-    """The likeliest first tokens and their log-probabilities, in either shape that servers have."""
-    if "content" in logprobs:  # the chat API's, which llama.cpp has for completions, too
-        entries = (logprobs["content"] or [{}])[0].get("top_logprobs") or []
-        with_ids = token_ids and all(type(entry.get("id")) is int for entry in entries)
-        # In falling order: of tokens that read alike the likeliest stays, as in the other shape.
-        named = [(entry["id" if with_ids else "token"], entry["logprob"]) for entry in entries]
-        return dict(reversed(named))
-    first = (logprobs.get("top_logprobs") or [None])[0] or {}
-    return {_token(text): value for text, value in first.items()}
-
-
-def _checked_log_probs(shown: Mapping[int | str, Any], server: object) -> dict[int | str, float]:
-    """The tokens that were really shown.
-
-    Raises:
-        ValueError: If one has no log-probability: a model that overflows says so every time.
-    """
-    for token, value in shown.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        # A little more than 0 is rounding.
-        if not number or math.isnan(value) or value >= 0.01:
-            raise ValueError(
-                f"{server} gives {_cut(repr(value))} as the log-probability of the token "
-                f"{token!r}; allowed: numbers up to 0. Does the model overflow? Serve it in "
-                "another dtype (vLLM: --dtype bfloat16 or float32), or look at the server's log"
-            )
-    return {token: float(value) for token, value in shown.items() if value > NEVER}
-
-
-def _whole(value: Any, name: str, server: object) -> int | None:
-    """A count of tokens; None where there is none.
-
-    Raises:
-        ValueError: If it is no whole number.
-    """
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise ValueError(
-        f"{server} says that {name} is {_cut(repr(value))}; allowed: a whole number, or nothing. "
-        "Is it a server of the OpenAI completions API?"
-    )
-
-
-def _token(text: str) -> int | str:
-    """A token's id where the server wrote "token_id:85", else its text."""
-    start, _, number = text.partition("token_id:")
-    return int(number) if not start and number.isdigit() else text

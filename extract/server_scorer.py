@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 from extract.models import POCKET, trained_length
 from extract.prefixes import Node, in_tree_order
-from extract.server_client import Answer, Cache, Server
+from extract.server_answers import Answer
+from extract.server_client import Cache, Server
 from extract.token_trees import Tokens
 from extract.verdicts import (
     EPSILON,

@@ -56,7 +56,8 @@ def test_a_flipped_bit_is_told_with_file_and_layer_and_only_where_it_is_read(tmp
     states = numbers()[0][3][1][6:7]  # the last row of layer 3, neg
     flip(path, path.read_bytes().index(states.tobytes()))
     store = ActivationStore.open(tmp_path)
-    store.pairs(0), store.pairs(2), store.pairs(3, rows=[0, 5])
+    for layer, rows in ((0, None), (2, None), (3, [0, 5])):
+        store.pairs(layer, rows)
     told = r"shard-00002\.safetensors is damaged: layer 3 \(neg\) has another checksum.*; delete"
     with pytest.raises(ValueError, match=told):
         store.pairs(3)
