@@ -34,6 +34,7 @@ from extract.verdicts import Encoded
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import FORMATS, PromptFormat, segments
+from jelicit.disk import write_text
 from jelicit.studies.checks import refuse
 
 CONTESTANTS = ("plain_b1", "plain", "ours")
@@ -317,5 +318,5 @@ def main(settings: Extraction) -> None:
     result = measure(settings)
     show(result)
     if settings.json is not None:
-        settings.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_text(settings.json, json.dumps(result, indent=1) + "\n")
         say(f"numbers: {settings.json}")

@@ -26,6 +26,7 @@ from extract.local_scorer import LocalScorer
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, get_format
+from jelicit.disk import write_text
 from jelicit.icm import (
     Prompter,
     SearchSettings,
@@ -294,5 +295,5 @@ def main(settings: Icm) -> None:
     result = measure(settings)
     show(result)
     if settings.json is not None:
-        settings.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_text(settings.json, json.dumps(result, indent=1) + "\n")
         say(f"numbers: {settings.json}")

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from jelicit import figures
 from jelicit.data.subsets import class_share_rows
+from jelicit.disk import write_text
 from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
 from jelicit.probes.ccs import fit_ccs
@@ -409,7 +410,7 @@ def main(settings: Probes) -> None:
     result = measure(settings)
     show(result)
     if settings.json is not None:
-        settings.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_text(settings.json, json.dumps(result, indent=1) + "\n")
         say(f"numbers: {settings.json}")
         costs = {"runs": result["pooled_ms"]}
         if settings.growth:

@@ -24,6 +24,7 @@ from extract.local_scorer import LocalScorer
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import FORMATS, GAP, segments
+from jelicit.disk import write_text
 from jelicit.icm import leave_one_out
 from jelicit.studies.checks import refuse
 
@@ -165,5 +166,5 @@ def main(settings: Scoring) -> None:
     result = measure(settings)
     show(result)
     if settings.json is not None:
-        settings.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_text(settings.json, json.dumps(result, indent=1) + "\n")
         say(f"numbers: {settings.json}")

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from extract.pocket_export import export
 from extract.pocket_tokenizer import encoder, train_tokenizer
 from jelicit import figures
+from jelicit.disk import write_text
 from jelicit.pocket.corpus import WordEncoder
 from jelicit.pocket.curriculum import Progress, RunConfig, curriculum, pretrain
 from jelicit.pocket.model import SIZES, llama_config_dict, param_count, to_llama_state_dict
@@ -105,7 +106,7 @@ def train_one(
             config, encode, folder / "checkpoints", workers=settings.workers, report=report
         )
     history = {"settings": dataclasses.asdict(config), "progress": dataclasses.asdict(progress)}
-    (folder / "history.json").write_text(json.dumps(history, indent=1, default=str))
+    write_text(folder / "history.json", json.dumps(history, indent=1, default=str))
     figures.save(figures.training_figure(dataclasses.asdict(progress)), folder / "training")
     pretraining = {
         "size": size,
@@ -126,9 +127,7 @@ def train_one(
             target,
             trained_length=max(phase.corpus.length for phase in config.phases),
         )
-        (target / "pretraining.json").write_text(
-            json.dumps(pretraining, indent=1) + "\n", encoding="utf-8"
-        )
+        write_text(target / "pretraining.json", json.dumps(pretraining, indent=1) + "\n")
     return folder
 
 

@@ -27,6 +27,7 @@ from jelicit.activations import ActivationStore
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import FORMATS
+from jelicit.disk import write_text
 from jelicit.pocket import card, evaluate
 from jelicit.pocket.model import build, config_from_llama, from_llama_state_dict
 from jelicit.pocket.train import last_token_logits
@@ -148,10 +149,8 @@ def write(folder: Path, found: dict[str, Any], beside: Sequence[dict[str, Any]] 
     runs = [
         {k: v for k, v in run.items() if k not in ("layers", "seeds")} for run in (found, *others)
     ]
-    (folder / "card.json").write_text(
-        json.dumps({**found, "seeds": runs}, indent=1) + "\n", encoding="utf-8"
-    )
-    (folder / "README.md").write_text(card.page(found, others), encoding="utf-8")
+    write_text(folder / "card.json", json.dumps({**found, "seeds": runs}, indent=1) + "\n")
+    write_text(folder / "README.md", card.page(found, others))
 
 
 def _rounded(value: Any) -> Any:

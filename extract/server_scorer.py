@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from extract.models import POCKET, trained_length
 from extract.prefixes import Node, in_tree_order
-from extract.server_client import Answer, Cache, Server
-from extract.server_journal import Journal
+from extract.server_answers import Answer
+from extract.server_client import Cache, Server
 from extract.token_trees import Tokens
 from extract.verdicts import (
     EPSILON,
@@ -44,6 +44,7 @@ from extract.verdicts import (
     reading_as,
     readings,
 )
+from jelicit.disk import Journal
 
 PROBE = "The capital of France is"
 """What a server is asked at start, to see what it understands."""
@@ -129,7 +130,7 @@ class ServerScorer:
             raise ValueError(f"cache is {cache!r}; allowed: shared, own, none")
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; allowed: 1 or more")
-        self._journal = Journal(None if journal is None else Path(journal))
+        self._journal = Journal(journal, keys=("key",), what="answer of a server", read=_answered)
         self.server = Server(
             url,
             model=model,
@@ -280,7 +281,8 @@ class ServerScorer:
                 if node.asked:
                     wanted = left[node.tokens]
                     values = [self._read_off(answer.log_probs, group) for group in wanted]
-                    self._journal.put(self._key(node.tokens, wanted), values)
+                    log_p, bound = zip(*values, strict=True)
+                    self._journal.put(self._key(node.tokens, wanted), log_p=log_p, bound=bound)
                     found[node.tokens] = dict(zip(wanted, values, strict=True))
                     bar.update()
         return found
@@ -337,6 +339,12 @@ _Found = dict[Tokens, tuple[float, bool]]
 """By tokens wanted: their log-probability, and whether it is only a bound."""
 
 
+def _answered(fields: Mapping[str, Any]) -> list[tuple[float, bool]]:
+    """Log-probabilities, and whether each is only a bound, from a line of the journal."""
+    pairs = zip(fields["log_p"], fields["bound"], strict=True)
+    return [(float(log_p), bool(bound)) for log_p, bound in pairs]
+
+
 def _answers(
     nodes: Sequence[Node], send: Callable[[Node, Event], Answer], *, concurrency: int
 ) -> Iterator[tuple[Node, Answer]]:
@@ -385,15 +393,40 @@ def _tokenizer(given: Any, server: Server) -> Any:
         return given
     from transformers import AutoTokenizer
 
-    names = [server.root, server.model] if given is None else [str(given)]
+    names = server.origins if given is None else (os.fspath(given),)
     reasons = []
     for name in names:
         source = POCKET if name == "pocket" else name
         try:
+            if not Path(source).is_dir():
+                _ask_hub(str(source))
             return AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
-            reasons.append(f"{name}: {error}")
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            reasons.append(f"{name} ({said[0][:150]})")
     raise ValueError(
-        f"no tokenizer for {server.model} of {server}; give its hub id or folder (tokenizer=). "
-        f"Tried: {'; '.join(reasons)}"
+        f"no tokenizer for {server.model} of {server}; give the hub id or folder of the model that "
+        f"it serves: --tokenizer (tokenizer=). Tried: {'; '.join(reasons)}"
     )
+
+
+def _ask_hub(name: str) -> None:
+    """Fails soon where the hub has no such model or cannot be asked.
+
+    A tokenizer's own loading repeats that for a minute or two, and an alias is no model of the hub.
+
+    Raises:
+        OSError: If it has none, or does not answer.
+        ValueError: If this is no name of a model.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    known = ("tokenizer.json", "tokenizer_config.json", "config.json")
+    if any(isinstance(try_to_load_from_cache(name, file), str) for file in known):
+        return
+    try:
+        HfApi().model_info(name, timeout=10)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # of whichever HTTP library it uses
+        raise OSError(f"the hub does not answer: {error}") from error

@@ -1,6 +1,7 @@
 """The activation store: what is written is what is read, and everything else is refused."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -34,10 +35,11 @@ from jelicit.activations import (
     StoreSpec,
     StoreWriter,
     differences,
+    shards,
     tensors,
 )
-from jelicit.activations import files as activations
 from jelicit.activations.manifest import Manifest
+from jelicit.disk import temporary, whole
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -96,7 +98,7 @@ def test_reading_a_layer_leaves_the_other_layers_bytes_alone(tmp_path, monkeypat
             assert content.count(piece) == 1
             content = content.replace(piece, bytes(len(piece)))
     path.write_bytes(content)
-    asked, real = [], activations.safe_open
+    asked, real = [], shards.safe_open
 
     class Spy:
         def __init__(self, *args, **options):
@@ -115,7 +117,7 @@ def test_reading_a_layer_leaves_the_other_layers_bytes_alone(tmp_path, monkeypat
             asked.append(key)
             return self.file.get_tensor(key)
 
-    monkeypatch.setattr(activations, "safe_open", Spy)
+    monkeypatch.setattr(shards, "safe_open", Spy)
     after = store.pairs(2)
     assert set(asked) == {"layer.2.pos", "layer.2.neg"}
     np.testing.assert_array_equal(after.pos, before.pos)
@@ -166,7 +168,7 @@ def test_two_may_finish_at_the_same_time(tmp_path, monkeypatch, name):
     one, two = open_writer(tmp_path), open_writer(tmp_path)
     for shard in one.missing():
         write(one, shard)
-    interrupt(monkeypatch, activations, name, two.finish)
+    interrupt(monkeypatch, whole, name, two.finish)
     assert one.finish().complete
     assert_whole(tmp_path)
 
@@ -199,7 +201,7 @@ def test_a_store_that_another_process_creates_meanwhile_is_joined(
 ):
     """It appears after we saw none: before the folder is listed, or before we publish ours."""
     action = {"opened": open_writer, "finished": fill}[done]
-    owner, name = {"list": (os, "listdir"), "sync": (activations, "_sync")}[step]
+    owner, name = {"list": (os, "listdir"), "sync": (whole, "_sync")}[step]
     interrupt(monkeypatch, owner, name, lambda: action(tmp_path))
     writer = open_writer(tmp_path)
     assert writer.missing() == ([0, 1, 2] if done == "opened" else [])
@@ -210,7 +212,7 @@ def test_a_store_that_another_process_creates_meanwhile_is_joined(
 
 
 def test_who_comes_second_with_other_items_is_refused_and_changes_nothing(tmp_path, monkeypatch):
-    interrupt(monkeypatch, activations, "_sync", lambda: fill(tmp_path))
+    interrupt(monkeypatch, whole, "_sync", lambda: fill(tmp_path))
     items = make_items()[::-1]
     with pytest.raises(ValueError, match="item_digest: stored"):
         StoreWriter.open(tmp_path, make_spec(items), items)
@@ -226,6 +228,10 @@ def test_a_file_system_without_links_gets_its_manifest(tmp_path, monkeypatch):
     assert_whole(tmp_path)
 
 
+def beside(path):
+    return path.with_name(temporary.temporary_name(path.name))
+
+
 def test_finishing_deletes_leftovers_and_nothing_that_is_being_written(tmp_path, monkeypatch):
     writer = open_writer(tmp_path)
     for shard in writer.missing():
@@ -233,12 +239,12 @@ def test_finishing_deletes_leftovers_and_nothing_that_is_being_written(tmp_path,
     command = [sys.executable, "-c", "import os; print(os.getpid())"]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
     shard = tmp_path / "shard-00001.safetensors"
-    mine = activations._temporary(shard)
-    alive = as_another(monkeypatch, lambda: activations._temporary(shard))
-    monkeypatch.setattr(activations.platform, "node", lambda: "elsewhere")
-    remote = activations._temporary(shard)
+    mine = beside(shard)
+    alive = as_another(monkeypatch, lambda: beside(shard))
+    monkeypatch.setattr(temporary.platform, "node", lambda: "elsewhere")
+    remote = beside(shard)
     monkeypatch.undo()
-    dead = mine.with_name(mine.name.replace(f".{os.getpid()}.", f".{int(ended.stdout)}."))
+    dead = mine.with_name(mine.name.replace(f".{os.getpid()}-", f".{int(ended.stdout)}-"))
     old = mine.with_name(".items.jsonl.00000000.7.tmp.partial")
     assert len({mine, alive, remote, dead, old}) == 5
     for path in (mine, alive, remote, dead):
@@ -285,6 +291,13 @@ def test_two_real_processes_on_one_folder_make_one_whole_store(tmp_path):
         assert_whole(tmp_path / f"store{number}")
 
 
+def signed(manifest):
+    """A manifest's text with a checksum that fits, as an old or a hostile writer may make it."""
+    body = {"spec": manifest["spec"], "shards": manifest["shards"]}
+    text = json.dumps(body, sort_keys=True).encode()
+    return json.dumps({**manifest, "sha256": hashlib.sha256(text).hexdigest()})
+
+
 def test_a_manifest_cannot_point_outside_its_folder(tmp_path):
     """File names are made from shard numbers; a name smuggled in is refused or not used."""
     fill(tmp_path / "s")
@@ -292,11 +305,11 @@ def test_a_manifest_cannot_point_outside_its_folder(tmp_path):
     path = tmp_path / "s" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["shards"][0]["file"] = "../outside.safetensors"
-    path.write_text(json.dumps(manifest))
+    path.write_text(signed(manifest))
     with pytest.raises(ValueError, match=r"shard-00000\.safetensors is missing"):
         ActivationStore.open(tmp_path / "s").pairs(0)
-    manifest["spec"]["shards"] = [["../x", 3], [3, 6], [6, 7]]
-    path.write_text(json.dumps(manifest))
+    manifest["spec"]["shards"] = [[1, 3], [3, 6], [6, 7]]
+    path.write_text(signed(manifest))
     with pytest.raises(ValueError, match="do not cover the rows"):
         ActivationStore.open(tmp_path / "s")
 
@@ -392,7 +405,7 @@ def test_a_manifest_of_another_version_or_not_json_is_refused(tmp_path):
     fill(tmp_path)
     path = tmp_path / "manifest.json"
     content = path.read_text()
-    for changed in (content.replace('"version": 1', '"version": 2'), content[:-20], "[]"):
+    for changed in (content.replace('"version": 2', '"version": 3'), content[:-20], "[]"):
         assert changed != content
         path.write_text(changed)
         with pytest.raises(ValueError, match=r"manifest\.json cannot be read"):

@@ -24,9 +24,9 @@ from small_stores import (
     write,
 )
 
-from jelicit.activations import ActivationStore, StoreWriter
-from jelicit.activations import files as activations
+from jelicit.activations import ActivationStore, StoreWriter, shards
 from jelicit.data.items import Item, digest
+from jelicit.disk import whole as disk
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,7 +53,7 @@ def test_a_shard_gets_its_name_only_when_it_is_whole_on_the_disk(tmp_path, monke
     def full(path):
         raise OSError(f"no space left for {path}")
 
-    monkeypatch.setattr(activations, "_sync", full)
+    monkeypatch.setattr(disk, "_sync", full)
     with pytest.raises(OSError, match=r"no space left for .*\.shard-00000.*\.tmp"):
         write(writer, 0)
     assert not list(tmp_path.glob("shard-*"))
@@ -124,7 +124,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_after(tmp_path):
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_disk_that_is_full_when_a_file_is_flushed_loses_nothing(tmp_path, monkeypatch, name):
     """Each of the store's files in turn: the message names it, and the same run ends well after."""
-    folder, real = tmp_path / "s", activations._sync
+    folder, real = tmp_path / "s", disk._sync
 
     def full(path):
         if path.name.startswith(f".{name}."):
@@ -132,7 +132,7 @@ def test_a_disk_that_is_full_when_a_file_is_flushed_loses_nothing(tmp_path, monk
         real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(activations, "_sync", full)
+        patch.setattr(disk, "_sync", full)
         with pytest.raises(OSError, match="No space left on device") as error:
             fill(folder)
     assert str(error.value) == (
@@ -157,7 +157,7 @@ def test_a_disk_that_fills_up_at_the_end_leaves_a_store_that_is_not_complete(tmp
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(activations, "_sync", full)
+        patch.setattr(disk, "_sync", full)
         with pytest.raises(OSError, match=r"manifest\.json could not be written"):
             writer.finish()
         with pytest.raises(OSError, match=r"manifest\.json could not be written"):
@@ -205,7 +205,7 @@ def test_a_shard_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatc
     def forbid(path, **_options):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(activations, "safe_open", forbid)
+    monkeypatch.setattr(shards, "safe_open", forbid)
     with pytest.raises(PermissionError, match=r"shard-00000\.safetensors"):
         store.pairs(0)
 

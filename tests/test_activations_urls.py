@@ -29,7 +29,7 @@ from small_stores import (
 )
 
 from jelicit.activations import ActivationStore, StoreWriter
-from jelicit.activations import files as store_files
+from jelicit.disk import folders
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -155,10 +155,11 @@ def test_damage_is_named_with_its_url(url):
     with pytest.raises(ValueError, match=f"{url}: the checksum of {name} is not"):
         store.verify()
     put(url, name, bytes(len(whole)))
-    with pytest.raises(ValueError, match=rf"{url}/{name} is damaged \(its header has 0 bytes\)"):
+    lead = rf"{url}/{name} is damaged: layer 0 \(pos\)"
+    with pytest.raises(ValueError, match=rf"{lead}.*its header has 0 bytes\)"):
         ActivationStore.open(url).pairs(0)
     put(url, name, whole[:8] + b"{" * (len(whole) - 8))
-    with pytest.raises(ValueError, match=rf"{url}/{name} is damaged \(its header cannot be read"):
+    with pytest.raises(ValueError, match=rf"{lead}.*its header cannot be read"):
         ActivationStore.open(url).pairs(0)
     put(url, "items.jsonl", files(url)["items.jsonl"].replace(b"claim 3", b"claim 4"))
     with pytest.raises(ValueError, match=rf"{url}/items\.jsonl was changed"):
@@ -170,7 +171,11 @@ def test_damage_is_named_with_its_url(url):
 @pytest.mark.parametrize(
     ("found", "changed", "message"),
     [
-        (b"[1,5]", b"[5,1]", r"layer\.0\.pos \(5, 1\), expected shard 2 with \(1, 5\)"),
+        (
+            b"[1,5]",
+            b"[5,1]",
+            r"layer 0 \(pos\) bfloat16 \(5, 1\), expected .* bfloat16 \(1, 5\)",
+        ),
         (b'"BF16"', b'"BF61"', "its header cannot be read: 'BF61'"),
         (b"layer.0.neg", b"layer.7.neg", r"it has no layer\.0\.neg"),
         (b'"shard":"2"', b'"shard":"1"', "it says shard 1"),
@@ -299,7 +304,7 @@ def test_the_listings_of_other_workers_are_not_taken_from_a_cache(monkeypatch):
 
 def created_at_once(monkeypatch, url, first):
     """Opens a writer while another creates the same store between our look and our write."""
-    real, waiting = store_files._RemoteFolder.write, [first]
+    real, waiting = folders._RemoteFolder.write, [first]
 
     def write_after(self, name, pieces, **options):
         replace = options.pop("replace", True)
@@ -309,7 +314,7 @@ def created_at_once(monkeypatch, url, first):
         return real(self, name, pieces, replace=replace, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_files._RemoteFolder, "write", write_after)
+        patch.setattr(folders._RemoteFolder, "write", write_after)
         return open_writer(url)
 
 

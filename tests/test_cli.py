@@ -1,7 +1,9 @@
 """The command line, as a user types it, on small stores with a planted direction."""
 
 import re
+import resource
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -187,7 +189,10 @@ def test_hidden_states_of_another_model_are_told(swept, stores, tmp_path, capsys
     assert "warning: " in (said := capsys.readouterr().err)
     assert "with other weights" in said
     probe = str(swept / "probes" / "supervised-layer2-share0.3")
-    cli.main(["probe", "score", probe, str(other)])
+    with pytest.raises(SystemExit):
+        cli.main(["probe", "score", probe, str(other)])
+    assert re.search(r"error: .*/other holds .* --other-model", capsys.readouterr().err)
+    cli.main(["probe", "score", probe, str(other), "--other-model"])
     assert "with other weights" in capsys.readouterr().err
     cli.main(["probe", "score", probe, stores[1], "--layer", "1"])
     said = capsys.readouterr().err
@@ -199,6 +204,45 @@ def test_items_that_are_fitted_on_and_measured_are_told(stores, tmp_path, capsys
     cli.main(["sweep", stores[0], "--test", stores[0], *QUICK, "--out", str(tmp_path)])
     said = capsys.readouterr().err
     assert f"{N} of the {N} test items are train items as well, such as 'train/0'" in said
+
+
+def test_where_scores_or_results_cannot_go_is_said_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "file").write_text("words")
+    nowhere = str(tmp_path / "no-probe")
+    for out in (tmp_path, tmp_path / "file" / "s.csv", "s3://bucket/s.csv"):
+        with pytest.raises(SystemExit):
+            cli.main(["probe", "score", nowhere, nowhere, "--out", str(out)])
+        assert re.match(
+            r"error: --out \S+( is a folder|: results| cannot)", capsys.readouterr().err
+        )
+    for out in (tmp_path / "file" / "run", "s3://bucket/run"):
+        with pytest.raises(SystemExit):
+            cli.main(["sweep", nowhere, "--test", nowhere, "--out", str(out)])
+        assert re.match(r"error: --out \S+(: results| cannot be)", capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert not Path("s3:").exists()
+
+
+def test_scores_on_a_full_disk_leave_the_old_file_and_name_it(swept, stores, tmp_path, capsys):
+    probe, out = str(swept / "probes" / "supervised-layer2-share0.3"), tmp_path / "s.csv"
+    out.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+        with pytest.raises(SystemExit):
+            cli.main(["probe", "score", probe, stores[1], "--out", str(out)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert re.search(rf"error: {out} could not be written: File too large", capsys.readouterr().err)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("s.csv", "old")]
+
+
+def test_leftovers_of_a_killed_sweep_do_not_stop_the_next(stores, tmp_path):
+    words = ["sweep", stores[0], "--test", stores[1], *QUICK, "--save-probes"]
+    for name in ("a.orbax-checkpoint-tmp", ".b.00000000.7-0.tmp"):
+        (tmp_path / "probes" / name).mkdir(parents=True)
+    cli.main([*words, "--out", str(tmp_path)])
+    assert (tmp_path / "probes").exists()
 
 
 def test_a_stop_by_the_user_is_no_traceback(monkeypatch, capsys):

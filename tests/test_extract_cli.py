@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from tiny_models import CONFIGS, ROOT, make_items, random_weights, tokenizer
 
-from extract import __main__ as cli
+from extract import cli
 from extract.info import show
 from jelicit.activations import ActivationStore, StoreSpec, StoreWriter, merge_stores
 from jelicit.data.items import Item, digest, save_items

@@ -128,14 +128,15 @@ def test_a_failed_write_leaves_the_old_scores(tmp_path, monkeypatch):
     store.write("r1", ItemScores.of(ITEMS, []))
     before = (tmp_path / "r1.parquet").read_bytes()
 
-    def fail(table, path):
-        path.write_bytes(b"half")
+    def fail(table, file):
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr("jelicit.results.item_scores.pq.write_table", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"r1\.parquet could not be written: disk full"):
         store.write("r1", ItemScores.of(ITEMS, [(a, np.array(s)) for a, s in FOUND]))
     assert (tmp_path / "r1.parquet").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["r1.parquet"]
 
 
 def test_scores_that_do_not_fit_the_items_are_refused():

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from left_out import asked, leave_one_out
-from stub_server import FAULTS, Proxy, Stub, serve, spoiling
+from stub_server import FAULTS, Proxy, Stub, _serving, serve, spoiling
 from transformers import AutoTokenizer
 
 from extract.prefixes import in_tree_order
+from extract.server_client import Server
 from extract.server_scorer import SLACK, ServerScorer
 from extract.verdicts import EPSILON, encode
 from jelicit.data.datasets import load_dataset
@@ -375,12 +376,6 @@ class Waiting:
         lambda found: found.update(choices=None),
         lambda found: found["choices"][0].update(logprobs=None),
         lambda found: found["choices"][0]["logprobs"].update(top_logprobs=[{"token_id:5": -1.0}]),
-        lambda found: found["choices"][0]["logprobs"]["top_logprobs"][0].update(
-            {"token_id:5": math.nan}
-        ),
-        lambda found: found["choices"][0]["logprobs"]["top_logprobs"][0].update(
-            {"token_id:5": 3.0}
-        ),
     ],
 )
 @pytest.mark.parametrize("exact", [True, False])
@@ -399,6 +394,179 @@ def test_an_answer_that_is_none_is_asked_for_again(exact, damage):
         server.change = change
         np.testing.assert_array_equal(scorer.score([("a",)], WORDS), whole)
     assert scorer.retried == 2
+
+
+@pytest.mark.parametrize("value", [None, math.nan, 3.0, "-1", True])
+def test_a_log_probability_that_is_none_is_one_line_at_once(value):
+    server = stub()
+    with serve(server) as url:
+        scorer = connect(url)
+
+        def change(status, found):
+            for choice in found.get("choices", []):
+                choice["logprobs"]["top_logprobs"][0]["token_id:5"] = value
+            return status, found
+
+        server.change, before = change, len(server.headers)
+        told = rf"{url} gives {value!r} as the log-probability of the token 5; .*overflow"
+        with pytest.raises(ValueError, match=told):
+            scorer.score([("a",)], WORDS)
+        assert len(server.headers) == before + 1
+        with pytest.raises(ValueError, match="overflow"):
+            connect(url)
+        assert len(server.headers) == before + 3  # its models, and one prompt
+
+
+def changed(change):
+    """What a scorer that connects to a server with changed completions is told."""
+
+    def completions(status, found):
+        return (
+            change(status, found) if found.get("object") == "text_completion" else (status, found)
+        )
+
+    with serve(stub(change=completions)) as url, pytest.raises(ValueError) as error:  # noqa: PT011
+        connect(url)
+    return str(error.value)
+
+
+def test_numbers_of_tokens_that_are_none_are_one_line():
+    def usage(**values):
+        return changed(lambda status, found: (status, {**found, "usage": values}))
+
+    assert "says that usage.prompt_tokens is '7'; allowed: a whole number" in usage(
+        prompt_tokens="7"
+    )
+    told = usage(prompt_tokens_details={"cached_tokens": [1]})
+    assert "usage.prompt_tokens_details.cached_tokens is [1]" in told
+
+
+def test_answers_nested_without_end_are_one_line_at_once():
+    def nested(handler, content):
+        handler.write(200, b"[" * 100_000 + b"]" * 100_000)
+
+    with _serving(nested) as url, pytest.raises(ValueError, match="nested too deeply to be read"):
+        connect(url)
+
+    def refusing(handler, content):
+        handler.write(400, b"[" * 100_000 + b"]" * 100_000)
+
+    with _serving(refusing) as url, pytest.raises(ValueError, match=r"nested too|status 400"):
+        connect(url)
+
+
+def as_llama_cpp(status, found):
+    """Its shape of a completion's log-probabilities: that of the chat API, with ids."""
+    for choice in found.get("choices", []):
+        (shown,) = choice["logprobs"]["top_logprobs"]
+        ids = [
+            int(text[9:]) if text.startswith("token_id:") else texts().index(text) for text in shown
+        ]
+        entries = [
+            {"id": token, "token": texts()[token], "bytes": [], "logprob": log_p}
+            for token, log_p in zip(ids, shown.values(), strict=True)
+        ]
+        choice["logprobs"] = {"content": [{**entries[0], "top_logprobs": entries}]}
+    return status, found
+
+
+def test_the_shape_of_llama_cpp_is_understood():
+    prompts = [(asked(one),) for one in examples(9)]
+    with serve(stub(exact=False)) as url:
+        expected = connect(url, match="tokens").score(prompts, WORDS)
+    with serve(stub(exact=False, change=as_llama_cpp)) as url:
+        scorer = connect(url, match="tokens")
+        assert (scorer.able.token_ids, scorer.able.exact) == (True, False)
+        np.testing.assert_allclose(scorer.score(prompts, WORDS), expected, atol=1e-6)
+
+
+def test_the_shape_of_an_old_llama_cpp_is_named():
+    def old(status, found):
+        found["choices"][0]["logprobs"] = None
+        return status, {**found, "completion_probabilities": [{"content": "a", "probs": []}]}
+
+    assert "completion_probabilities, an old llama.cpp" in changed(old)
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_server_for_chat_alone_is_named_at_once(status):
+    told = changed(lambda *_: (status, {"error": {"message": "no such thing"}}))
+    assert f"lists its models but has no completions API (status {status})" in told
+    assert "chat alone" in told
+
+
+def test_a_huge_text_in_an_error_is_cut():
+    told = changed(lambda *_: (400, {"error": {"message": "x" * 2_000_000}}))
+    assert len(told) < 1000
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "sesame\n", " sesame"])
+@pytest.mark.parametrize("name", ["JELICIT_API_KEY", "OPENAI_API_KEY"])
+def test_a_key_that_cannot_be_sent_is_told_before_any_request(monkeypatch, name, key):
+    monkeypatch.delenv("JELICIT_API_KEY", raising=False)
+    monkeypatch.setenv(name, key)
+    server = stub()
+    with serve(server) as url, pytest.raises(ValueError, match=f"variable {name} holds a") as told:
+        connect(url)
+    assert key.strip() not in str(told.value)
+    assert server.headers == []
+
+
+# --- a proxy of the environment ------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    """Answers 403 or 503 to everything, as the proxies of companies do."""
+    said = {"status": 403, "asked": 0}
+
+    def refuse(handler, content):
+        said["asked"] += 1
+        handler.write(said["status"], b"<html>Access denied by policy</html>")
+
+    for name in ("NO_PROXY", "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    with _serving(refuse) as url:
+        monkeypatch.setenv("http_proxy", url.removesuffix("/v1").replace("//", "//me:secret@"))
+        yield said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_is_not_asked_for_through_a_proxy(proxy, host):
+    with serve(stub()) as url:
+        assert connect(url.replace("127.0.0.1", host)).score([("a",)], WORDS).shape == (1, 2)
+    assert proxy["asked"] == 0
+
+
+@pytest.mark.parametrize(("status", "kind"), [(403, ValueError), (503, ConnectionError)])
+def test_what_a_proxy_says_is_told_as_its_own(proxy, status, kind):
+    proxy["status"] = status
+    with pytest.raises(kind, match=rf"status {status}; that is said by the proxy") as error:
+        connect("http://models.example/v1")
+    assert "NO_PROXY=models.example" in str(error.value)
+    assert "secret" not in str(error.value)
+    assert "key" not in str(error.value)
+    assert proxy["asked"] > 0
+
+
+# --- patience ------------------------------------------------------------------------------------
+
+
+def test_waiting_has_an_end_and_long_waits_are_told(monkeypatch, caplog):
+    waits = []
+    monkeypatch.setattr("extract.server_client.Event", lambda: Waiting(waits))
+    server = stub()
+    with serve(server) as url:
+        client = Server(url, retries=8, backoff=8.0, patience=20.0)
+        server.change = lambda status, found: (503, found)
+        before = len(server.headers)
+        with pytest.raises(ConnectionError, match=r"status 503; look at the server's log"):
+            client.probe((1, 2), vocabulary=5)
+    # 4 to 8, 8 to 16, then 15 to 30: waits are not real here, so only a pause over 20 s ends it.
+    assert 2 <= len(server.headers) - before < 9
+    assert max(waits) < 20
+    assert "status 503; asked again in" in caplog.text
 
 
 def test_nothing_is_repeated_that_would_fail_again():
@@ -509,7 +677,7 @@ def test_a_server_that_gives_no_log_probabilities_is_named():
 def test_another_model_is_named():
     options = {"model": "llama"}
     refused("serves stub, not 'llama'; choose", options=options)
-    refused(r"serves a, b, stub; name one of them \(model=\)", others=("a", "b"))
+    refused(r"serves a, b, stub; name one of them: --served \(model=\)", others=("a", "b"))
     with serve(stub(others=("a",))) as url:
         assert connect(url, model="stub").server.model == "stub"
 
@@ -550,6 +718,39 @@ def test_a_tokenizer_that_is_nowhere_is_asked_for():
         assert ServerScorer(url, tokenizer=POCKET, **SOON).score([("a",)], WORDS).shape == (1, 2)
     with serve(stub(model="pocket")) as url:
         assert len(ServerScorer(url, **SOON).tokenizer) == len(texts())
+
+
+def test_an_alias_is_not_looked_for_again_and_again(monkeypatch):
+    asked_for = []
+
+    def away(self, name, **_options):
+        asked_for.append(name)
+        raise RuntimeError("Connection refused")
+
+    def never(*_args, **_options):
+        raise AssertionError("the tokenizer's own loading repeats for minutes")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", away)
+    with serve(stub(model="my-alias")) as url, monkeypatch.context() as patch:
+        patch.setattr("transformers.AutoTokenizer.from_pretrained", never)
+        told = r"no tokenizer for my-alias .*--tokenizer \(tokenizer=\)\. Tried: my-alias \(the hub"
+        with pytest.raises(ValueError, match=told):
+            ServerScorer(url, **SOON)
+    assert asked_for == ["my-alias"]
+
+
+def test_the_tokenizer_of_an_adapter_is_that_of_its_parent():
+    def lora(status, found):
+        if found.get("object") == "list":
+            entry = found["data"][0]
+            base = {**entry, "id": "base", "root": str(POCKET)}
+            found["data"] = [{**entry, "root": "./no/such/adapter", "parent": "base"}, base]
+        return status, found
+
+    with serve(stub(change=lora)) as url:
+        scorer = ServerScorer(url, model="stub", **SOON)
+        assert scorer.server.origins == ("./no/such/adapter", "stub", str(POCKET), "base")
+        assert len(scorer.tokenizer) == len(texts())
 
 
 def test_more_log_probabilities_than_the_server_gives_are_refused_with_its_words():

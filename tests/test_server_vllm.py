@@ -17,8 +17,7 @@ import pytest
 import torch
 from stub_server import FAULTS, Proxy, spoiling
 
-from extract import __main__ as cli
-from extract import models, serve
+from extract import cli, models, serve
 from extract.local_scorer import LocalScorer
 from extract.server_scorer import ServerScorer
 from jelicit.data.datasets import load_dataset

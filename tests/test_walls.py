@@ -97,10 +97,23 @@ ABOUT_THE_POCKET_MODEL = ("extract/card.py", "extract/pocket_tokenizer.py")
 @pytest.mark.parametrize(
     "path", [p for p in files("extract") if named(p) not in ABOUT_THE_POCKET_MODEL], ids=named
 )
-def test_extract_imports_only_data_and_activations_of_jelicit(path):
+def test_extract_imports_only_data_activations_disk_and_ending_of_jelicit(path):
     own = [name for name in imports(path) if name.split(".")[0] in ("jelicit", "experiments")]
-    allowed = ("jelicit.data.", "jelicit.activations.")
+    allowed = ("jelicit.data.", "jelicit.activations.", "jelicit.disk.", "jelicit.commands.ending.")
     assert not [name for name in own if not f"{name}.".startswith(allowed)]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in files("jelicit") if named(p).startswith("jelicit/disk/")], ids=named
+)
+def test_the_disk_is_the_ground_floor(path):
+    own = [name for name in imports(path) if name.split(".")[0] == "jelicit"]
+    assert not [name for name in own if not f"{name}.".startswith("jelicit.disk.")]
+
+
+def test_how_commands_end_imports_nothing_but_the_standard_library():
+    (path,) = [path for path in files("jelicit") if named(path) == "jelicit/commands/ending.py"]
+    assert {name.split(".")[0] for name in imports(path)} <= sys.stdlib_module_names
 
 
 def test_the_reader_of_imports_sees_every_kind(tmp_path, monkeypatch):

@@ -1,4 +1,8 @@
-"""The manifest: a store's spec and its shards' checksums; and the names of a store's files."""
+"""The manifest: a store's spec and its shards' checksums; and the names of a store's files.
+
+Version 2 has a checksum of itself, and one for every tensor of a shard. Version 1 had neither: such
+stores are read all the same, and checked by the checksums of their whole files.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,16 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
-from jelicit.activations.files import Folder, Stamp
 from jelicit.activations.spec import StoreSpec
+from jelicit.disk import Folder, Stamp
 
 MANIFEST = "manifest.json"
 ITEMS = "items.jsonl"
 KIND = "jelicit activation store"
-VERSION = 1
+VERSION = 2
+_WITHOUT_CHECKSUM = 1
 
 
 def shard_name(shard: int) -> str:
@@ -39,7 +45,10 @@ def spec_digest(spec: StoreSpec) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store holds, and checksum and size of each shard; None where it is missing."""
+    """What a store holds, and the checksums and size of each shard; None where it is missing.
+
+    A stamp is {"sha256": of the file, "bytes": its size, "tensors": {name: `tensor_sum`}}.
+    """
 
     spec: StoreSpec
     stamps: list[Stamp | None]
@@ -51,8 +60,9 @@ class Manifest:
 
     def write(self, folder: Folder, *, replace: bool = True) -> None:
         """Writes it into the folder; with `replace=False` only if there is none."""
-        body = {"kind": KIND, "version": VERSION, "spec": self.spec.to_json()}
-        folder.write(MANIFEST, [to_bytes({**body, "shards": self.stamps})], replace=replace)
+        body = {"spec": self.spec.to_json(), "shards": self.stamps}
+        head = {"kind": KIND, "version": VERSION, "sha256": _checksum(body)}
+        folder.write(MANIFEST, [to_bytes({**head, **body})], replace=replace)
 
     @staticmethod
     def read(folder: Folder) -> Manifest:
@@ -71,18 +81,33 @@ class Manifest:
                 "`python -m extract run` writes stores"
             ) from error
         try:
-            values = json.loads(content)
-            if (values["kind"], values["version"]) != (KIND, VERSION):
-                raise ValueError(f"it is {values['kind']!r} version {values['version']!r}")
-            manifest = Manifest(StoreSpec.from_json(values["spec"]), values["shards"])
-            if len(manifest.stamps) != len(manifest.spec.shards):
-                raise ValueError(f"it has {len(manifest.stamps)} checksums")
-            if not all(stamp is None or _is_stamp(stamp) for stamp in manifest.stamps):
-                raise ValueError("its shards are not checksums and sizes")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return Manifest._of(json.loads(content))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"{path} cannot be read as {KIND}: {reason}") from error
+
+    @staticmethod
+    def _of(values: dict[str, Any]) -> Manifest:
+        """The manifest that these JSON values are; raises whatever tells that they are none."""
+        kind, version = values["kind"], values["version"]
+        if kind != KIND or version not in (_WITHOUT_CHECKSUM, VERSION):
             raise ValueError(
-                f"{path} cannot be read as {KIND} version {VERSION}: {error}"
-            ) from error
+                f"it is {kind!r} version {version!r}; this version reads {_WITHOUT_CHECKSUM} and "
+                f"{VERSION}"
+            )
+        body = {"spec": values["spec"], "shards": values["shards"]}
+        if version == VERSION and values["sha256"] != _checksum(body):
+            # What is wrong in the spec is the better message.
+            StoreSpec.from_json(values["spec"])
+            raise ValueError(
+                "it was changed since it was written: its own checksum does not fit; put the "
+                "original back, or extract again into another folder"
+            )
+        manifest = Manifest(StoreSpec.from_json(values["spec"]), values["shards"])
+        if len(manifest.stamps) != len(manifest.spec.shards):
+            raise ValueError(f"it has {len(manifest.stamps)} checksums")
+        if not all(stamp is None or _is_stamp(stamp) for stamp in manifest.stamps):
+            raise ValueError("its shards are not checksums and sizes")
         return manifest
 
     @staticmethod
@@ -95,7 +120,7 @@ class Manifest:
         # Where manifests can overwrite each other (URLs), a shard may be of another spec.
         spec = spec_digest(manifest.spec) if own else ""
         own = {
-            name: {"sha256": stamp["sha256"], "bytes": stamp["bytes"]}
+            name: {key: value for key, value in stamp.items() if key != "spec"}
             for name, stamp in own.items()
             if stamp and stamp.get("spec", spec) == spec
         }
@@ -122,14 +147,26 @@ def _read_stamp(folder: Folder, name: str) -> Stamp | None:
         stamp = json.loads(folder.read(name))
     except FileNotFoundError:  # it has gone into the manifest meanwhile
         return None
-    except ValueError:  # damaged: its shard counts as missing and is written again
+    except (
+        ValueError,
+        RecursionError,
+    ):  # damaged: its shard counts as missing and is written again
         return None
     return stamp if _is_stamp(stamp) else None
 
 
 def _is_stamp(stamp: object) -> bool:
+    if not isinstance(stamp, dict):
+        return False
+    sums = stamp.get("tensors", {})
     return (
-        isinstance(stamp, dict)
-        and isinstance(stamp.get("sha256"), str)
-        and isinstance(stamp.get("bytes"), int)
+        isinstance(stamp.get("sha256"), str)
+        and type(stamp.get("bytes")) is int
+        and isinstance(sums, dict)
+        and all(isinstance(value, str) for value in sums.values())
     )
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    """SHA-256 (hex) of the manifest's own fields, however they are laid out in the file."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

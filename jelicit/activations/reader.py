@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from jelicit.activations import tensors
-from jelicit.activations.files import Folder, open_folder
 from jelicit.activations.manifest import ITEMS, Manifest, shard_name
-from jelicit.activations.spec import StoreSpec
+from jelicit.activations.shards import ShardReader, damaged, in_words, tensor_sum
+from jelicit.activations.spec import DTYPES, StoreSpec
 from jelicit.data.items import Item, digest, from_jsonl
+from jelicit.disk import Folder, open_folder
 from jelicit.pairs import Pairs
 
 
@@ -24,6 +26,9 @@ class ActivationStore:
 
     def __init__(self, files: Folder, manifest: Manifest) -> None:
         self._files, self._manifest = files, manifest
+        self._shards = ShardReader(files)
+        self._whole: set[int] = set()
+        """Shards without checksums of their tensors whose file was compared."""
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> ActivationStore:
@@ -239,12 +244,36 @@ class ActivationStore:
         return out
 
     def _tensor(self, shard: int, key: str, shape: tuple[int, int]) -> np.ndarray:
-        """One tensor of one shard."""
+        """One tensor of one shard, compared with its checksum."""
         name = shard_name(shard)
-        number, tensor = self._files.tensor(name, key)
-        if tensor.shape != shape or number != str(shard):
-            raise ValueError(
-                f"{self._files.path(name)} is damaged: it says shard {number} with {key} "
-                f"{tensor.shape}, expected shard {shard} with {shape}; delete it and extract again"
+        path = self._files.path(name)
+        number, tensor = self._shards.tensor(name, key)
+        dtype = DTYPES["float32" if key == "log_probs" else self.spec.dtype]
+        if (tensor.shape, tensor.dtype, number) != (shape, dtype, str(shard)):
+            raise damaged(
+                path,
+                f"it says shard {number} with {in_words(key)} {tensor.dtype} {tensor.shape}, "
+                f"expected shard {shard} with {dtype} {shape}",
             )
+        stamp = self._manifest.stamps[shard]
+        assert stamp is not None  # the store is complete
+        if "tensors" not in stamp:
+            self._check_file(shard, stamp["sha256"])
+        elif stamp["tensors"].get(key) != tensor_sum(tensor):
+            raise damaged(path, f"{in_words(key)} has another checksum than when it was written")
         return tensor
+
+    def _check_file(self, shard: int, expected: str) -> None:
+        """Compares the whole file of a shard that was written before tensors had checksums."""
+        if shard in self._whole:
+            return
+        if self._files.local is None:  # all layers' bytes through the net, for one of them
+            if not self._whole:
+                warnings.warn(
+                    f"{self.folder} has no checksums per layer, so what is read is not checked; "
+                    f"`python -m extract verify {self.folder}` reads and checks all of it",
+                    stacklevel=2,
+                )
+        elif self._files.stamp(shard_name(shard))["sha256"] != expected:
+            raise damaged(self._files.path(shard_name(shard)), "its checksum is not the manifest's")
+        self._whole.add(shard)

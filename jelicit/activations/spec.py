@@ -66,7 +66,8 @@ class StoreSpec:
     versions: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("prompt_format", "settings", "texts", "machine", "versions"):
+        _check_types(self)
+        for name in _MAPPINGS:
             # As it will read from disk: a tuple in a mapping must not differ from its own copy.
             object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name))))
         _check_spec(self)
@@ -97,18 +98,58 @@ class StoreSpec:
             raise ValueError(f"spec has a field missing or of the wrong type: {error}") from error
 
 
+_TEXTS = ("model", "revision", "model_digest", "dtype", "item_digest")
+_MAPPINGS = ("prompt_format", "settings", "texts", "machine", "versions")
+
+
+def _check_types(spec: StoreSpec) -> None:
+    """Refuses what a file may hold in a number's place: 128.0, null, text."""
+    for names, kind, words in (
+        (_TEXTS, str, "a text"),
+        (_MAPPINGS, Mapping, "a mapping"),
+        (("n_items", "d_model"), int, "a whole number"),
+        (("n_blocks",), int | None, "a whole number or null"),
+        (("layers", "shards", "batch_plan"), tuple, "a list"),
+    ):
+        for name in names:
+            value = getattr(spec, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"{name} is {_short(value)}; allowed: {words}")
+    numbers = {
+        "layers": spec.layers,
+        "shards": [row for pair in spec.shards for row in pair],
+        "batch_plan": [row for shard in spec.batch_plan for batch in shard for row in batch],
+    }
+    for name, values in numbers.items():
+        for value in values:
+            if type(value) is not int:
+                raise ValueError(f"{name} holds {_short(value)}; allowed: whole numbers")
+
+
 def _check_spec(spec: StoreSpec) -> None:
     if spec.dtype not in DTYPES:
         raise ValueError(f"dtype is {spec.dtype!r}; allowed: {', '.join(DTYPES)}")
-    whole = all(isinstance(layer, int) and layer >= 0 for layer in spec.layers)
-    if not spec.layers or not whole or list(spec.layers) != sorted(set(spec.layers)):
+    if spec.d_model < 1 or spec.n_items < 0 or (spec.n_blocks or 0) < 0:
+        raise ValueError(
+            f"d_model is {spec.d_model}, n_items {spec.n_items}, n_blocks {spec.n_blocks}; "
+            "allowed: a width of 1 or more, none below 0"
+        )
+    if not spec.layers or min(spec.layers) < 0 or list(spec.layers) != sorted(set(spec.layers)):
         raise ValueError(
             f"layers are {spec.layers}; allowed: rising whole numbers from 0, not none"
+        )
+    if spec.n_blocks is not None and spec.layers[-1] > spec.n_blocks:
+        raise ValueError(
+            f"layers are {spec.layers} of a model of {spec.n_blocks} blocks (n_blocks), whose last "
+            f"is {spec.n_blocks}"
         )
     edges = [0, *(stop for _, stop in spec.shards)]
     starts = [start for start, _ in spec.shards]
     if starts != edges[:-1] or edges[-1] != spec.n_items or edges != sorted(set(edges)):
-        raise ValueError(f"shards {spec.shards} do not cover the rows 0..{spec.n_items} in order")
+        raise ValueError(
+            f"shards {_short(spec.shards)} do not cover the rows 0..{spec.n_items} (n_items) in "
+            "order"
+        )
     if len(spec.batch_plan) != len(spec.shards):
         raise ValueError(f"batch_plan has {len(spec.batch_plan)} shards, not {len(spec.shards)}")
     for number, ((start, stop), batches) in enumerate(

@@ -1,10 +1,11 @@
 """The safetensors layout: a file's pieces without copies, and the place of one tensor in it.
 
 8 bytes: length of the header, little-endian. Header: JSON, {name: {dtype, shape, data_offsets}},
-offsets counted from its end. Then the numbers. The safetensors library reads and writes whole files
-and local ones only: reading one layer of a remote file needs to know where its bytes are. Its
-writer also leaves a temporary file of its own behind when it is killed, and hides the errors of the
-disk. Files are the same to the byte as those that the library writes.
+offsets counted from its end. Then the numbers. The safetensors library reads and writes local files
+only (which it does here: `jelicit.activations.shards`): reading one layer of a remote file needs to
+know where its bytes are. Its writer also leaves a temporary file of its own behind when it is
+killed, hides the errors of the disk, and copies what it writes. Files are the same to the byte as
+those that the library writes.
 """
 
 from __future__ import annotations

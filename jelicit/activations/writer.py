@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jelicit.activations import tensors
-from jelicit.activations.files import Folder, open_folder
 from jelicit.activations.manifest import (
     ITEMS,
     MANIFEST,
@@ -21,8 +21,10 @@ from jelicit.activations.manifest import (
     to_bytes,
 )
 from jelicit.activations.reader import ActivationStore
+from jelicit.activations.shards import tensor_sums
 from jelicit.activations.spec import DTYPES, StoreSpec, differences
 from jelicit.data.items import Item, digest, to_jsonl
+from jelicit.disk import Folder, open_folder
 
 
 class StoreWriter:
@@ -53,7 +55,9 @@ class StoreWriter:
     ) -> StoreWriter:
         """Creates the store, or goes on with one of the same spec.
 
-        Of a store that is there, the stored batch plan wins: it may have been replanned.
+        Of a store that is there, the stored batch plan wins: it may have been replanned. One
+        without any shard is replaced where its spec is another: nothing is lost, and whoever
+        started it and still computes is refused at `finish`.
 
         Under a URL nothing stops two workers from creating the manifest at the same instant: the
         later one's stays. If both ask for the same, shards are computed twice at worst. If not, the
@@ -81,6 +85,12 @@ class StoreWriter:
         if not files.exists(MANIFEST):
             cls._create(files, spec)
         manifest = Manifest.current(files)
+        # Not for another machine: several may have begun one run, and would unseat each other.
+        other = differences(manifest.spec, spec, ignore=("batch_plan", "machine", "versions"))
+        if other and _is_empty(files):
+            # A run that failed before its first shard must not block the same with another dtype.
+            manifest = Manifest(spec, [None] * len(spec.shards))
+            manifest.write(files)
         missing = manifest.missing(files)
         ignore = ("batch_plan",) if missing else ("batch_plan", "machine", "versions")
         if found := differences(manifest.spec, spec, ignore=ignore):
@@ -159,7 +169,7 @@ class StoreWriter:
         named = self._tensors(shard, states, log_probs)
         # One key only: the file's bytes must not depend on the order of a hash map.
         stamp = self._files.write(shard_name(shard), tensors.pack(named, {"shard": str(shard)}))
-        about = {**stamp, "spec": spec_digest(self.spec)}
+        about = {**stamp, "tensors": tensor_sums(named), "spec": spec_digest(self.spec)}
         self._files.write(stamp_name(shard), [to_bytes(about)])
 
     def _tensors(
@@ -215,3 +225,9 @@ class StoreWriter:
                 + "\nChoose another folder for one of the two."
             )
         return manifest
+
+
+def _is_empty(files: Folder) -> bool:
+    """Whether a store's folder has no shard yet, nor a part of one."""
+    files.sweep()
+    return not any(re.match(r"\.?shard-", name) for name in files.listing())

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -115,12 +116,14 @@ class Sweep:
 
     def main(self) -> None:
         """Sweeps, prints the means, and writes everything."""
+        from jelicit.disk import check_out_folder
         from jelicit.results import run_id
         from jelicit.studies import scoring
         from jelicit.studies.grid import run_grid
         from jelicit.studies.states import States
 
         begin = time.perf_counter()
+        check_out_folder(self.out)
         train, test = _open(self.train), _open(self.test)
         easy = None if self.easy is None else _open(self.easy)
         target = self.target or str(train.spec.prompt_format["target"])
@@ -271,7 +274,9 @@ class Sweep:
         """Refuses a folder with probes of another sweep: they would be taken for this one's."""
         from jelicit import load_probe
 
-        for path in sorted((self.out / "probes").glob("*")):
+        for path in sorted((self.out / "probes").glob("[!.]*")):
+            if ".orbax-checkpoint-tmp" in path.name:  # of a version that left them when killed
+                continue
             found = load_probe(path).settings
             if any(found.get(name) != value for name, value in origin.items()):
                 raise ValueError(
@@ -291,7 +296,8 @@ class Sweep:
                 path = self.out / "probes" / named
                 if not path.exists():
                     found = result.probe(method, layer=layer, seed=0, class_share=share, **chosen)
-                    save_probe(path, replace(found, settings={**found.settings, **origin}))
+                    with suppress(FileExistsError):  # the same sweep, run twice at once
+                        save_probe(path, replace(found, settings={**found.settings, **origin}))
         print(f"probes: {self.out / 'probes'}")
 
 
@@ -338,7 +344,9 @@ class Probe:
     store: tyro.conf.Positional[str]
     """Activation store: a folder or an fsspec URL."""
     layer: int | None = None
-    """Layer of the store; default: the one the probe was fitted on."""
+    """Layer of the store; default: the one the probe was fitted on. Another one is told."""
+    other_model: bool = False
+    """Score a store of another model than the probe was fitted on, of the same width."""
     out: Path | None = None
     """CSV of id, truth score and label; default: printed."""
 
@@ -348,16 +356,20 @@ class Probe:
         import pandas as pd
 
         from jelicit import load_probe, metrics
+        from jelicit.disk import check_out_folder, write_text
 
+        if self.out is not None:
+            if self.out.is_dir():
+                raise ValueError(f"--out {self.out} is a folder; name a file, such as scores.csv")
+            check_out_folder(self.out.parent)
         fitted, store = load_probe(self.probe), _open(self.store)
         own = fitted.settings.get("layer")
-        layer = own if self.layer is None else self.layer
-        if layer is None:
-            raise ValueError(f"{self.probe} does not say which layer it is of; give --layer")
-        warn_of_other_model(store, self.store, fitted.settings, f"the probe {self.probe}")
-        if own is not None and layer != own:
-            _warn(f"{self.probe} was fitted on layer {own} and scores layer {layer}")
-        scores = np.asarray(fitted.score(store.pairs(int(layer))))
+        if None not in (own, self.layer) and self.layer != own:
+            _warn(f"{self.probe} was fitted on layer {own} and scores layer {self.layer}")
+        if self.other_model:
+            warn_of_other_model(store, self.store, fitted.settings, f"the probe {self.probe}")
+        allowed = {"layer": self.layer, "other_model": self.other_model}
+        scores = np.asarray(fitted.score_store(store, **allowed))
         target = str(store.spec.prompt_format["target"])
         found = pd.DataFrame(
             {
@@ -369,7 +381,7 @@ class Probe:
         if self.out is None:
             print(found.to_csv(index=False), end="")
         else:
-            found.to_csv(self.out, index=False)
+            write_text(self.out, found.to_csv(index=False))
         area = float(metrics.auroc(scores, found["label"].to_numpy()))
         right = float(metrics.accuracy(scores, found["label"].to_numpy()))
         said = f"AUROC {area:.3f}, accuracy {right:.3f} on {target} of {len(found)} items"

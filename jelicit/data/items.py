@@ -15,6 +15,7 @@ import numpy as np
 
 from jelicit.data.filekinds import CURE, kind_of_file, kind_of_line
 from jelicit.data.shown import listed, shown
+from jelicit.disk import write_text
 
 REQUIRED = ("id", "choice", "label")
 """Keys that every record of a JSONL file must have; all others have a default."""
@@ -321,13 +322,7 @@ def save_items(path: str | os.PathLike[str], items: Iterable[Item]) -> None:
     Raises:
         ValueError: If an item's meta cannot be written as JSON; the message names the item.
     """
-    path = Path(path)
-    text = to_jsonl(items)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as out:
-        out.write(text)
-    partial.replace(path)
+    write_text(path, to_jsonl(items))
 
 
 def digest(items: Iterable[Item]) -> str:

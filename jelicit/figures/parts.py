@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
+from jelicit.disk import whole_file
 from jelicit.method_names import (
     CEILING,
     COHERENCE,
@@ -87,10 +88,11 @@ def save(figure: Figure, path_stem: str | Path) -> list[Path]:
     No dates and no random ids: a figure built afresh from the same rows gives the same bytes.
     """
     png, svg = Path(f"{path_stem}.png"), Path(f"{path_stem}.svg")
-    png.parent.mkdir(parents=True, exist_ok=True)
     with style():
-        figure.savefig(png, dpi=300, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+        with whole_file(png) as file:
+            figure.savefig(file, format="png", dpi=300, metadata={"Software": None})
+        with whole_file(svg) as file:
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return [png, svg]
 
 

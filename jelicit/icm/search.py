@@ -30,10 +30,10 @@ from jelicit.icm.prompter import Prompter
 from jelicit.icm.settings import SearchSettings
 from jelicit.icm.steps import SearchResult, Step, accuracy, from_entry, to_entry
 from jelicit.icm.walk import Walk
-from jelicit.journal import Journal, run_key
 from jelicit.prompting import Scorer, random_labels
 from jelicit.prompting.consistency import get_rule
 from jelicit.prompting.context import check_fit
+from jelicit.prompting.run_journal import RunJournal, run_key
 
 ALGORITHM = 1
 """Raised when the same settings lead to other steps than before; part of a journal's key."""
@@ -115,10 +115,10 @@ def search(
 
 def _journal(
     path: Path | None, prompter: Prompter, settings: SearchSettings, start: Sequence[Label]
-) -> Journal:
+) -> RunJournal:
     """The steps of one search, under a key that names everything that decides them."""
     if path is None:
-        return Journal(None, "", part="step")
+        return RunJournal(None, "", part="step")
     key = run_key(
         prompter.scorer,
         get_rule(settings.rule),
@@ -128,7 +128,7 @@ def _journal(
         settings.deciding(),
         list(start),
     )
-    return Journal(path, key, part="step")
+    return RunJournal(path, key, part="step")
 
 
 def check_given(

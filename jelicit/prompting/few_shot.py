@@ -16,8 +16,8 @@ import numpy as np
 
 from jelicit.data.items import Item, digest, known_label, label_of
 from jelicit.data.prompts import PromptFormat, few_shot, get_format, segments
-from jelicit.journal import Journal, run_key
 from jelicit.prompting.consistency import Rule, get_rule, most_likely
+from jelicit.prompting.run_journal import RunJournal, run_key
 from jelicit.prompting.scorer import Scorer, truth_scores
 
 ALGORITHM = 1
@@ -368,10 +368,10 @@ def _journal(
     targets: Sequence[Item],
     pool: Sequence[Item],
     *rest: PromptFormat | int | str | list[int],
-) -> Journal:
+) -> RunJournal:
     """The rounds of one run, under a key that names everything that decides their scores."""
     if path is None:
-        return Journal(None, "", part="round")
+        return RunJournal(None, "", part="round")
     settings = [asdict(one) if isinstance(one, PromptFormat) else one for one in rest]
     key = run_key(scorer, rule, digest(targets), digest(pool), *settings)
-    return Journal(path, key, part="round")
+    return RunJournal(path, key, part="round")

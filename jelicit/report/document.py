@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from jelicit.disk import write_text
 from jelicit.report.html import escape
 from jelicit.version import __version__
 
@@ -55,10 +56,7 @@ def document(*, title: str, navigation: dict[str, str], body: str, data: str) ->
 
 def save(page: str, path: Path) -> Path:
     """Writes a page, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(page.encode())  # as bytes: a changed line end would break the hashes
-    partial.replace(path)
+    write_text(path, page)
     return path
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jelicit.data.items import Item, label_of
+from jelicit.disk import whole_file
 from jelicit.results.identity import plain
 
 METADATA_KEY = b"jelicit.scores"
@@ -122,10 +123,8 @@ class ItemScoreStore:
             table = table.append_column(f"score.{place}", pa.array(found.scores[:, place]))
         about = json.dumps(plain(list(found.settings)))
         table = table.replace_schema_metadata({METADATA_KEY: about})
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self._path(run_id).with_suffix(".partial")
-        pq.write_table(table, partial)
-        partial.replace(self._path(run_id))
+        with whole_file(self._path(run_id)) as file:
+            pq.write_table(table, file)
 
     def read(self, run_id: str) -> ItemScores:
         """One run's item scores.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jelicit.disk import write_text
 from jelicit.results.identity import plain
 
 FILE = "report.json"
@@ -60,12 +61,8 @@ class Record:
 
     def write(self, folder: str | Path) -> None:
         """Writes it as `report.json`, whole or not at all."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / (FILE + ".partial")
         record = {**asdict(self), "settings": plain(self.settings)}
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        partial.replace(folder / FILE)
+        write_text(Path(folder) / FILE, json.dumps(record, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: str | Path) -> Record:

@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jelicit.disk import open_folder
 from jelicit.results.identity import plain
 from jelicit.results.rows import Rows
 
@@ -23,9 +22,9 @@ METADATA_KEY = b"jelicit"
 class Results:
     """A folder of result rows: `<run id>.parquet` per run, each written whole or not at all."""
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | os.PathLike[str]):
         """The folder, or an fsspec URL such as "gs://bucket/results"; created on first write."""
-        self.folder = _RemoteFolder(str(folder)) if "://" in str(folder) else _LocalFolder(folder)
+        self.folder = open_folder(folder)
 
     def has(self, run_id: str) -> bool:
         """Whether this run's rows are there."""
@@ -54,7 +53,8 @@ class Results:
         sink = pa.BufferOutputStream()
         table = table.replace_schema_metadata({METADATA_KEY: json.dumps(about)})
         pq.write_table(table, sink, write_page_checksum=True)
-        self.folder.write(_file_name(run_id), sink.getvalue().to_pybytes())
+        self.folder.create()
+        self.folder.write(_file_name(run_id), [sink.getvalue().to_pybytes()])
 
     def read(self, run_id: str) -> pd.DataFrame:
         """One run's rows.
@@ -76,11 +76,20 @@ class Results:
             FileNotFoundError: there is no such folder.
             ValueError: a file is damaged; the message names it.
         """
-        frames = [self._load(name).to_pandas() for name in self.folder.names()]
+        there = self.folder.listing()
+        if not there and (self.folder.local is None or not self.folder.local.is_dir()):
+            raise FileNotFoundError(f"there is no results folder {self.folder.location}.")
+        names = sorted(name for name in there if re.fullmatch(r"[^.].*\.parquet", name))
+        frames = [self._load(name).to_pandas() for name in names]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def _load(self, name: str) -> pa.Table:
-        data = self.folder.read(name)
+        try:
+            data = self.folder.read(name)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(
+                f"there is no results file {self.folder.path(name)}."
+            ) from error
         try:
             table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
             run = _about(table)["run_id"]
@@ -164,69 +173,3 @@ def _file_name(run_id: str) -> str:
             f"run id {run_id!r} cannot name a file; use letters, digits, '_', '.' and '-'."
         )
     return f"{run_id}.parquet"
-
-
-class _LocalFolder:
-    """Files of a local folder; a write is seen whole or not at all, even if the machine stops."""
-
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-
-    def path(self, name: str) -> str:
-        return str(self.folder / name)
-
-    def names(self) -> list[str]:
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f"there is no results folder {self.folder}.")
-        return sorted(p.name for p in self.folder.glob("*.parquet"))
-
-    def exists(self, name: str) -> bool:
-        return (self.folder / name).is_file()
-
-    def read(self, name: str) -> bytes:
-        if not self.exists(name):
-            raise FileNotFoundError(f"there is no results file {self.folder / name}.")
-        return (self.folder / name).read_bytes()
-
-    def write(self, name: str, data: bytes) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.folder / f".{name}.{uuid.uuid4().hex}.tmp"
-        try:
-            with draft.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self.folder / name)
-        finally:
-            draft.unlink(missing_ok=True)
-
-
-class _RemoteFolder:
-    """Files under an fsspec URL; an object store shows an object only once it is complete."""
-
-    def __init__(self, url: str):
-        import fsspec  # only needed here: local folders work without it
-
-        self.files, self.root = fsspec.core.url_to_fs(url)
-        self.url = url.rstrip("/")
-
-    def path(self, name: str) -> str:
-        return f"{self.url}/{name}"
-
-    def names(self) -> list[str]:
-        if not self.files.isdir(self.root):
-            raise FileNotFoundError(f"there is no results folder {self.url}.")
-        found = (PurePath(path).name for path in self.files.ls(self.root, detail=False))
-        return sorted(name for name in found if name.endswith(".parquet"))
-
-    def exists(self, name: str) -> bool:
-        return self.files.isfile(f"{self.root}/{name}")
-
-    def read(self, name: str) -> bytes:
-        if not self.exists(name):
-            raise FileNotFoundError(f"there is no results file {self.path(name)}.")
-        return self.files.cat_file(f"{self.root}/{name}")
-
-    def write(self, name: str, data: bytes) -> None:
-        self.files.makedirs(self.root, exist_ok=True)
-        self.files.pipe_file(f"{self.root}/{name}", data)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jelicit.data.items import Item, labels
+from jelicit.disk import write_text
 from jelicit.named import slug
 from jelicit.prompting import Bootstrapped, Scorer, prompted
 from jelicit.studies import scoring
@@ -67,7 +68,7 @@ def measure_prompting(
                 f"{' -> '.join(f'{share:.2f}' for share in right)} ({took:.1f} s)"
             )
     path = journals / f"{slug(situation.title)}-labels.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in told), encoding="utf-8")
+    write_text(path, "".join(json.dumps(line) + "\n" for line in told))
     return merged_seeds(measured)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from jelicit.data.items import digest
+from jelicit.disk import check_out_folder
 from jelicit.icm.search import ALGORITHM as SEARCH
 from jelicit.named import slug
 from jelicit.prompting import few_shot
@@ -27,14 +27,7 @@ def check_folder(study: str, folder: Path) -> None:
     Raises:
         ValueError: Saying which.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"--out {folder} cannot be written to ({error}); choose another folder"
-        ) from error
+    check_out_folder(folder)
     try:
         there = Record.read(folder).experiment
     except FileNotFoundError:

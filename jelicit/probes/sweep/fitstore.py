@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from zipfile import BadZipFile
 import jax.numpy as jnp
 import numpy as np
 
+from jelicit.disk import whole_file, writing
 from jelicit.pairs import Pairs
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.method import Fits, Method
@@ -40,22 +40,24 @@ class FitStore:
         self.folder = None if folder is None else Path(folder)
         self._here: dict[str, Fits] = {}
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
 
     def __contains__(self, name: str) -> bool:
         return name in self._here if self.folder is None else self._file(name).exists()
 
     def put(self, name: str, fits: Fits) -> None:
-        """Keep the fits of a unit."""
+        """Keep the fits of a unit.
+
+        Raises:
+            OSError: Their file cannot be written; names it.
+        """
         if self.folder is None:
             self._here[name] = fits
             return
-        file = self._file(name)
-        part = file.with_name(f"{file.stem}.{uuid.uuid4().hex[:8]}.part")
-        with part.open("wb") as sink:
-            arrays: dict[str, Any] = _flat(fits)
+        arrays: dict[str, Any] = _flat(fits)
+        with whole_file(self._file(name)) as sink:
             np.savez(sink, **arrays)
-        part.replace(file)
 
     def get(self, name: str, methods: Sequence[Method]) -> Fits:
         """The fits of a unit, which are of these methods.

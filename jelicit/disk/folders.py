@@ -1,41 +1,38 @@
-"""The only file operations of a store: a local folder, or a folder under an fsspec URL."""
+"""A folder of files, on a disk or under an fsspec URL, behind one Protocol."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import platform
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import Any, Protocol
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-
-from jelicit.activations import tensors
-
-STALE_AFTER = 24 * 3600
-"""Seconds after which a temporary file of an unknown process is taken for a leftover."""
+from jelicit.disk.errors import writing
+from jelicit.disk.temporary import hold, is_leftover, release, remove_leftovers, temporary_name
+from jelicit.disk.whole import Buffer, looks_like_url, write_bytes
 
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "memory"}
 """Protocols that show a file only once all of it is there. All others get a temporary file."""
 
-Buffer = bytes | memoryview
 Stamp = dict[str, Any]
 """Checksum and size of a file: {"sha256": hex, "bytes": number}."""
 
 
 class Folder(Protocol):
-    """The files of one store; names are names within it."""
+    """The files of one folder; names are names within it."""
 
     @property
     def location(self) -> Path | str:
         """The folder or URL, as the user knows it."""
+        ...
+
+    @property
+    def local(self) -> Path | None:
+        """The folder where its files can be mapped into memory; None under a URL."""
         ...
 
     def path(self, name: str) -> str:
@@ -66,12 +63,8 @@ class Folder(Protocol):
         """Checksum and size of a file, read from its bytes."""
         ...
 
-    def tensor(self, name: str, key: str) -> tuple[str | None, np.ndarray]:
-        """(shard number in the metadata, one tensor); other tensors' bytes are not read.
-
-        Raises:
-            ValueError: If the file is damaged.
-        """
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes start..stop of a file."""
         ...
 
     def write(self, name: str, pieces: Sequence[Buffer], *, replace: bool = True) -> Stamp:
@@ -105,111 +98,33 @@ def open_folder(where: str | os.PathLike[str]) -> Folder:
     """
     if isinstance(where, str) and "://" in where:
         return _RemoteFolder(where)
-    if not isinstance(where, str) and re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(where)):
+    if not isinstance(where, str) and looks_like_url(where):
         raise ValueError(
             f"{os.fspath(where)!r} looks like a URL that was made into a path; give it as a string"
         )
     return _LocalFolder(Path(where))
 
 
-def _pieces_stamp(pieces: Sequence[Buffer]) -> Stamp:
+def stamp_of(pieces: Sequence[Buffer]) -> Stamp:
+    """Checksum and size of what `Folder.write` writes."""
     sha = hashlib.sha256()
     for piece in pieces:
         sha.update(piece)
     return {"sha256": sha.hexdigest(), "bytes": sum(len(piece) for piece in pieces)}
 
 
-def _damaged(path: object, error: object) -> ValueError:
-    return ValueError(f"{path} is damaged ({error}); delete it and extract again")
-
-
-# --- errors of writing ---------------------------------------------------------------------------
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-@contextmanager
-def _writing(path: object) -> Iterator[None]:
-    """An error of the disk says what happened to which file, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            advice = "Free some space (or raise the quota) there, then run the same again"
-        elif error.errno in _FORBIDDEN or isinstance(error, PermissionError):
-            advice = "Choose another folder, or get the right to write there"
-        elif isinstance(error, FileExistsError | NotADirectoryError):
-            advice = "A file stands where a folder should be: choose another folder"
-        else:
-            advice = "When that is mended, run the same again"
-        # Its own kind: callers may catch PermissionError.
-        kind = PermissionError if isinstance(error, PermissionError) else OSError
-        explained = kind(
-            f"{path} could not be written: {error.strerror or error}. {advice}; what was written "
-            "before is whole"
-        )
-        explained.errno = error.errno
-        raise explained from error
-
-
-# --- temporary files -----------------------------------------------------------------------------
-
-
-def _temporary_name(name: str) -> str:
-    # Machine and process number: several workers may write one store at the same time.
-    return f".{name}.{_machine()}.{os.getpid()}.tmp"
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(_temporary_name(path.name))
-
-
-def _machine() -> str:
-    """Eight hex digits: two processes that share them do not share a process number."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115  # no path: "pid:[number]"
-    except OSError:  # no Linux, so no containers of one name
-        space = ""
-    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
-
-
-def _is_leftover(name: str, written: Callable[[], float]) -> bool:
-    """Whether nobody is writing this temporary file any more: it is ours, or its process ended.
-
-    Args:
-        name: A file's name.
-        written: When it was last written to, in seconds since 1970.
-    """
-    if not re.match(r"\..*\.tmp", name):
-        return False
-    writer = re.search(r"\.([0-9a-f]{8})\.([0-9]{1,9})\.tmp", name)
-    if writer and writer[1] == _machine():
-        return int(writer[2]) == os.getpid() or not _is_running(int(writer[2]))
-    try:
-        return time.time() - written() > STALE_AFTER
-    except FileNotFoundError:
-        return False
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
-
-
 # --- local ---------------------------------------------------------------------------------------
 
 
 class _LocalFolder:
-    """A folder on a disk: files are renamed into place, flushed first, and read by memory map."""
+    """A folder on a disk: files are flushed, then renamed into place."""
 
     def __init__(self, location: Path) -> None:
         self.location = location
+
+    @property
+    def local(self) -> Path:
+        return self.location
 
     def path(self, name: str) -> str:
         return str(self.location / name)
@@ -231,7 +146,7 @@ class _LocalFolder:
         return found
 
     def create(self) -> None:
-        with _writing(self.location):
+        with writing(self.location):
             self.location.mkdir(parents=True, exist_ok=True)
 
     def read(self, name: str) -> bytes:
@@ -242,66 +157,20 @@ class _LocalFolder:
             sha = hashlib.file_digest(file, "sha256").hexdigest()
             return {"sha256": sha, "bytes": file.tell()}
 
-    def tensor(self, name: str, key: str) -> tuple[str | None, np.ndarray]:
-        path = self.location / name
-        try:
-            with safe_open(path, framework="np") as file:
-                return (file.metadata() or {}).get("shard"), file.get_tensor(key)
-        except PermissionError:  # no damage
-            raise
-        except (SafetensorError, OSError) as error:
-            raise _damaged(path, error) from error
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        with (self.location / name).open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
 
     def write(self, name: str, pieces: Sequence[Buffer], *, replace: bool = True) -> Stamp:
-        path = self.location / name
-        temporary = _temporary(path)
-        publish = _publish if replace else _publish_first
-        with _writing(path):
-            try:
-                with temporary.open("wb") as file:
-                    file.writelines(pieces)
-                publish(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        return _pieces_stamp(pieces)
+        write_bytes(self.location / name, pieces, replace=replace)
+        return stamp_of(pieces)
 
     def remove(self, name: str) -> None:
         (self.location / name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        for path in self.location.glob(".*.tmp*"):
-            if _is_leftover(path.name, lambda path=path: path.stat().st_mtime):
-                path.unlink(missing_ok=True)
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Gives a finished file its name; after a crash it is there whole or not at all."""
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _publish_first(temporary: Path, path: Path) -> None:
-    """As `_publish`, but a file that has the name already keeps it."""
-    _sync(temporary)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links
-        if not path.exists():
-            temporary.replace(path)
-    temporary.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file's (or a folder's) content is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        remove_leftovers(self.location)
 
 
 # --- remote --------------------------------------------------------------------------------------
@@ -319,7 +188,10 @@ class _RemoteFolder:
     def __init__(self, url: str) -> None:
         self.files, self.root = _file_system(url)
         self.location = url.rstrip("/")
-        self._layouts: dict[str, tensors.Layout] = {}
+
+    @property
+    def local(self) -> None:
+        return None
 
     def path(self, name: str) -> str:
         return f"{self.location}/{name}"
@@ -346,7 +218,7 @@ class _RemoteFolder:
 
     def create(self) -> None:
         if not self._is_object_store():  # which have no folders, and must not get a new bucket
-            with _writing(self.location), _asking(self.location):
+            with writing(self.location), _asking(self.location):
                 self.files.makedirs(self.root, exist_ok=True)
 
     def read(self, name: str) -> bytes:
@@ -354,45 +226,26 @@ class _RemoteFolder:
             return self.files.cat_file(self._at(name))
 
     def stamp(self, name: str) -> Stamp:
-        return _pieces_stamp([self.read(name)])
+        return stamp_of([self.read(name)])
 
-    def tensor(self, name: str, key: str) -> tuple[str | None, np.ndarray]:
-        try:
-            found = self._layout(name)
-            place = found.places[key]
-            tensor = place.decode(self._range(name, place.start, place.stop))
-        except FileNotFoundError as error:
-            raise _damaged(self.path(name), "it is gone") from error
-        except KeyError as error:
-            raise _damaged(self.path(name), f"it has no {key}") from error
-        except ValueError as error:
-            raise _damaged(self.path(name), error) from error
-        return found.metadata.get("shard"), tensor
-
-    def _layout(self, name: str) -> tensors.Layout:
-        """A shard's header; kept, since a shard that is written again has the same."""
-        if name not in self._layouts:
-            start = tensors.PREFIX
-            stop = start + tensors.header_length(self._range(name, 0, start))
-            self._layouts[name] = tensors.layout(self._range(name, start, stop))
-        return self._layouts[name]
-
-    def _range(self, name: str, start: int, stop: int) -> bytes:
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
         if start == stop:
             return b""
         with _asking(self.path(name)):
             return self.files.cat_file(self._at(name), start=start, end=stop)
 
     def write(self, name: str, pieces: Sequence[Buffer], *, replace: bool = True) -> Stamp:
-        stamp = _pieces_stamp(pieces)
+        stamp = stamp_of(pieces)
         if not replace and self.exists(name):
             return stamp
         target = self._at(name)
-        with _writing(self.path(name)), _asking(self.path(name)):
+        with writing(self.path(name)), _asking(self.path(name)):
             if self._is_object_store():
                 self.files.pipe_file(target, b"".join(pieces))
                 return stamp
-            temporary = self._at(_temporary_name(name))
+            beside = temporary_name(name)
+            temporary = self._at(beside)
+            hold(beside)
             try:
                 self.files.pipe_file(temporary, b"".join(pieces))
                 self.files.mv(temporary, target)
@@ -400,6 +253,8 @@ class _RemoteFolder:
                 with suppress(Exception):  # the first error is the one to tell
                     self.files.rm_file(temporary)
                 raise
+            finally:
+                release(beside)
         return stamp
 
     def remove(self, name: str) -> None:
@@ -408,7 +263,7 @@ class _RemoteFolder:
 
     def sweep(self) -> None:
         for name in self.listing():
-            if _is_leftover(name, lambda name=name: self._written(name)):
+            if is_leftover(name, lambda name=name: self._written(name)):
                 self.remove(name)
 
     def _written(self, name: str) -> float:

@@ -1,0 +1,15 @@
+"""`jelicit`: loads the commands, which takes a second or two, and runs one."""
+
+from jelicit.commands.ending import ending_in_one_line, stopping_at_once
+
+
+def main() -> None:
+    """Runs the command; however it ends, it ends in one line."""
+    with ending_in_one_line():
+        with stopping_at_once():
+            from jelicit.commands import cli
+        cli.main()
+
+
+if __name__ == "__main__":
+    main()
