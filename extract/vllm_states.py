@@ -44,6 +44,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer
 
 from extract import models
+from extract.digests import digest_of_files, digest_of_text
 from extract.hidden_states import resolve_layers
 from extract.models import Dtype
 from extract.passes import PairStates, longest
@@ -363,9 +364,9 @@ def _source(
         path=path,
         name=str(model) if folder is None or str(model) == "pocket" else folder.resolve().name,
         commit=commit,
-        digest=models.digest_of_files(folder, tokenizer)
+        digest=digest_of_files(folder, tokenizer)
         if folder
-        else models.digest_of_text(f"hub {path} {commit}"),
+        else digest_of_text(f"hub {path} {commit}"),
         config=text,
         saved_dtype=str(saved).removeprefix("torch."),
         trained_length=getattr(config, "trained_length", None),
