@@ -10,8 +10,7 @@ from typing import Any
 
 from huggingface_hub import is_offline_mode
 from safetensors import safe_open
-from transformers.utils import cached_file
-from transformers.utils.hub import extract_commit_hash
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from extract.load_errors import RefusedModelError
 from extract.printable import listed

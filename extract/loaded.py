@@ -45,19 +45,19 @@ def check_weights(model: Any, report: Mapping[str, Any], source: str) -> str:
         ValueError: If a tensor is missing (its values would be random), unexpected (it would be
             left out), or has another shape; the message names it.
     """
-    missing = sorted(set(report.get("missing_keys") or ()) - _tied(model, report))
+    missing = sorted(_names(report, "missing_keys") - _tied(model, report))
     if missing:
         raise RefusedModelError(
             f"{source}: its files lack {_tensors(missing)}, which its config asks for and which "
             "would be random; download the model again, or correct its config.json"
         )
-    if shapes := sorted(report.get("mismatched_keys") or ()):
+    if shapes := sorted(_names(report, "mismatched_keys")):
         each = [f"{name} {_shape(held)} (asked {_shape(asked)})" for name, held, asked in shapes]
         raise RefusedModelError(
             f"{source}: {_tensors(each)} in its files with other shapes than its config asks for; "
             "the config.json is that of another model"
         )
-    unexpected = set(report.get("unexpected_keys") or ())
+    unexpected = _names(report, "unexpected_keys")
     other = {name for name in unexpected if _OTHER_PARTS.search(name)}
     if beyond := sorted(unexpected - other):
         raise RefusedModelError(
@@ -65,12 +65,16 @@ def check_weights(model: Any, report: Mapping[str, Any], source: str) -> str:
             "which would be left out; its config.json is that of another model, or of fewer blocks"
         )
     if errors := report.get("error_msgs"):
-        raise RefusedModelError(
-            f"{source}: its weights could not be loaded: {first_line(errors[0])}"
-        )
+        said = first_line(errors[0])
+        raise RefusedModelError(f"{source}: its weights could not be loaded: {said}")
     left_out = f", {len(other)} of parts that read no text left out" if other else ""
     count = sum(1 for _ in model.named_parameters())
     return f"{count} tensors, none missing, unexpected or of another shape{left_out}"
+
+
+def _names(report: Mapping[str, Any], key: str) -> set[Any]:
+    names: Any = report.get(key)
+    return set(names or ())
 
 
 def _tensors(names: list[str]) -> str:
@@ -83,7 +87,7 @@ def _shape(shape: Any) -> str:
 
 def _tied(model: Any, report: Mapping[str, Any]) -> set[str]:
     """Missing tensors that are another name of one that is there."""
-    missing = set(report.get("missing_keys") or ())
+    missing = _names(report, "missing_keys")
     names = {name: id(one) for name, one in model.named_parameters(remove_duplicate=False)}
     there = {one for name, one in names.items() if name not in missing}
     return {name for name in missing if names.get(name) in there}

@@ -285,8 +285,9 @@ def _base(adapter: Adapter) -> _Named:
 def _weights(named: _Named, *, dtype: Dtype, where: str) -> tuple[Any, str]:
     """The model on its device, and one line on how its tensors were filled."""
     placing = {"device_map": "auto"} if where == "spread" else {}
+    loader: Any = AutoModelForCausalLM
     with quiet():
-        loaded, report = AutoModelForCausalLM.from_pretrained(
+        loaded, report = loader.from_pretrained(
             named.source,
             revision=named.revision,
             dtype=dtype,

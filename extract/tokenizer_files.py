@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from extract.load_errors import RefusedModelError
 from extract.printable import listed
@@ -74,7 +74,8 @@ def load_tokenizer(source: str, revision: str | None = None, **options: Any) -> 
     said = f"as of tokenizer.json, on {len(PROBES)} probe texts"
     if not changed:
         return Loaded(tokenizer, said, _notes(tokenizer))
-    plain: Any = PreTrainedTokenizerFast.from_pretrained(source, revision=revision, **options)
+    exact: Any = PreTrainedTokenizerFast
+    plain = exact.from_pretrained(source, revision=revision, **options)
     name = type(tokenizer).__name__
     if still := differing(plain, rules, asked_prefix=asked):
         raise RefusedModelError(

@@ -74,7 +74,7 @@ def encode(
     texts = {text for prompt in prompts for text in prompt} | set(words)
     ids = tokenise(tokenizer, texts | {text + word for text in last for word in words})
     verdicts = {text: tuple(_verdict(ids, text, word) for word in words) for text in last}
-    joints = {text: _joint(tokenizer, ids, text, words) for text in last}
+    joints: dict[str, Joint] = {text: _joint(tokenizer, ids, text, words) for text in last}
     start = own_prefix(tokenizer)
     encoded = []
     for prompt in prompts:
@@ -255,7 +255,11 @@ def _adds(ids: dict[str, tuple[int, ...]], text: str, word: str) -> tuple[int, .
 def _joint(
     tokenizer: Any, ids: dict[str, tuple[int, ...]], text: str, words: Sequence[str]
 ) -> Joint:
-    return max((_joint_of(tokenizer, ids, text, word) for word in words), key=JOINTS.index)
+    each = {_joint_of(tokenizer, ids, text, word) for word in words}
+    worst: Joint = "clean"
+    for joint in JOINTS:
+        worst = joint if joint in each else worst
+    return worst
 
 
 def _joint_of(tokenizer: Any, ids: dict[str, tuple[int, ...]], text: str, word: str) -> Joint:

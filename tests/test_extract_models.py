@@ -256,7 +256,7 @@ def test_a_whole_model_beside_an_adapter_is_refused(saved, changed, tmp_path):
 def test_an_adapter_without_peft_names_the_package(saved, tmp_path, monkeypatch):
     folder = save_adapter(tmp_path / "lora", saved)
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match="adapter of .*pip install peft"):
+    with pytest.raises(ImportError, match=r"adapter of .*pip install peft"):
         load(folder)
 
 
