@@ -24,10 +24,9 @@ from tqdm import tqdm
 from extract.models import LanguageModel, TextModel, choose_token_budget
 from extract.passes import PairStates, Pass, Separate, Shared, can_share, longest, shared_prefix
 from extract.printable import printable
+from extract.prompt_ids import describe_texts, encode_items, leave_out_long
 from extract.reader import padded_length
-from extract.verdicts import (
-    Encoded,
-)
+from extract.verdicts import Encoded
 from jelicit.activations import DTYPES, ActivationStore, StoreSpec, StoreWriter
 from jelicit.activations.files import open_folder
 from jelicit.activations.manifest import ITEMS, MANIFEST, Manifest, shard_name
