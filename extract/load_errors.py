@@ -58,7 +58,9 @@ def refuse_container(path: Path) -> None:
 
 
 @contextmanager
-def told(folder: Path | None, source: str, revision: str | None) -> Iterator[None]:
+def told(
+    folder: Path | None, source: str, revision: str | None, *, part: str = "the model"
+) -> Iterator[None]:
     """Turns what libraries raise into one line that names model, file and cure.
 
     Raises:
@@ -86,12 +88,12 @@ def told(folder: Path | None, source: str, revision: str | None) -> Iterator[Non
     except MemoryError:
         raise
     except ValueError as error:
-        raise ValueError(_unfit(source, error)) from error
+        raise ValueError(_unfit(source, part, error)) from error
     except Exception as error:  # RuntimeError, KeyError, AttributeError, ...: no library says which
         if _bad_files(folder, source, revision):
             raise ValueError(_damage(folder, source, revision, error)) from error
         raise ValueError(
-            f"cannot load the model {source!r}: {type(error).__name__}: {first_line(error)}"
+            f"cannot load {part} {source!r}: {type(error).__name__}: {first_line(error)}"
         ) from error
 
 
@@ -110,7 +112,7 @@ def _missing(folder: Path | None, source: str, error: OSError) -> str:
     )
 
 
-def _unfit(source: str, error: ValueError) -> str:
+def _unfit(source: str, part: str, error: ValueError) -> str:
     """The message about a model that cannot be one, without the names of all that could."""
     text = first_line(error)
     if "Unrecognized configuration class" in text:
@@ -120,7 +122,12 @@ def _unfit(source: str, error: ValueError) -> str:
             f"{source!r} is no causal language model: its config is a {kind}, and transformers "
             "has no causal language model of that kind; give a model that reads and writes text"
         )
-    return f"{source!r} is no causal language model: {text}"
+    if "trust_remote_code" in str(error):
+        return (
+            f"cannot load {part} {source!r}: it needs code of its own (trust_remote_code), and code "
+            "from a model's files is not run here; give a model that transformers itself knows"
+        )
+    return f"cannot load {part} {source!r}: {text}"
 
 
 # --- damaged files -------------------------------------------------------------------------------

@@ -214,8 +214,8 @@ def load(
         adapter = find_adapter(named.folder, named.source, revision)
     base = named if adapter is None else _base(adapter)
     beside = named if adapter is None or adapter.own_tokenizer else base
-    with told(beside.folder, beside.source, beside.revision):
-        tokens = load_tokenizer(beside.source, beside.revision)
+    with told(beside.folder, beside.source, beside.revision, part="the tokenizer of the model"):
+        tokens = load_tokenizer(beside.source, beside.revision, trust_remote_code=False)
     with told(base.folder, base.source, base.revision):
         loaded, weights = _weights(base, dtype=dtype, where=where)
     notes = loader_notes(loaded)
@@ -292,6 +292,7 @@ def _weights(named: _Named, *, dtype: Dtype, where: str) -> tuple[Any, str]:
             revision=named.revision,
             dtype=dtype,
             output_loading_info=True,
+            trust_remote_code=False,  # None would ask at the terminal
             ignore_mismatched_sizes=True,  # told by the report, and refused by it
             **placing,
         )
@@ -357,19 +358,15 @@ def wrap(
             f"{name} is an encoder-decoder model; hidden states of contrast pairs need a causal "
             "(decoder-only) language model"
         )
+    device = str(model.device)
+    _set_threads(model, name, 1 if device == "cpu" else None)  # eight tokens are not worth two
     read_last_after_norm(model)
     own = {
         "vocabulary": check_vocabulary(tokenizer, model, name),
         "prompts begin with": describe_prefix(tokenizer),
         "hidden states": check_states(model.eval(), name),
     }
-    device = str(model.device)
-    if threads is not None and device != "cpu":
-        warnings.warn(f"threads is {threads}: {name} runs on {device}, not the CPU", stacklevel=2)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    chosen = choose_threads(size) if threads is None else threads
-    if device == "cpu":
-        torch.set_num_threads(chosen)
+    _set_threads(model, name, threads)
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
@@ -381,6 +378,19 @@ def wrap(
         trained_length=getattr(model.config, "trained_length", None),
         checks={**(checks or {}), **own},
     )
+
+
+def _set_threads(model: Any, name: str, threads: int | None) -> None:
+    if model.device.type != "cpu":
+        if threads is not None:
+            warnings.warn(
+                f"threads is {threads}, but {name} runs on {model.device}, not the CPU: it does "
+                "nothing there",
+                stacklevel=3,
+            )
+        return
+    size = sum(parameter.numel() for parameter in model.parameters())
+    torch.set_num_threads(choose_threads(size) if threads is None else threads)
 
 
 def states_wanted(layers: Sequence[int]) -> list[int] | bool:

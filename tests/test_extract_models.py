@@ -302,6 +302,19 @@ def test_a_model_of_pictures_and_text_ends_in_a_short_line(saved, tmp_path):
     assert len(message) < 300
 
 
+def test_a_model_with_code_of_its_own_is_not_run_and_not_asked_about(changed):
+    folder = changed(model_type="own", auto_map={"AutoConfig": "own.Config"})
+    (folder / "own.py").write_text("raise SystemExit('it ran')")
+    message = refusal(folder)
+    assert "code of its own (trust_remote_code)" in message
+
+
+def test_a_type_that_transformers_does_not_know_is_named(changed):
+    message = refusal(changed(model_type="nonesuch"))
+    assert "cannot load" in message
+    assert "nonesuch" in message
+
+
 def test_weights_in_torchs_own_container_that_are_damaged_are_named(saved, tmp_path):
     folder = tmp_path / "bin"
     shutil.copytree(saved, folder)
