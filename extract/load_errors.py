@@ -124,8 +124,8 @@ def _unfit(source: str, part: str, error: ValueError) -> str:
         )
     if "trust_remote_code" in str(error):
         return (
-            f"cannot load {part} {source!r}: it needs code of its own (trust_remote_code), and code "
-            "from a model's files is not run here; give a model that transformers itself knows"
+            f"cannot load {part} {source!r}: it needs code of its own (trust_remote_code), which "
+            "is not run here; give a model that transformers itself knows"
         )
     return f"cannot load {part} {source!r}: {text}"
 
