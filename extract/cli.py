@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from extract.printable import printable
 from jelicit.activations import ActivationStore, merge_stores
 from jelicit.commands.ending import ending_in_one_line
 from jelicit.data.datasets import load_dataset
@@ -22,6 +25,13 @@ from jelicit.disk import open_folder
 
 if TYPE_CHECKING:
     from extract.models import TextModel
+
+
+_ONLY = {
+    "transformers": ("device", "threads", "method"),
+    "vllm": ("tensor_parallel", "max_model_len", "scratch"),
+}
+"""Options of `run` that one back end alone reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +74,9 @@ class Run:
     """Of weights and hidden states. auto = as the weights were saved; float16 may overflow."""
     device: str = "auto"
     """cpu, cuda:0, ...; auto = a GPU if there is one; spread = one model over all GPUs."""
+    skip_long: bool = False
+    """Leave out items that are longer than the model's context, which are an error otherwise. The
+    store records them, and `info` counts them."""
     threads: int | None = None
     """CPU threads. Default: 1 for small models, which are slower with more, else one per core
     that this process may use."""
@@ -87,6 +100,7 @@ class Run:
 
     def main(self) -> None:
         """Loads items and model, extracts, and prints what was written."""
+        self._check_idle_options()
         items, format_name = self.items()
         name = default_name(self.model, self.dataset, self.split, *self.features, format_name)
         out = self.out or str(Path("activations") / name)
@@ -94,7 +108,25 @@ class Run:
         run = self._vllm if self.backend == "vllm" else self._transformers
         store = run(items, get_format(format_name), out)
         state = "complete" if store.complete else "this worker is done, others are not"
-        print(f"{out}: {state}; look at it with `python -m extract info {out}`")
+        command = f"python -m extract info {shlex.quote(out)}"
+        print(printable(f"{out}: {state}; look at it with `{command}`"))
+
+    def _check_idle_options(self) -> None:
+        """Refuses options that would do nothing: whoever gives one expects it to."""
+        given = {
+            field.name: getattr(self, field.name) != field.default
+            for field in dataclasses.fields(self)
+        }
+        others = "transformers" if self.backend == "vllm" else "vllm"
+        for name in _ONLY[others]:
+            if given[name]:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(
+                    f"{option} does nothing with --backend {self.backend}: leave it out, or give "
+                    f"--backend {others}"
+                )
+        if self.threads is not None and self.device not in ("auto", "cpu"):
+            raise ValueError(f"--threads does nothing with --device {self.device}: leave it out")
 
     def _transformers(self, items: list[Item], form: PromptFormat, out: str) -> ActivationStore:
         from extract.models import load
@@ -128,7 +160,9 @@ class Run:
     ) -> ActivationStore:
         from extract.hidden_states import extract
 
-        print(f"{lm.describe()}\n{len(items)} items in the format {form.name!r} -> {out}")
+        print(
+            f"{lm.describe()}\n{len(items)} items in the format {form.name!r} -> {printable(out)}"
+        )
         number, count = _worker()
         return extract(
             lm,
@@ -138,6 +172,7 @@ class Run:
             token_budget=self.token_budget,
             shard_size=self.shard_size,
             worker=(number, count),
+            skip_long=self.skip_long,
             progress=number == 0,
             **options,
         )
@@ -186,7 +221,8 @@ class Verify:
         store = ActivationStore.open(self.store)
         store.verify()
         shards = len(store.spec.shards)
-        print(f"{self.store}: {shards} shard(s) and {len(store)} items are as they were written")
+        said = f"{shards} shard(s) and {len(store)} items are as they were written"
+        print(printable(f"{self.store}: {said}"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,9 +244,13 @@ class Merge:
     def main(self) -> None:
         """Merges, and prints one line."""
         store = merge_stores(self.stores, self.out)
+        command = f"python -m extract info {shlex.quote(self.out)}"
+        shards = len(store.spec.shards)
         print(
-            f"{self.out}: {len(store)} items in {len(store.spec.shards)} shard(s), complete; look "
-            f"at it with `python -m extract info {self.out}`"
+            printable(
+                f"{self.out}: {len(store)} items in {shards} shard(s), complete; look at it with "
+                f"`{command}`"
+            )
         )
 
 

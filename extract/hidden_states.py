@@ -9,28 +9,38 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import statistics
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from jelicit.activations.files import open_folder
 from tqdm import tqdm
 
 from extract.models import LanguageModel, TextModel, choose_token_budget
 from extract.passes import PairStates, Pass, Separate, Shared, can_share, longest, shared_prefix
+from extract.printable import printable
+from extract.prompt_ids import describe_texts, encode_items, leave_out_long
 from extract.reader import padded_length
-from extract.verdicts import Encoded, byte_share, encode
+from extract.verdicts import Encoded
 from jelicit.activations import DTYPES, ActivationStore, StoreSpec, StoreWriter
+from jelicit.activations.manifest import ITEMS, MANIFEST, Manifest, shard_name
+from jelicit.activations.spec import differences
 from jelicit.data.items import Item, digest
-from jelicit.data.prompts import PromptFormat, segments
+from jelicit.data.prompts import PromptFormat
 
 Method = Literal["auto", "shared", "separate"]
-LAYOUT = 2
+LAYOUT = 3
 """Goes up when other settings go into a store: who names folders by settings makes new ones."""
+
+LARGEST_NORM = 1e16
+"""Of a hidden state. Squares of larger ones, summed over a million rows, overflow float32, and fits
+would end in nan; the largest states known of language models have norms of some 1e5."""
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -46,6 +56,7 @@ def extract(
     shard_size: int = 512,
     method: Method | Pass = "auto",
     worker: tuple[int, int] = (0, 1),
+    skip_long: bool = False,
     progress: bool = True,
 ) -> ActivationStore:
     """Writes the activation store of `items`, or goes on with one that was interrupted.
@@ -55,7 +66,7 @@ def extract(
 
     Args:
         lm: The language model.
-        items: n items; row i of the store is item i.
+        items: n items; row i of the store is item i (of those not left out).
         format: How items are shown, and the verdict words.
         out: Folder of the store.
         layers: Hidden-state indices: 0 = embeddings, l = output of block l, n_blocks = after the
@@ -70,6 +81,8 @@ def extract(
             another engine's, for example `VllmPass`.
         worker: (k, n): this process is the k-th of n and writes every n-th shard; the last to be
             done finishes the store.
+        skip_long: Leave out items that are longer than the model's context, rather than refuse
+            them; the store records which.
         progress: Show a progress bar while something is computed.
 
     Returns:
@@ -77,10 +90,14 @@ def extract(
 
     Raises:
         ValueError: If an option is not allowed; a prompt is longer than the model's context or the
-            two verdicts have the same tokens (the message names the item); a hidden state is not
-            finite; or the folder holds a store made with other settings.
+            two verdicts have the same tokens (the message names the item); verdicts do not follow
+            their prompts as a text would (`extract.verdicts.check_joints`); a hidden state is not
+            finite, or so large that its square is not; or the folder holds a store made with other
+            settings. Where nothing was written yet, no store is left behind.
     """
-    items = list(items)
+    items, left_out = list(items), []
+    if skip_long:
+        items, left_out = leave_out_long(lm, items, format)
     if not 0 <= worker[0] < worker[1]:
         raise ValueError(f"worker is {worker}; allowed: (k, n) with 0 <= k < n")
     chosen = resolve_layers(layers, n_blocks=lm.n_blocks)
@@ -88,7 +105,7 @@ def extract(
         token_budget = choose_token_budget(lm.device)
     encoded = encode_items(lm, items, format)
     job = _Job(_pass(lm, method, encoded), lm, items, encoded)
-    texts = describe_texts(lm, encoded)
+    texts = describe_texts(lm, items, format, encoded, left_out=left_out)
     shards, batches = plan(job.way, encoded, shard_size=shard_size, token_budget=token_budget)
     spec = StoreSpec(
         model=lm.name,
@@ -108,14 +125,52 @@ def extract(
             **job.way.settings,
             "token_budget": token_budget,
             "shard_size": shard_size,
+            "checks": dict(getattr(lm, "checks", {})),
         },
         texts=texts,
         machine=_machine(lm),
         versions={"jelicit": version("jelicit")} | {name: version(name) for name in LIBRARIES},
     )
+    if worker[1] == 1:
+        _remove_if_empty(out, unless=spec)
     writer = StoreWriter.open(out, spec, items)
-    _write_missing(writer, job, worker=worker, progress=progress)
+    try:
+        _write_missing(writer, job, worker=worker, progress=progress)
+    except BaseException as error:
+        if worker[1] == 1 and not _remove_if_empty(out) and isinstance(error, _NotFiniteError):
+            raise ValueError(
+                f"{error}. {out} holds shards of this run, which cannot be completed: delete it, "
+                "or give another folder"
+            ) from error
+        raise
     return ActivationStore.open(out) if writer.missing() else writer.finish()
+
+
+def _remove_if_empty(out: str | os.PathLike[str], *, unless: StoreSpec | None = None) -> bool:
+    """Removes a store that has no shard: it holds nothing, and would refuse other settings.
+
+    Args:
+        out: Its folder.
+        unless: Keep one that such a run would go on with.
+
+    Returns:
+        Whether there is no store now.
+    """
+    files = open_folder(out)
+    if not files.exists(MANIFEST):
+        return True
+    spec = Manifest.current(files).spec
+    if any(files.exists(shard_name(shard)) for shard in range(len(spec.shards))):
+        return False
+    if unless is not None and not differences(spec, unless, ignore=("batch_plan",)):
+        return False
+    for name in (MANIFEST, ITEMS):
+        if files.exists(name):
+            files.remove(name)
+    if isinstance(files.location, os.PathLike):
+        with suppress(OSError):  # it may hold other files
+            Path(files.location).rmdir()
+    return True
 
 
 # --- before computing ----------------------------------------------------------------------------
@@ -136,56 +191,6 @@ def resolve_layers(layers: Literal["all"] | Sequence[int], *, n_blocks: int) -> 
             f"0 (embeddings) to {n_blocks} (after the final norm), or -{n_blocks + 1} to -1"
         )
     return tuple(sorted({int(layer) % (n_blocks + 1) for layer in layers}))
-
-
-def encode_items(lm: TextModel, items: Sequence[Item], format: PromptFormat) -> list[Encoded]:
-    """Token ids of every item's prompt and of its two verdicts.
-
-    Raises:
-        ValueError: If there is no item, a prompt does not fit the model's context, or both verdicts
-            have the same tokens; the message names the item.
-    """
-    if not items:
-        raise ValueError("there are no items to extract")
-    words = (format.true_word, format.false_word)
-    encoded = encode(lm.tokenizer, [segments(item, format) for item in items], words)
-    for item, row in zip(items, encoded, strict=True):
-        if row.verdicts[0] == row.verdicts[1]:
-            raise ValueError(
-                f"item {item.id!r}: the verdicts {words[0]!r} and {words[1]!r} have the same token "
-                f"ids {row.verdicts[0]}; choose words that this tokenizer tells apart"
-            )
-        if lm.context is not None and longest(row) > lm.context:
-            raise ValueError(
-                f"item {item.id!r}: its prompt and verdict have {longest(row)} tokens, but "
-                f"{lm.name} reads at most {lm.context}; leave the item out or use another model"
-            )
-    return encoded
-
-
-def describe_texts(lm: TextModel, encoded: Sequence[Encoded]) -> dict[str, Any]:
-    """Prompt lengths in tokens, how many exceed the trained length (warned of once), byte share."""
-    lengths = [len(row.prompt) for row in encoded]
-    whole = [longest(row) for row in encoded]
-    limit = lm.trained_length
-    beyond = 0 if limit is None else sum(length > limit for length in whole)
-    if beyond:
-        warnings.warn(
-            f"{beyond} of {len(encoded)} prompts are longer than the {limit} tokens that {lm.name} "
-            f"was trained on (the longest has {max(whole)}): its answers there mean little",
-            stacklevel=3,
-        )
-    return {
-        "prompt_tokens": {
-            "least": min(lengths),
-            "median": statistics.median(lengths),
-            "most": max(lengths),
-            "total": sum(lengths),
-        },
-        "trained_length": limit,
-        "beyond_trained_length": beyond,
-        "byte_share": byte_share(lm.tokenizer, (row.prompt for row in encoded)),
-    }
 
 
 def plan(
@@ -271,6 +276,10 @@ class _Job(NamedTuple):
     encoded: Sequence[Encoded]
 
 
+class _NotFiniteError(ValueError):
+    """A state or a log-probability is no number to compute with; no run of this dtype gives one."""
+
+
 class _OutOfMemoryError(MemoryError):
     """The device has too little memory for a batch; nothing of its shard was written."""
 
@@ -296,7 +305,7 @@ def _write_missing(
             total=total,
             initial=total - left,
             unit="item",
-            desc=job.lm.name,
+            desc=printable(job.lm.name),
             disable=not progress,
             leave=False,
         ) as bar,
@@ -405,15 +414,34 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in words)
 
 
-def _check_finite(job: _Job, batch: Sequence[int], found: PairStates) -> None:
-    values = {f"layer {layer}": torch.cat(pair, 1) for layer, pair in found.states.items()}
-    for name, value in (values | {"log-probabilities": found.log_probs}).items():
-        bad = (~value.isfinite()).any(1).nonzero()
+def _check_finite(job: _Job, batch: Sequence[int], made: PairStates) -> None:
+    values = {f"layer {layer}": pair for layer, pair in made.states.items()}
+    for name, pair in (values | {"log-probabilities": (made.log_probs,)}).items():
+        # One pass over the numbers: what is not finite makes a norm that is not below the limit.
+        norms = torch.stack([torch.linalg.vector_norm(x.float(), dim=1) for x in pair]).amax(0)
+        bad = (~(norms < LARGEST_NORM)).nonzero()
         if len(bad):
-            raise ValueError(
-                f"item {job.items[batch[int(bad[0])]].id!r}: {name} of {job.lm.name} not finite in "
-                f"{job.lm.dtype}; load the model in another dtype (bfloat16 or float32)"
-            )
+            row = int(bad[0])
+            _refuse(job, batch[row], name, torch.cat([x[row].float() for x in pair]))
+
+
+def _refuse(job: _Job, row: int, name: str, values: torch.Tensor) -> None:
+    what = f"item {job.items[row].id!r}: {name} of {job.lm.name}"
+    if values.isfinite().all():
+        raise _NotFiniteError(
+            f"{what} has the value {float(values.abs().max()):.3g}, whose square is beyond float32 "
+            "in a fit; the model's weights are damaged, or choose layers without it"
+        )
+    raise _NotFiniteError(f"{what} not finite in {job.lm.dtype}; {CURES[job.lm.dtype]}")
+
+
+CURES = {
+    "float16": "load the model in another dtype (bfloat16 or float32)",
+    "bfloat16": "load the model in another dtype (float32), or leave the item out",
+    "float32": "no dtype is wider: the model's weights are damaged, or not meant for such a text; "
+    "download it again, or leave the item out",
+}
+"""What to do about states that are not finite, by dtype."""
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

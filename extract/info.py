@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from extract.printable import printable
 from jelicit.activations import ActivationStore
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, zero_shot
@@ -48,10 +49,7 @@ def show(store: ActivationStore, console: Console) -> None:
 
 def _plain(text: str, style: str = "") -> Text:
     """Text as it is: rich does not look for markup in it, and the terminal finds no commands."""
-    shown = (
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
-    )
-    return Text("".join(shown), style=style, overflow="fold")
+    return Text(printable(text), style=style, overflow="fold")
 
 
 def _shorten(text: str, limit: int = SHOWN) -> str:
@@ -118,8 +116,10 @@ def _facts(store: ActivationStore) -> dict[str, dict[str, str]]:
     }
     if store.complete:
         facts["The model's answers, zero-shot"] = _answers(store)
+    if checks := spec.settings.get("checks"):
+        facts["Checked when the model was loaded"] = _checks(checks)
     facts["Made"] = {
-        "batches": _listed(spec.settings),
+        "batches": _listed({k: v for k, v in spec.settings.items() if k != "checks"}),
         "on": _listed(spec.machine),
         "with": _listed(spec.versions),
     }
@@ -176,11 +176,52 @@ def _prompts(store: ActivationStore) -> dict[str, str]:
             f"{texts['beyond_trained_length']} prompts "
             f"(trained length: {texts.get('trained_length') or 'not known'})"
         )
-    shares = [one["byte_share"] for one in texts.get("parts", [texts]) if "byte_share" in one]
+    parts = texts.get("parts", [texts])
+    facts |= _joins(parts) | _left_out(parts)
+    shares = [one["byte_share"] for one in parts if "byte_share" in one]
     if shares:
         least, most = f"{min(shares):.1%}", f"{max(shares):.1%}"
         facts["letters spelled in bytes"] = least if least == most else f"{least} to {most}"
     return facts
+
+
+def _checks(checks: object) -> dict[str, str]:
+    if not isinstance(checks, Mapping):
+        return {"": _known(checks)}
+    return {str(name): str(said) for name, said in checks.items()}
+
+
+def _joins(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """How the prompts were put together, of a store that recorded it."""
+    known = [part for part in parts if "joints" in part]
+    if not known:
+        return {}
+    begins = " | ".join(
+        dict.fromkeys(" ".join(part["prefix"]["tokens"]) or "nothing" for part in known)
+    )
+    joints: dict[str, int] = {}
+    for part in known:
+        for joint, count in part["joints"].items():
+            joints[joint] = joints.get(joint, 0) + count
+    facts = {
+        "begin with": f"{begins} (what the tokenizer itself puts before a text)",
+        "verdict's joint": ", ".join(f"{count} {joint}" for joint, count in joints.items()),
+    }
+    if apart := sum(part["apart_from_the_whole_text"] for part in known):
+        facts["segments"] = f"{apart} prompts have other tokens than their text in one piece"
+    if control := sorted({name for part in known for name in part["control_tokens_in_letters"]}):
+        facts["control tokens"] = f"{', '.join(control)} of the format are read as letters"
+    return facts
+
+
+def _left_out(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    left_out = [part["left_out"] for part in parts if "left_out" in part]
+    count = sum(one["longer_than_context"] for one in left_out)
+    if not count:
+        return {}
+    ids = [name for one in left_out for name in one["ids"]]
+    more = f" and {count - 4} more" if count > 4 else ""
+    return {"left out": f"{count} longer than the context: {', '.join(ids[:4])}{more}"}
 
 
 def _answers(store: ActivationStore) -> dict[str, str]:

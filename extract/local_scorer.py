@@ -23,6 +23,7 @@ from extract.token_trees import Tokens, common, group, lay_out, most_in_a_row
 from extract.verdicts import (
     EPSILON,
     Match,
+    check_joints,
     check_prompts,
     distinct,
     encode,
@@ -36,6 +37,10 @@ WORTH_A_PASS = 128
 
 PATH_SHARE = 8
 """Rows of a pass and the path before each hold at most this many times the token budget."""
+
+
+SHOWN = 120
+"""Characters of an item's text that a message shows: a scorer knows no ids."""
 
 
 class LocalScorer:
@@ -126,11 +131,13 @@ class LocalScorer:
         self, prompts: Sequence[tuple[str, ...]], words: tuple[str, ...], numbers: Sequence[int]
     ) -> list[_Ask]:
         encoded = encode(self.lm.tokenizer, prompts, words)
+        if self.match == "tokens":  # words are whatever token comes next, however it is joined
+            check_joints(encoded, words)
         asked: dict[tuple[int, Tokens], _Ask] = {}
         for number, item in enumerate(encoded):
             prompt, first = item.prompt, len(item.prompt) - 1
             if self.match == "words":
-                self._check_length(numbers[number], len(prompt))
+                self._check_length(numbers[number], prompts[number], len(prompt))
                 readings = {at: self._reading_as(word) for at, word in enumerate(words)}
                 asked[number, prompt] = _Ask(number, prompt, first, (readings,))
                 continue
@@ -139,19 +146,21 @@ class LocalScorer:
             for at, tokens in enumerate(item.verdicts):
                 # After a verdict's last token nothing is asked, so that one is not read.
                 text = prompt + tokens[:-1]
-                self._check_length(numbers[number], len(text))
+                self._check_length(numbers[number], prompts[number], len(text))
                 steps: tuple[dict[int, tuple[int, ...]], ...] = tuple({} for _ in tokens)
                 ask = asked.setdefault((number, text), _Ask(number, text, first, steps))
                 for step, token in zip(ask.targets, tokens, strict=True):
                     step[at] = (token,)
         return list(asked.values())
 
-    def _check_length(self, number: int, length: int) -> None:
+    def _check_length(self, number: int, prompt: tuple[str, ...], length: int) -> None:
         limit = self.lm.context
         if limit is not None and length > limit:
+            asked = prompt[-1] if len(prompt[-1]) <= SHOWN else f"{prompt[-1][:SHOWN]}..."
             raise ValueError(
                 f"prompt {number} has {length} tokens (with its verdict, where that is read), but "
-                f"{self.lm.name} reads at most {limit}; use fewer or shorter examples"
+                f"{self.lm.name} reads at most {limit}; use fewer or shorter examples, or leave "
+                f"the item out that it asks about: {asked!r}"
             )
 
     def _reading_as(self, verdict: str) -> tuple[int, ...]:

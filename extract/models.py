@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
-from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import output_capturing
+
+from extract.adapters import CONFIG as ADAPTER_CONFIG
+from extract.adapters import Adapter, apply_adapter, find_adapter, require_peft
+from extract.digests import digest_of_contents, digest_of_files, digest_of_text, with_notes
+from extract.load_errors import refuse_container, told
+from extract.loaded import (
+    check_states,
+    check_weights,
+    loader_notes,
+    quiet,
+    read_last_after_norm,
+)
+from extract.printable import first_line, printable
+from extract.tokenizer_files import check_vocabulary, describe_prefix, load_tokenizer
 
 POCKET = Path(__file__).parent / "pocket"
 """Folder of the model that ships with the package."""
 
 ONE_THREAD_BELOW = 30_000_000
 """Parameters below which a model runs in one CPU thread."""
-
-_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "config.json", "adapter_config.json")
-_TOKENISATION = (
-    "tokenizer*.json",  # tokenizer_config.json among them
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*.json",
-    "vocab*.txt",
-    "merges.txt",
-    "*.model",
-    "*.spm",
-    "*.tiktoken",
-    "tekken.json",
-)
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -92,6 +90,11 @@ class TextModel(Protocol):
         """Most tokens that it can read, or None where nothing says so."""
         ...
 
+    @property
+    def checks(self) -> Mapping[str, str]:
+        """What was checked when it was loaded, and what came of it."""
+        ...
+
     def describe(self) -> str:
         """One line about it."""
         ...
@@ -111,6 +114,7 @@ class LanguageModel:
         threads: CPU threads that torch uses.
         trained_length: Longest text the model was trained on, if its config says so
             (`trained_length`); longer prompts work but are out of its depth.
+        checks: What was checked when it was loaded, one line each.
     """
 
     model: Any
@@ -121,6 +125,7 @@ class LanguageModel:
     device: str
     threads: int
     trained_length: int | None
+    checks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def config(self) -> Any:
@@ -159,9 +164,14 @@ class LanguageModel:
             why = "small" if size < ONE_THREAD_BELOW else "large"
             where += f", {self.threads} thread(s) ({why} model; --threads overrides)"
         revision = f" at {self.revision[:12]}" if self.revision else ""
-        return (
+        remarks = [
+            f"; {name}: {self.checks[name]}"
+            for name in ("adapter", "quantised", "output embeddings")
+            if name in self.checks
+        ]
+        return printable(
             f"{self.name}{revision}: {size / 1e6:.1f} M parameters, {self.n_blocks} blocks, "
-            f"width {self.d_model}, {self.dtype}, on {where}"
+            f"width {self.d_model}, {self.dtype}, on {where}{''.join(remarks)}"
         )
 
 
@@ -173,12 +183,13 @@ def load(
     device: str = "auto",
     threads: int | None = None,
 ) -> LanguageModel:
-    """Loads a causal language model and its tokenizer.
+    """Loads a causal language model and its tokenizer, and compares both with their files.
 
     Args:
         model: A Hugging Face id ("meta-llama/Llama-3.1-8B"), a folder in Hugging Face format, or
-            "pocket", the model that ships with this package.
-        revision: Branch, tag or commit on the hub.
+            "pocket", the model that ships with this package. A folder or id of an adapter alone
+            (LoRA) is its base with the adapter applied; that needs peft.
+        revision: Branch, tag or commit on the hub; none for a folder.
         dtype: Of weights and hidden states; "auto" = as the weights were saved.
         device: A torch device; "auto" = a GPU if there is one (under `accelerate launch` the
             one of this process), else the CPU; "spread" = split over all GPUs, for a model that
@@ -187,49 +198,131 @@ def load(
 
     Raises:
         FileNotFoundError: If the folder is missing or incomplete, or the hub lacks the model.
-        ValueError: If it is no causal language model, or one of its files is damaged (cut short,
-            for example); the message names the file. If device or threads is not allowed.
+        ImportError: If the model needs a package that is not installed.
+        MemoryError: If the device has no room for it.
+        ValueError: If it is no causal language model; if its files are damaged, lack a tensor that
+            its config asks for or hold one that it does not ask for; if the ids of its tokenizer
+            are not those of its own tokenizer.json, or lie beyond the embeddings; if it holds a
+            whole model and an adapter; if revision, device or threads is not allowed. The message
+            names the file or the tensors.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; allowed: 1 or more, or None")
-    folder = local_folder(str(model))
-    source = str(folder or model)
-    where = _device(device)
-    placing = {"device_map": "auto"} if where == "spread" else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=dtype, **placing
-        )
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(_damage(folder, source, revision, error)) from error
-    except OSError as error:
-        hint = (
-            ""
-            if folder
-            else " (no such folder here, so the hub was asked; gated models need a login)"
-        )
-        raise FileNotFoundError(f"cannot load the model {source!r}{hint}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{source!r} is no causal language model: {error}") from error
-    if where != "spread":
-        loaded = loaded.to(torch.device(where))
-    commit = "" if folder else getattr(loaded.config, "_commit_hash", None) or ""
-    pinned = (
-        digest_of_files(folder, tokenizer)
-        if folder
-        else digest_of_text(f"hub {model} {commit}")
-        if commit
-        else None
-    )
+    named = _named(str(model), revision)
+    where = usable_device(device)
+    with told(named.folder, named.source, revision):
+        adapter = find_adapter(named.folder, named.source, revision)
+    base = named if adapter is None else _base(adapter)
+    beside = named if adapter is None or adapter.own_tokenizer else base
+    with told(beside.folder, beside.source, beside.revision, part="the tokenizer of the model"):
+        tokens = load_tokenizer(beside.source, beside.revision, trust_remote_code=False)
+    with told(base.folder, base.source, base.revision):
+        loaded, weights = _weights(base, dtype=dtype, where=where)
+    notes = loader_notes(loaded)
+    pinned = _pinned(base, loaded, tokens.tokenizer)
+    commit = _commit(base, loaded)
+    if adapter is not None:
+        with told(named.folder, named.source, revision):
+            loaded = apply_adapter(loaded, adapter)
+        pinned = _pinned_adapter(named, adapter, pinned, tokens.tokenizer)
+        commit = adapter.commit
+        notes["adapter"] = f"of the base {adapter.base}, applied, not merged"
+    if pinned is not None:
+        said = [f"{name}: {text}" for name, text in notes.items() if name != "adapter"]
+        pinned = with_notes(pinned, [*said, *tokens.notes])
     return wrap(
         loaded,
-        tokenizer,
-        name=str(model) if folder is None or model == "pocket" else folder.resolve().name,
+        tokens.tokenizer,
+        name=named.name,
         revision=commit,
         digest=pinned,
         threads=threads,
+        checks={"weights": weights, **notes, "tokenizer": tokens.said},
     )
+
+
+class _Named(NamedTuple):
+    """A model as a user names it, and where it lies."""
+
+    source: str
+    folder: Path | None
+    name: str
+    revision: str | None
+
+
+def _named(model: str, revision: str | None) -> _Named:
+    folder = local_folder(model)
+    if folder is None:
+        return _Named(model, None, model, revision)
+    if revision is not None:
+        what = "the pocket model ships with the package" if model == "pocket" else "is a folder"
+        raise ValueError(
+            f"revision is {revision!r}, but {model}: {what}, and only models on the hub have "
+            "revisions; leave it out"
+        )
+    name = "pocket" if model == "pocket" else folder.resolve().name
+    return _Named(str(folder), folder, name, None)
+
+
+def _base(adapter: Adapter) -> _Named:
+    """The model that an adapter changes."""
+    require_peft(adapter)
+    config = f"{adapter.source}/{ADAPTER_CONFIG} names as its base"
+    try:
+        base = _named(adapter.base, None)
+        with told(base.folder, base.source, adapter.base_revision):
+            another = find_adapter(base.folder, base.source, adapter.base_revision)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{config} {adapter.base!r}: {error}") from error
+    if another is not None:
+        raise ValueError(
+            f"{config} {adapter.base!r}, which is an adapter itself; merge that one into its own "
+            f"base ({another.base}) first, and name the merged model"
+        )
+    return base._replace(revision=None if base.folder else adapter.base_revision)
+
+
+def _weights(named: _Named, *, dtype: Dtype, where: str) -> tuple[Any, str]:
+    """The model on its device, and one line on how its tensors were filled."""
+    placing = {"device_map": "auto"} if where == "spread" else {}
+    loader: Any = AutoModelForCausalLM
+    with quiet():
+        loaded, report = loader.from_pretrained(
+            named.source,
+            revision=named.revision,
+            dtype=dtype,
+            output_loading_info=True,
+            trust_remote_code=False,  # None would ask at the terminal
+            ignore_mismatched_sizes=True,  # told by the report, and refused by it
+            **placing,
+        )
+    said = check_weights(loaded, report, named.source)
+    return loaded if where == "spread" else loaded.to(torch.device(where)), said
+
+
+def _commit(named: _Named, loaded: Any) -> str:
+    return "" if named.folder else getattr(loaded.config, "_commit_hash", None) or ""
+
+
+def _pinned(named: _Named, loaded: Any, tokenizer: Any) -> str | None:
+    """Digest of a model's files; None where neither a folder nor a commit pins them."""
+    if named.folder:
+        return digest_of_files(named.folder, tokenizer)
+    commit = _commit(named, loaded)
+    return digest_of_text(f"hub {named.source} {commit}") if commit else None
+
+
+def _pinned_adapter(
+    named: _Named, adapter: Adapter, base: str | None, tokenizer: Any
+) -> str | None:
+    if base is None or not (named.folder or adapter.commit):
+        return None
+    own = (
+        digest_of_files(named.folder, tokenizer)
+        if named.folder
+        else digest_of_text(f"hub {named.source} {adapter.commit}")
+    )
+    return digest_of_text(f"base {base} adapter {own}")
 
 
 def wrap(
@@ -240,8 +333,12 @@ def wrap(
     revision: str = "",
     digest: str | None = None,
     threads: int | None = None,
+    checks: Mapping[str, str] | None = None,
 ) -> LanguageModel:
-    """A model that is in memory already, as a `LanguageModel`.
+    """A model that is in memory already, as a `LanguageModel`; its states are checked.
+
+    A config that asks for the last hidden state before the final norm
+    (`tie_last_hidden_states: false`) is changed: the last state is the one after it here.
 
     Args:
         model: A Hugging Face causal language model, on its device.
@@ -250,9 +347,11 @@ def wrap(
         revision: Commit on the hub, if it has one.
         digest: Pins weights, config and tokenizer; None = computed from them.
         threads: CPU threads; None = `choose_threads`. Set for the whole process.
+        checks: What was checked before, one line each.
 
     Raises:
-        ValueError: If the model is no decoder of one text.
+        ValueError: If the model does not read one text from left to right, its last hidden state
+            is not the one after the final norm, or a token has no embedding.
     """
     if model.config.is_encoder_decoder:
         raise ValueError(
@@ -260,20 +359,38 @@ def wrap(
             "(decoder-only) language model"
         )
     device = str(model.device)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    chosen = choose_threads(size) if threads is None else threads
-    if device == "cpu":
-        torch.set_num_threads(chosen)
+    _set_threads(model, name, 1 if device == "cpu" else None)  # eight tokens are not worth two
+    read_last_after_norm(model)
+    own = {
+        "vocabulary": check_vocabulary(tokenizer, model, name),
+        "prompts begin with": describe_prefix(tokenizer),
+        "hidden states": check_states(model.eval(), name),
+    }
+    _set_threads(model, name, threads)
     return LanguageModel(
-        model=model.eval(),
+        model=model,
         tokenizer=tokenizer,
         name=name,
         revision=revision,
-        digest=digest or _contents(model, tokenizer),
+        digest=digest or digest_of_contents(model, tokenizer),
         device=device,
         threads=torch.get_num_threads(),
         trained_length=getattr(model.config, "trained_length", None),
+        checks={**(checks or {}), **own},
     )
+
+
+def _set_threads(model: Any, name: str, threads: int | None) -> None:
+    if model.device.type != "cpu":
+        if threads is not None:
+            warnings.warn(
+                f"threads is {threads}, but {name} runs on {model.device}, not the CPU: it does "
+                "nothing there",
+                stacklevel=3,
+            )
+        return
+    size = sum(parameter.numel() for parameter in model.parameters())
+    torch.set_num_threads(choose_threads(size) if threads is None else threads)
 
 
 def states_wanted(layers: Sequence[int]) -> list[int] | bool:
@@ -320,6 +437,7 @@ def local_folder(model: str) -> Path | None:
 
     Raises:
         FileNotFoundError: If a folder was meant, but it holds no model.
+        ValueError: If it is a file, or a folder of files, of another kind (GGUF, ONNX, ...).
     """
     if model == "pocket":
         needed = ("config.json", "model.safetensors", "tokenizer.json")
@@ -331,8 +449,9 @@ def local_folder(model: str) -> Path | None:
             )
         return POCKET
     folder = Path(model).expanduser()
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() or (folder / ADAPTER_CONFIG).is_file():
         return folder
+    refuse_container(folder)
     # A hub id is "name" or "owner/name"; anything else was meant as a path.
     if folder.is_dir() or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise FileNotFoundError(f"no model in the folder {folder}: it has no config.json")
@@ -351,84 +470,35 @@ def trained_length(model: str) -> int | None:
     return json.loads(config.read_text(encoding="utf-8")).get("trained_length")
 
 
-def _device(device: str) -> str:
-    if device not in ("auto", "spread"):
-        try:
-            torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(
-                f"device {device!r} is unknown to torch; give auto, spread, cpu, cuda or cuda:1"
-            ) from error
-    if device != "auto":
+def usable_device(device: str) -> str:
+    """The torch device that is meant: "auto" resolved, any other tried out.
+
+    Raises:
+        ValueError: If torch does not know it, or this machine does not have it.
+    """
+    if device == "auto":
+        rank = os.environ.get("LOCAL_RANK", "0")
+        return f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
+    if device == "spread":
         return device
-    if not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-
-
-def _damage(
-    folder: Path | None, source: str, revision: str | None, error: SafetensorError | ValueError
-) -> str:
-    """The message about a file that cannot be read; the error itself does not name it."""
-    where = folder or _cached(source, revision)
-    bad = [] if where is None else [path.name for path in sorted(where.iterdir()) if _broken(path)]
-    named = f"{', '.join(bad)} in {where}" if bad else f"a file of the model {source!r}"
-    cure = "copy or download it again" if folder else "delete it there, and it is downloaded again"
-    return f"damaged, perhaps cut short: {named} ({error}); {cure} (in a git clone: `git lfs pull`)"
-
-
-def _cached(model: str, revision: str | None) -> Path | None:
-    """Where the hub's files of a model lie."""
     try:
-        return Path(snapshot_download(model, revision=revision, local_files_only=True))
-    except (OSError, ValueError):
-        return None
-
-
-def _broken(path: Path) -> bool:
-    """Whether a file of tensors or of JSON cannot be opened as such."""
+        known = torch.device(device)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"device {device!r} is unknown to torch; give auto, spread, cpu, cuda or cuda:1"
+        ) from error
+    if known.type == "meta":
+        raise ValueError("device 'meta' holds no numbers; give auto, spread, cpu or cuda")
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt"):
-                pass
-        elif path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
-    except (SafetensorError, ValueError, OSError):
-        return True
-    return False
+        torch.empty(1, device=known).cpu()
+    except Exception as error:  # of many classes, by device: AssertionError, RuntimeError, ...
+        raise ValueError(
+            f"device {device!r} is not to be had here ({first_line(error)}); this machine has "
+            f"{_devices()}"
+        ) from error
+    return device
 
 
-def digest_of_text(text: str) -> str:
-    """SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def digest_of_files(folder: Path, tokenizer: Any) -> str:
-    """Digest over names and contents of a folder's weights, config and tokenizer."""
-    sha = hashlib.sha256()
-    patterns = {*_WEIGHTS, *_TOKENISATION, *tokenizer.vocab_files_names.values()}
-    for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
-        with path.open("rb") as file:
-            sha.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return sha.hexdigest()
-
-
-def _contents(model: Any, tokenizer: Any) -> str:
-    """Digest over a model in memory."""
-    sha = hashlib.sha256()
-    for part in _parts(model, tokenizer):
-        sha.update(part)
-    return sha.hexdigest()
-
-
-def _parts(model: Any, tokenizer: Any) -> Iterator[bytes]:
-    yield model.config.to_json_string().encode()
-    yield str(sorted(tokenizer.get_vocab().items())).encode()
-    yield str(sorted(tokenizer.special_tokens_map.items())).encode()
-    if getattr(tokenizer, "is_fast", False):
-        rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        # Merges, normaliser, added tokens and so on; how a batch was last cut and padded is none.
-        yield json.dumps(rules | {"truncation": None, "padding": None}).encode()
-    for name, tensor in sorted(model.state_dict().items()):
-        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
-        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _devices() -> str:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])

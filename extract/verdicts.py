@@ -1,24 +1,38 @@
 """Token ids of prompts and verdicts: the same ids for every scorer.
 
 The rule. A prompt is a tuple of segments, cut only after blank lines. Each segment is tokenised on
-its own, without special tokens, and the ids are joined; one BOS token comes in front where the
-tokenizer has one and would add it. So prompts that share segments share ids, and a prompt's ids do
-not depend on what follows.
+its own, without special tokens, and the ids are joined; in front comes, once, whatever the
+tokenizer itself puts before a text (`own_prefix`: BOS, or "[gMASK] <sop>", or nothing). So prompts
+that share segments share ids, and a prompt's ids do not depend on what follows. A tokenizer that
+puts a space of its own before a text that stands alone puts one before each segment.
 
 A verdict's ids are what it adds to the last segment: that segment is tokenised with and without the
 verdict, and if the ids without it are the beginning of the ids with it, the rest are the verdict's.
 SentencePiece tokenizers (Llama 2, Gemma) need this, since they put a space of their own before a
 text that stands alone. Where the verdict merges into the text before it (a prompt that ends in a
-space), the verdict is tokenised alone.
+space), the verdict is tokenised alone; what that makes of the joint between the two is recorded
+(`Joint`), and refused where it is not what the text says (`check_joints`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 Match = Literal["words", "tokens"]
 """What counts as a verdict: every token that reads as its word, or exactly the verdict's tokens."""
+
+Joint = Literal["clean", "after a space", "merged", "doubled"]
+"""How a verdict follows its prompt. clean: by the tokens that it adds to the text. Else it is
+tokenised alone: after a space that the prompt ends in ("is " + "True"); merged, where the text has
+no space there and would be one word ("so" + "True"); doubled, where the tokenizer puts a second
+space before it (SentencePiece)."""
+
+JOINTS: tuple[Joint, ...] = ("clean", "after a space", "merged", "doubled")
+
+SPOILT = 0.05
+"""Share of prompts from which on merged and doubled joints are refused."""
 
 EPSILON = 1e-5
 """Added to a verdict's probability before the logarithm when tokens are matched by their words."""
@@ -28,9 +42,11 @@ class Encoded(NamedTuple):
     """One prompt and its verdicts as token ids."""
 
     prompt: tuple[int, ...]
-    """BOS (if any) and the segments; ends just before the verdict."""
+    """What the tokenizer begins with and the segments; ends just before the verdict."""
     verdicts: tuple[tuple[int, ...], ...]
     """Ids of each verdict word, none empty."""
+    joint: Joint = "clean"
+    """How the verdicts follow; of two ways, the worse."""
 
 
 def encode(
@@ -52,20 +68,71 @@ def encode(
         words: Verdict words with their own leading space, for example (" True", " False").
 
     Raises:
-        ValueError: If a prompt has no token, or a verdict adds none.
+        ValueError: If a prompt has no token, a verdict adds none, or a text has half a character.
     """
     last = {prompt[-1] for prompt in prompts}
     texts = {text for prompt in prompts for text in prompt} | set(words)
-    ids = _tokenise(tokenizer, texts | {text + word for text in last for word in words})
+    ids = tokenise(tokenizer, texts | {text + word for text in last for word in words})
     verdicts = {text: tuple(_verdict(ids, text, word) for word in words) for text in last}
-    start = bos(tokenizer)
+    joints: dict[str, Joint] = {text: _joint(tokenizer, ids, text, words) for text in last}
+    start = own_prefix(tokenizer)
     encoded = []
     for prompt in prompts:
         tokens = tuple(token for text in prompt for token in ids[text])
         if not start + tokens:
             raise ValueError(f"the prompt {''.join(prompt)!r} has no token")
-        encoded.append(Encoded(start + tokens, verdicts[prompt[-1]]))
+        encoded.append(Encoded(start + tokens, verdicts[prompt[-1]], joints[prompt[-1]]))
     return encoded
+
+
+def joint_counts(encoded: Sequence[Encoded]) -> dict[str, int]:
+    """How many prompts have which `Joint`; those that none has are left out."""
+    counts = Counter(row.joint for row in encoded)
+    return {joint: counts[joint] for joint in JOINTS if counts[joint]}
+
+
+def check_joints(encoded: Sequence[Encoded], words: Sequence[str]) -> None:
+    """Refuses prompts of which `SPOILT` or more are joined to their verdicts in no text's way.
+
+    Raises:
+        ValueError: If so; the message says what happens to how many.
+    """
+    counts = joint_counts(encoded)
+    spoilt = counts.get("merged", 0) + counts.get("doubled", 0)
+    if spoilt < SPOILT * len(encoded) or not spoilt:
+        return
+    what = []
+    if merged := counts.get("merged"):
+        what.append(f"for {merged} of {len(encoded)} the verdict would be one word with the last")
+    if doubled := counts.get("doubled"):
+        what.append(f"for {doubled} of {len(encoded)} this tokenizer puts a second space before it")
+    raise ValueError(
+        f"the verdicts {', '.join(map(repr, words))} do not follow these prompts as a text would: "
+        f"{'; '.join(what)}. Choose a format whose text ends in a word and whose verdicts begin "
+        'with a space (" True")'
+    )
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuses half a character (a lone surrogate), which no tokenizer can read.
+
+    Raises:
+        ValueError: If there is one; the message begins with `what` and shows the place.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(error.start - 20, 0) : error.start + 20]
+        raise ValueError(
+            f"{what}: half a character (a lone surrogate, {text[error.start]!a}) at place "
+            f"{error.start}, in {around!a}; correct the text, which was cut or decoded wrongly"
+        ) from None
+
+
+def control_tokens(tokenizer: Any) -> set[str]:
+    """The tokenizer's control tokens ("<s>", "<|user|>") as they are spelled."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    return {str(token) for token in added if token.special} | set(tokenizer.all_special_tokens)
 
 
 def lengths_read(encoded: Sequence[Encoded], match: Match) -> list[int]:
@@ -140,17 +207,33 @@ def reading_as(table: dict[str, tuple[int, ...]], verdict: str, *, model: str) -
     return tokens
 
 
-def bos(tokenizer: Any) -> tuple[int, ...]:
-    """The BOS token as a tuple of one, or () where there is none or it would not be added."""
-    first = tokenizer("", add_special_tokens=True)["input_ids"][:1]
+def own_prefix(tokenizer: Any) -> tuple[int, ...]:
+    """All that a tokenizer itself puts before a text: BOS, "[gMASK] <sop>", or nothing."""
+    alone = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+    for start in range(len(whole) - len(alone) + 1):
+        if alone and whole[start : start + len(alone)] == alone:
+            return tuple(whole[:start])
+    first = tokenizer("", add_special_tokens=True)["input_ids"][:1]  # it has no token for "a"
     return tuple(first) if first and first[0] == tokenizer.bos_token_id else ()
 
 
-def _tokenise(tokenizer: Any, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+bos = own_prefix
+"""The name that it had when it knew no prefix but BOS."""
+
+
+def tokenise(tokenizer: Any, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Ids of each text by itself, control tokens spelled in letters; the tokenizer adds nothing.
+
+    Raises:
+        ValueError: If a text has half a character.
+    """
     # Sorted: tokenizers may not depend on the order, but a set's order is not ours to give.
     ordered = sorted(texts)
     if not ordered:
         return {}
+    for text in ordered:
+        check_text(text, "a prompt or a verdict")
     made = tokenizer(
         ordered,
         add_special_tokens=False,
@@ -163,10 +246,34 @@ def _tokenise(tokenizer: Any, texts: Iterable[str]) -> dict[str, tuple[int, ...]
     return {text: tuple(ids) for text, ids in zip(ordered, made, strict=True)}
 
 
-def _verdict(ids: dict[str, tuple[int, ...]], text: str, word: str) -> tuple[int, ...]:
+def _adds(ids: dict[str, tuple[int, ...]], text: str, word: str) -> tuple[int, ...]:
+    """The tokens that a word adds to a text; none where the text's own would change."""
     without, whole = ids[text], ids[text + word]
-    added = whole[len(without) :]
-    if without and whole[: len(without)] == without and added:
+    return whole[len(without) :] if without and whole[: len(without)] == without else ()
+
+
+def _joint(
+    tokenizer: Any, ids: dict[str, tuple[int, ...]], text: str, words: Sequence[str]
+) -> Joint:
+    each = {_joint_of(tokenizer, ids, text, word) for word in words}
+    worst: Joint = "clean"
+    for joint in JOINTS:
+        worst = joint if joint in each else worst
+    return worst
+
+
+def _joint_of(tokenizer: Any, ids: dict[str, tuple[int, ...]], text: str, word: str) -> Joint:
+    if not ids[text] or _adds(ids, text, word):
+        return "clean"
+    options = {"clean_up_tokenization_spaces": False}
+    said = tokenizer.decode(list(ids[text + word]), **options)
+    if tokenizer.decode(list(ids[text] + ids[word]), **options) != said:
+        return "doubled"
+    return "after a space" if text[-1].isspace() or word[0].isspace() else "merged"
+
+
+def _verdict(ids: dict[str, tuple[int, ...]], text: str, word: str) -> tuple[int, ...]:
+    if added := _adds(ids, text, word):
         return added
     if not ids[word]:
         raise ValueError(f"the verdict {word!r} has no token; choose another word")

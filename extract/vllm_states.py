@@ -41,12 +41,17 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from extract import models
-from extract.hidden_states import resolve_layers
+from extract.adapters import find_adapter
+from extract.digests import digest_of_files, digest_of_text, with_notes
+from extract.hidden_states import CURES, resolve_layers
+from extract.load_errors import RefusedModelError, told
 from extract.models import Dtype
 from extract.passes import PairStates, longest
+from extract.printable import printable
+from extract.tokenizer_files import describe_prefix, load_tokenizer
 from extract.verdicts import Encoded
 
 
@@ -63,6 +68,7 @@ class VllmModel:
         digest: SHA-256 that pins weights, config and tokenizer, as `extract.models` computes it.
         config: The config of the part that reads text.
         trained_length: Longest text the model was trained on, if its config says so.
+        checks: What was checked of the model's files, one line each.
         layers: Hidden-state indices that this engine saves, rising.
         settings: What the numbers depend on: vLLM's version and the engine's options.
         scratch: Private folder of the files under way; goes with `close`, or with the object.
@@ -77,6 +83,7 @@ class VllmModel:
     digest: str
     config: Any
     trained_length: int | None
+    checks: Mapping[str, str]
     layers: tuple[int, ...]
     settings: dict[str, Any]
     scratch: TemporaryDirectory[str]
@@ -142,6 +149,7 @@ class VllmModel:
             digest=source.digest,
             config=source.config,
             trained_length=source.trained_length,
+            checks=source.checks,
             layers=chosen,
             settings={
                 "vllm": vllm.__version__,
@@ -181,7 +189,7 @@ class VllmModel:
     def describe(self) -> str:
         """One line: what is loaded, where, and which layers can be asked for."""
         revision = f" at {self.revision[:12]}" if self.revision else ""
-        return (
+        return printable(
             f"{self.name}{revision}: {self.n_blocks} blocks, width {self.d_model}, {self.dtype}, "
             f"in vLLM {self.settings['vllm']} on {self.settings['tensor_parallel']} x "
             f"{self.device}, layers {', '.join(map(str, self.layers))}"
@@ -254,8 +262,7 @@ class VllmModel:
             raise ValueError(f"{what}: hidden states in {row.dtype}, but the model is {self.dtype}")
         if not row.isfinite().all():
             raise ValueError(
-                f"{what}: hidden states not finite in {self.dtype}; load the model in another "
-                "dtype (bfloat16 or float32)"
+                f"{what}: hidden states not finite in {self.dtype}; {CURES[self.dtype]}"
             )
         # Every row of a cache that was not written to is zero; no state is.
         if not row.any(-1).all():
@@ -312,6 +319,7 @@ class _Source(NamedTuple):
     saved_dtype: str
     trained_length: int | None
     tokenizer: Any
+    checks: Mapping[str, str]
 
 
 # --- before the engine starts --------------------------------------------------------------------
@@ -345,15 +353,21 @@ def _source(
     """Reads config and tokenizer, and pins the commit, so that vLLM loads the same."""
     folder = models.local_folder(str(model))
     path = str(folder or model)
+    if folder and revision is not None:
+        raise ValueError(f"revision is {revision!r}, but {model} is a folder; leave it out")
     options = {
         "revision": revision,
         "trust_remote_code": bool(engine_options.get("trust_remote_code", False)),
     }
-    try:
+    with told(folder, path, revision):
+        if find_adapter(folder, path, revision) is not None:
+            raise RefusedModelError(
+                f"{path} is an adapter, which is not applied in vLLM here: merge it into its base "
+                "first (peft's `merge_and_unload`), or use `--backend transformers`"
+            )
         config = AutoConfig.from_pretrained(path, **options)
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    except OSError as error:
-        raise FileNotFoundError(f"cannot load the model {path!r}: {error}") from error
+        tokens = load_tokenizer(path, **options)
+    tokenizer = tokens.tokenizer
     if config.is_encoder_decoder:
         raise ValueError(f"{path} is an encoder-decoder model; contrast pairs need a causal one")
     commit = "" if folder else getattr(config, "_commit_hash", None) or ""
@@ -363,13 +377,21 @@ def _source(
         path=path,
         name=str(model) if folder is None or str(model) == "pocket" else folder.resolve().name,
         commit=commit,
-        digest=models.digest_of_files(folder, tokenizer)
-        if folder
-        else models.digest_of_text(f"hub {path} {commit}"),
+        digest=with_notes(
+            digest_of_files(folder, tokenizer)
+            if folder
+            else digest_of_text(f"hub {path} {commit}"),
+            tokens.notes,
+        ),
         config=text,
         saved_dtype=str(saved).removeprefix("torch."),
         trained_length=getattr(config, "trained_length", None),
         tokenizer=tokenizer,
+        checks={
+            "weights": "loaded by vLLM, not compared with the config",
+            "tokenizer": tokens.said,
+            "prompts begin with": describe_prefix(tokenizer),
+        },
     )
 
 

@@ -29,7 +29,7 @@ from tiny_models import (
 from tokenizers.normalizers import Lowercase
 from transformers import AddedToken, GPTNeoConfig, LlamaConfig, T5Config, T5ForConditionalGeneration
 
-from extract import hidden_states, models
+from extract import digests, hidden_states, load_errors, models
 from extract.hidden_states import extract, plan, resolve_layers
 from extract.models import choose_threads, load, wrap
 from extract.passes import Separate, Shared, can_share, longest, shared_prefix
@@ -819,14 +819,14 @@ def test_the_digest_of_a_folder_follows_every_file_that_decides(tmp_path, name):
     save(tmp_path)
     tok = tokenizer(bos=True)
     tok.vocab_files_names = {"rules": "of_this_class.dat"}
-    before = models.digest_of_files(tmp_path, tok)
+    before = digests.digest_of_files(tmp_path, tok)
     with (tmp_path / name).open("ab") as file:
         file.write(b"\n")
-    assert models.digest_of_files(tmp_path, tok) != before
-    same = models.digest_of_files(tmp_path, tok)
+    assert digests.digest_of_files(tmp_path, tok) != before
+    same = digests.digest_of_files(tmp_path, tok)
     (tmp_path / "README.md").write_text("words")
     (tmp_path / "generation_config.json").write_text("{}")
-    assert models.digest_of_files(tmp_path, tok) == same
+    assert digests.digest_of_files(tmp_path, tok) == same
 
 
 @pytest.mark.parametrize("size", [0, 100, 5000])
@@ -860,16 +860,17 @@ def test_a_damaged_download_is_named_where_it_lies(tmp_path, monkeypatch):
     def cut(*_args, **_options):
         raise SafetensorError("incomplete metadata")
 
-    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", lambda *_, **__: None)
+    monkeypatch.setattr(models, "find_adapter", lambda *_: None)
+    monkeypatch.setattr(models, "load_tokenizer", lambda *_: None)
     monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", cut)
-    monkeypatch.setattr(models, "snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr(load_errors, "snapshot_download", lambda *_, **__: str(tmp_path))
     with pytest.raises(ValueError, match=rf"model\.safetensors in {tmp_path} .*delete it there"):
         load("some/model")
 
     def gone(*_args, **_options):
         raise FileNotFoundError("not in the cache")
 
-    monkeypatch.setattr(models, "snapshot_download", gone)
+    monkeypatch.setattr(load_errors, "snapshot_download", gone)
     with pytest.raises(ValueError, match="a file of the model 'some/model'"):
         load("some/model")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from tiny_models import CONFIGS, ROOT, make_items, random_weights, tokenizer
+from tiny_models import CONFIGS, ROOT, long_items, make_items, random_weights, tokenizer
 
 from extract import cli
 from extract.info import show
@@ -180,6 +180,52 @@ def test_mistakes_end_in_one_message_and_exit_code_1(folders, monkeypatch, capsy
     assert code == 1
     assert err.count("error: ") == 1
     assert re.search(message, err), err
+
+
+# --- options and names --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--tensor-parallel", "2"), "--tensor-parallel does nothing with --backend transformers"),
+        (("--max-model-len", "99"), "--max-model-len does nothing with --backend transformers"),
+        (("--scratch", "/dev/shm"), "--scratch does nothing with --backend transformers"),
+        (("--backend", "vllm", "--method", "shared"), "--method does nothing with --backend vllm"),
+        (("--backend", "vllm", "--device", "cpu"), "--device does nothing with --backend vllm"),
+        (("--backend", "vllm"), "--threads does nothing with --backend vllm"),
+        (("--device", "cuda:7"), "--threads does nothing with --device cuda:7"),
+        (("--revision", "v2"), "revision is 'v2', but ./model: is a folder"),
+        (("--model", "pocket", "--revision", "v2"), "the pocket model ships with the package"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(folders, monkeypatch, capsys, words, said):
+    base = RUN if "--threads" in said else RUN[:-2]
+    code, _, err = run(monkeypatch, capsys, *base, "--out", "s", *words)
+    assert (code, err.count("\n")) == (1, 1), err
+    assert said in err
+    assert not (folders / "s").exists()
+
+
+def test_skip_long_on_the_command_line(folders, monkeypatch, capsys):
+    save_items(folders / "claims" / "train.jsonl", long_items())
+    words = (*RUN, "--out", "s")
+    code, _, err = run(monkeypatch, capsys, *words)
+    assert (code, err.count("error: ")) == (1, 1)
+    assert "--skip-long" in err
+    assert not (folders / "s").exists()
+    assert run(monkeypatch, capsys, *words, "--skip-long")[0] == 0
+    assert len(ActivationStore.open("s")) == 3
+
+
+def test_names_and_errors_give_the_terminal_no_orders(folders, monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, *RUN[:4], "./\x1b[2J")
+    assert code == 1
+    assert "\x1b" not in err
+    code, out, _ = run(monkeypatch, capsys, *RUN, "--out", "o \x1b[2Jé")
+    assert code == 0
+    assert "\x1b" not in out
+    assert re.search(r"`python -m extract info 'o \\x1b\[2Jé'`", out)
 
 
 # --- info ----------------------------------------------------------------------------------------

@@ -148,3 +148,10 @@ def make_items(n=9) -> list[Item]:
         )
         for row in range(n)
     ]
+
+
+def long_items() -> list[Item]:
+    """Three items, and one in their midst that is longer than the tiny models' context."""
+    long = Item(id="long", question="q", choice="so " * CONTEXT)
+    first, second, third = make_items(3)
+    return [first, second, long, third]
