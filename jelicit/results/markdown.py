@@ -1,0 +1,112 @@
+"""Result rows as Markdown tables, for pages that are written from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from jelicit.method_names import Method, in_reading_order
+from jelicit.results.rows import Rows, as_frame, need, summarise
+
+MARKS = {"oracle": r" \*", "easy": " (easy sign)", "none": ""}
+"""What stands behind a method's name: who chose the sign of its scores."""
+
+
+def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; pipes inside cells are escaped.
+
+    Raises:
+        ValueError: A line has more or fewer cells than the head, or there is no line.
+    """
+    lines = list(lines)
+    if not lines:
+        raise ValueError(f"a table with the columns {', '.join(head)} has no lines")
+    for line in lines:
+        if len(line) != len(head):
+            raise ValueError(f"the line {list(line)} has {len(line)} cells, the head {len(head)}")
+    rule = ["---"] * len(head)
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
+        for line in (head, rule, *lines)
+    )
+
+
+def methods_down(
+    rows: Rows,
+    *,
+    across: Sequence[str],
+    columns: Mapping[str, tuple[Any, ...]],
+    cell: Callable[[pd.DataFrame], str],
+    orientations: Sequence[str] = ("none", "oracle"),
+) -> str:
+    """A line per method and sign, a column per situation.
+
+    Args:
+        rows: Tidy rows with method, orientation and the columns of `across`.
+        across: Columns of the rows that tell situations apart. A row that has none of their values
+            (all of them are missing) belongs to every situation.
+        columns: Head of a column to the values of `across` in its situation.
+        cell: What the rows of one method, sign and situation come to, as text.
+        orientations: Which signs are shown; methods that have another one alone are left out.
+
+    Raises:
+        ValueError: A column is missing, or nothing is left to show.
+    """
+    rows = as_frame(rows)
+    need(rows, ["method", "orientation", *across])
+    rows = rows.loc[rows["orientation"].isin(list(orientations))]
+    lines = []
+    for method, sign, of_line in _lines(rows, orientations):
+        cells = [_cell(of_line, across, values, cell) for values in columns.values()]
+        if any(cells):
+            lines.append([method.name + MARKS[sign], *cells])
+    return markdown_table(["Method", *columns], lines)
+
+
+def mean_of(rows: pd.DataFrame, value: str) -> str:
+    """The mean over seeds with two digits; nothing where no row has the value.
+
+    Raises:
+        ValueError: The rows differ in more than the seed.
+    """
+    if value not in rows or not rows[value].notna().any():
+        return ""
+    return f"{summarise(rows, by=['method', 'orientation'], value=value)['mean'].item():.2f}"
+
+
+def truth_and_spurious(rows: pd.DataFrame) -> str:
+    """AUROC on the label that is asked for, and in brackets on the spurious feature, if any.
+
+    Raises:
+        ValueError: The rows of one label differ in more than the seed.
+    """
+    truth, spurious = (
+        mean_of(rows.loc[rows["role"] == role], "auroc") for role in ("truth", "spurious")
+    )
+    return f"{truth} [{spurious}]" if spurious else truth
+
+
+def _lines(
+    rows: pd.DataFrame, orientations: Sequence[str]
+) -> Iterable[tuple[Method, str, pd.DataFrame]]:
+    for method in in_reading_order(rows["method"]):
+        of_method = rows.loc[rows["method"] == method.key]
+        for sign in orientations:
+            of_line = of_method.loc[of_method["orientation"] == sign]
+            if not of_line.empty:
+                yield method, sign, of_line
+
+
+def _cell(
+    rows: pd.DataFrame,
+    across: Sequence[str],
+    values: tuple[Any, ...],
+    cell: Callable[[pd.DataFrame], str],
+) -> str:
+    settings = rows[list(across)]
+    here = (settings == pd.Series(values, index=list(across))).all(axis=1)
+    everywhere = settings.isna().all(axis=1)
+    there = rows.loc[here | everywhere]
+    return "" if there.empty else cell(there)
