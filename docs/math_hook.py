@@ -1,4 +1,4 @@
-"""Equations become MathML while the manual is built: no script, no font, no request of the reader."""
+"""Equations become MathML while the manual is built: the reader needs no script and no font."""
 
 import html
 import re

@@ -1,11 +1,13 @@
 """Tables of the manual and the README are what the committed rows say, and nothing else."""
 
+import importlib
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 
 from jelicit.results import Finding, Record, Results
@@ -16,9 +18,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 @pytest.fixture(scope="module")
 def tables() -> Iterator[ModuleType]:
     sys.path.insert(0, str(DOCS))
-    import make_tables
-
-    yield make_tables
+    yield importlib.import_module("make_tables")
     sys.path.remove(str(DOCS))
 
 
@@ -72,8 +72,6 @@ def test_rows_of_a_run_folder_are_taken_without_what_no_table_needs(tables, tmp_
     ).write(folder)
     monkeypatch.setattr(tables, "ROWS", tmp_path / "rows")
     assert list(tables.take(tmp_path / "runs")) == ["transfer"]
-    import pandas as pd
-
     taken = pd.read_parquet(tmp_path / "rows/transfer.parquet")
     assert taken["auroc"].tolist() == [0.5]
     assert not [column for column in taken if column.startswith("settings.")]

@@ -1,11 +1,21 @@
 """Markdown tables of rows: what stands in a cell, and what is refused."""
 
+from typing import Any
+
 import pytest
 
 from jelicit.results.markdown import markdown_table, mean_of, methods_down, truth_and_spurious
 
 
-def _row(method, auroc, *, role="truth", orientation="none", seed=0, share=0.5):
+def _row(
+    method: str,
+    auroc: float,
+    *,
+    role: str = "truth",
+    orientation: str = "none",
+    seed: int = 0,
+    share: float | None = 0.5,
+) -> dict[str, Any]:
     return {
         "method": method,
         "auroc": auroc,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from jelicit.method_names import Method, in_reading_order
@@ -57,9 +58,10 @@ def methods_down(
     rows = as_frame(rows)
     need(rows, ["method", "orientation", *across])
     rows = rows.loc[rows["orientation"].isin(list(orientations))]
+    situations = [_situation(rows, across, values) for values in columns.values()]
     lines = []
     for method, sign, of_line in _lines(rows, orientations):
-        cells = [_cell(of_line, across, values, cell) for values in columns.values()]
+        cells = [_cell(rows.loc[of_line & situation], cell) for situation in situations]
         if any(cells):
             lines.append([method.name + MARKS[sign], *cells])
     return markdown_table(["Method", *columns], lines)
@@ -73,7 +75,9 @@ def mean_of(rows: pd.DataFrame, value: str) -> str:
     """
     if value not in rows or not rows[value].notna().any():
         return ""
-    return f"{summarise(rows, by=['method', 'orientation'], value=value)['mean'].item():.2f}"
+    if rows.duplicated(["method", "orientation", "seed"]).any():
+        summarise(rows, by=["method", "orientation"], value=value)  # says what differs
+    return f"{rows[value].mean():.2f}"
 
 
 def truth_and_spurious(rows: pd.DataFrame) -> str:
@@ -90,23 +94,24 @@ def truth_and_spurious(rows: pd.DataFrame) -> str:
 
 def _lines(
     rows: pd.DataFrame, orientations: Sequence[str]
-) -> Iterable[tuple[Method, str, pd.DataFrame]]:
+) -> Iterator[tuple[Method, str, np.ndarray]]:
+    """Every method and sign that there is, and which rows are theirs."""
     for method in in_reading_order(rows["method"]):
-        of_method = rows.loc[rows["method"] == method.key]
+        of_method = (rows["method"] == method.key).to_numpy()
         for sign in orientations:
-            of_line = of_method.loc[of_method["orientation"] == sign]
-            if not of_line.empty:
+            of_line = of_method & (rows["orientation"] == sign).to_numpy()
+            if of_line.any():
                 yield method, sign, of_line
 
 
-def _cell(
-    rows: pd.DataFrame,
-    across: Sequence[str],
-    values: tuple[Any, ...],
-    cell: Callable[[pd.DataFrame], str],
-) -> str:
-    settings = rows[list(across)]
-    here = (settings == pd.Series(values, index=list(across))).all(axis=1)
-    everywhere = settings.isna().all(axis=1)
-    there = rows.loc[here | everywhere]
-    return "" if there.empty else cell(there)
+def _situation(rows: pd.DataFrame, across: Sequence[str], values: tuple[Any, ...]) -> np.ndarray:
+    """Which rows are of a situation: those with its values, and those with none."""
+    here, everywhere = np.ones((2, len(rows)), bool)
+    for column, value in zip(across, values, strict=True):
+        here &= (rows[column] == value).to_numpy()
+        everywhere &= rows[column].isna().to_numpy()
+    return here | everywhere
+
+
+def _cell(rows: pd.DataFrame, cell: Callable[[pd.DataFrame], str]) -> str:
+    return "" if rows.empty else cell(rows)
