@@ -55,13 +55,12 @@ def methods_down(
     Raises:
         ValueError: A column is missing, or nothing is left to show.
     """
-    rows = as_frame(rows)
-    need(rows, ["method", "orientation", *across])
-    rows = rows.loc[rows["orientation"].isin(list(orientations))]
-    situations = [_situation(rows, across, values) for values in columns.values()]
+    frame = as_frame(rows)
+    need(frame, ["method", "orientation", *across])
+    situations = [_situation(frame, across, values) for values in columns.values()]
     lines = []
-    for method, sign, of_line in _lines(rows, orientations):
-        cells = [_cell(rows.loc[of_line & situation], cell) for situation in situations]
+    for method, sign, of_line in _lines(frame, orientations):
+        cells = [_cell(frame.loc[of_line & situation], cell) for situation in situations]
         if any(cells):
             lines.append([method.name + MARKS[sign], *cells])
     return markdown_table(["Method", *columns], lines)
@@ -73,9 +72,9 @@ def mean_of(rows: pd.DataFrame, value: str) -> str:
     Raises:
         ValueError: The rows differ in more than the seed.
     """
-    if value not in rows or not rows[value].notna().any():
+    if value not in rows or rows[value].isna().to_numpy().all():
         return ""
-    if rows.duplicated(["method", "orientation", "seed"]).any():
+    if rows.duplicated(["method", "orientation", "seed"]).to_numpy().any():
         summarise(rows, by=["method", "orientation"], value=value)  # says what differs
     return f"{rows[value].mean():.2f}"
 
