@@ -12,17 +12,18 @@ from jelicit.data import Item, NamedSet, PromptFormat, Request
 
 
 def claims(request: Request) -> list[Item]:
-    """One true and one false claim about every number; a quarter of the numbers becomes test."""
-    numbers = range(2, 202)
+    """A true and a false claim about as many primes as others; a quarter of the numbers is test."""
+    odd = range(3, 200, 2)
+    primes = [number for number in odd if all(number % factor for factor in range(2, number))]
+    others = [number for number in odd if number not in primes][: len(primes)]
     return [
         Item(
-            id=f"{number}/{says}",
+            id=f"{number}/{'is' if says else 'is-not'}",
             choice=f"{number} is {'' if says else 'not '}a prime number.",
-            label=says == all(number % factor for factor in range(2, number)),
-            alt_labels={"even": number % 2 == 0},
+            label=says == (number in primes),
             group=str(number),
         )
-        for number in numbers
+        for number in sorted(primes + others)
         for says in (True, False)
     ]
 
