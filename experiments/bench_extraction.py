@@ -24,7 +24,7 @@ from typing import Any
 import bench_models
 import numpy as np
 import torch
-from common import console, refuse, say
+from common import console, say
 from rich.table import Table
 
 from extract.hidden_states import encode_items, extract, plan
@@ -34,6 +34,7 @@ from extract.verdicts import Encoded
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import FORMATS, PromptFormat, segments
+from jelicit.studies.checks import refuse
 
 CONTESTANTS = ("plain_b1", "plain", "ours")
 COMPARED = 16

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import bench_models
 import numpy as np
-from common import console, refuse, say
+from common import console, say
 from rich.table import Table
-from servers import connect
 
+from extract import open_server
 from extract.local_scorer import LocalScorer
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
@@ -37,6 +37,7 @@ from jelicit.icm import (
     reads_recursive,
     search,
 )
+from jelicit.studies.checks import refuse
 
 if TYPE_CHECKING:
     from extract.server_scorer import ServerScorer
@@ -234,7 +235,7 @@ def _scorers(settings: Icm, texts: Sequence[str]) -> tuple[Callable[..., Any], s
     if settings.scorer != "local":
 
         def read_there(*, shares: bool = True) -> ServerScorer:
-            return connect(settings.scorer, cache="own" if shares else "none")
+            return open_server(settings.scorer, cache="own" if shares else "none").scorer()
 
         return read_there, f"{read_there().name} at {settings.scorer}"
     lm = bench_models.model(settings.model, list(texts), threads=settings.threads)

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import console, machine, refuse, say, unknown
+from common import console, say
 from rich.table import Table
 
 from jelicit import figures
@@ -32,6 +32,8 @@ from jelicit.probes.methods import METHODS, SweepConfig, families
 from jelicit.probes.normalise import fit_normaliser
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
 from jelicit.probes.training import CCS_DESCENT, Descent
+from jelicit.studies.checks import refuse, unknown
+from jelicit.studies.study import machine
 
 SHARES = (0.0, 0.01, *(round(0.1 * k, 1) for k in range(1, 10)), 0.99, 1.0)
 SEEDS = 3

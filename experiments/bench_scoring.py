@@ -17,7 +17,7 @@ from typing import Any
 
 import bench_models
 import numpy as np
-from common import console, refuse, say
+from common import console, say
 from rich.table import Table
 
 from extract.local_scorer import LocalScorer
@@ -25,6 +25,7 @@ from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import FORMATS, GAP, segments
 from jelicit.icm import leave_one_out
+from jelicit.studies.checks import refuse
 
 COMPARED = 8
 """Prompts of the tree that are also read whole, to compare the numbers."""

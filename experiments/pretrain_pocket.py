@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import machine, refuse, start, too_small, unknown
+from common import start
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
@@ -27,6 +27,8 @@ from jelicit.pocket.curriculum import Progress, RunConfig, curriculum, pretrain
 from jelicit.pocket.model import SIZES, llama_config_dict, param_count, to_llama_state_dict
 from jelicit.pocket.train import OptimiserConfig
 from jelicit.pocket.world import tokenizer_texts
+from jelicit.studies.checks import refuse, too_small, unknown
+from jelicit.studies.study import machine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,19 +64,19 @@ def measure_card(folder: Path, *, larger_than: Path | None = None) -> dict[str, 
         load_dataset(str(larger_than))  # so that a wrong folder is found before minutes of work
     pretraining = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
     lm = load(str(folder), threads=1)
-    conditions = card.conditions()
+    situations = card.situations()
     layers: dict[str, dict[str, dict[str, list[float]]]] = {}
     zero_shot: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for number, condition in enumerate(tqdm(conditions, desc="hidden states", unit="set")):
+        for number, situation in enumerate(tqdm(situations, desc="hidden states", unit="set")):
             train, test = (
-                _store(lm, rows, condition.format, Path(scratch) / f"{number}-{split}")
-                for split, rows in (("train", condition.train), ("test", condition.test))
+                _store(lm, rows, situation.format, Path(scratch) / f"{number}-{split}")
+                for split, rows in (("train", situation.train), ("test", situation.test))
             )
-            found = card.measure_layers(condition, train, test)
-            layers.setdefault(condition.kind, {})[condition.feature] = found
-            if condition.feature == "none":
-                zero_shot[condition.kind] = card.zero_shot(test)
+            found = card.measure_layers(situation, train, test)
+            layers.setdefault(situation.dataset, {})[situation.feature] = found
+            if situation.feature == "none":
+                zero_shot[situation.dataset] = card.zero_shot(test)
         real = None if larger_than is None else _real(lm, larger_than, Path(scratch) / "real")
     few_shot, reading = _in_context(folder)
     plain = {kind: found["none"] for kind, found in layers.items()}

@@ -1,4 +1,4 @@
-"""What a user's own file declares, by name: `package.module:NAME` or `folder/file.py:NAME`.
+"""Names: what a user's own file declares, as `package.module:NAME` or `folder/file.py:NAME`.
 
 Methods, data sets, features, prompt formats and studies are all found in this one way, so that
 whatever ships with the project and whatever a user writes are asked for alike.
@@ -96,3 +96,8 @@ def _file(path: Path, reference: str, what: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def slug(name: str) -> str:
+    """A name as part of a path: letters, digits, dot, dash and underscore only."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"

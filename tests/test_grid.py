@@ -15,7 +15,7 @@ from jelicit.pairs import Pairs
 from jelicit.probes.methods import SweepConfig
 from jelicit.probes.sweep import SweepData, sweep
 from jelicit.probes.sweep import sweeping as sweep_module
-from jelicit.studies import evaluation
+from jelicit.studies import scoring
 from jelicit.studies.grid import SETTINGS, Grid, GridResult, run_grid
 
 D = 16
@@ -75,18 +75,19 @@ def test_rows_are_those_of_a_sweep_with_these_settings(result):
     config = SweepConfig(
         methods=GRID.methods, ccs_steps=40, bce_steps=50, patience=10, easy_share=0.8, restarts=2
     )
-    bench = evaluation.Bench(
-        hard=TRAIN,
-        test=TEST,
-        easy=EASY,
-        easy_labels=EASY_LABELS,
-        targets=(
-            evaluation.Target(name="truth", role="truth", train=LABELS, test=TEST_LABELS),
-        ),
-        boot=group_bootstrap(jax.random.key(0), np.arange(50) // 2, 40),
-    )  # fmt: skip
+    bench = scoring.Bench(hard=TRAIN, test=TEST, easy=EASY)
+    target = scoring.Target(name="truth", role="truth", train=LABELS, test=TEST_LABELS)
+    scores = scoring.layer_scores(sweep(data, config), 0, bench)
+    signs = scoring.signs(scores, target, subsets=subset, easy_labels=EASY_LABELS)
     expected = pd.DataFrame(
-        evaluation.method_rows(sweep(data, config), 0, bench, subsets=subset, runs=[{"seed": 7}])
+        scoring.method_rows(
+            scoring.signed_scores(scores, signs),
+            target,
+            group_bootstrap(jax.random.key(0), np.arange(50) // 2, 40),
+            layer=0,
+            subsets=subset,
+            runs=[{"seed": 7}],
+        )
     )
     here = result.rows.query(
         "seed == 7 and class_share == 0.25 and easy_share == 0.8 and restarts == 2"

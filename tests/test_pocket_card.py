@@ -18,7 +18,7 @@ TRUTH, FEATURE, VERDICT = np.eye(WIDTH)[:3]
 
 
 def test_every_kind_with_truth_is_measured_plain_and_with_what_fits_it():
-    made = {(c.kind, c.feature): c for c in card.conditions(train_rows=16, test_rows=16)}
+    made = {(s.dataset, s.feature): s for s in card.situations(train_rows=16, test_rows=16)}
     added = {"sycophancy", "punctuation", "tense"}
     for kind in ("arithmetic", "larger_than"):
         assert {f for k, f in made if k == kind} == {"none", *added}
@@ -30,10 +30,10 @@ def test_every_kind_with_truth_is_measured_plain_and_with_what_fits_it():
     # The user's opinion stands in the question: the format has to show it.
     assert made["facts", "sycophancy"].format == "claim"
     assert made["facts", "elm"].format == "facts/truth"
-    for condition in made.values():
-        for item in condition.test:
+    for situation in made.values():
+        for item in situation.test:
             assert item.split == "test"
-            assert condition.spurious is None or condition.spurious in item.alt_labels
+            assert situation.spurious is None or situation.spurious in item.alt_labels
 
 
 def _items(n: int, split: str) -> tuple[Item, ...]:
@@ -81,10 +81,10 @@ def test_layers_are_measured_on_truth_and_on_the_feature():
     # Layer 1 holds the truth alone; in layer 2 the feature is larger; layer 0 holds nothing.
     strengths = {0: (0.0, 0.0), 1: (2.0, 0.0), 2: (0.8, 3.0)}
     train, test = _items(80, "train"), _items(80, "test")
-    condition = card.Condition(
-        kind="arithmetic", feature="tense", format="claim", train=train, test=test
+    situation = card.Situation(
+        dataset="arithmetic", feature="tense", spurious="tense", train=train, test=test
     )
-    found = card.measure_layers(condition, _store(train, strengths, 1), _store(test, strengths, 2))
+    found = card.measure_layers(situation, _store(train, strengths, 1), _store(test, strengths, 2))
     assert abs(found["supervised"][0] - 0.5) < 0.2
     assert min(found["supervised"][1:]) > 0.97
     assert found["ccs"][1] > 0.97

@@ -19,7 +19,7 @@ from extract.hidden_states import extract  # noqa: E402
 from extract.models import load  # noqa: E402
 from jelicit.data.items import labels  # noqa: E402
 from jelicit.data.prompts import FORMATS  # noqa: E402
-from jelicit.pocket.card import conditions  # noqa: E402
+from jelicit.pocket.card import situations  # noqa: E402
 from jelicit.pocket.curriculum import RunConfig, curriculum  # noqa: E402
 from jelicit.pocket.evaluate import DEFAULT_FORMAT  # noqa: E402
 from jelicit.pocket.model import (  # noqa: E402
@@ -74,7 +74,7 @@ def test_it_answers_held_out_questions(lm, kind, tmp_path):
 @pytest.mark.parametrize("kind", ["arithmetic", "facts"])
 def test_the_card_is_of_these_weights(lm, kind, tmp_path):
     card = json.loads((FOLDER / "card.json").read_text(encoding="utf-8"))
-    [items] = [c.test for c in conditions() if (c.kind, c.feature) == (kind, "none")]
+    [items] = [s.test for s in situations() if (s.dataset, s.feature) == (kind, "none")]
     measured = zero_shot(lm, items, DEFAULT_FORMAT[kind], tmp_path / "store")
     assert card["zero_shot_accuracy"][kind] == pytest.approx(measured, abs=1e-4)
     assert (FOLDER / "README.md").read_text(encoding="utf-8").count(f"{measured:.2f}") >= 1

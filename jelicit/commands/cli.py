@@ -17,12 +17,14 @@ from rich.console import Console
 
 from jelicit.commands.ending import ending_in_one_line
 from jelicit.commands.fit_settings import FitSettings, crossed
-from jelicit.commands.progress import progress
 from jelicit.probes.methods import ALL_METHODS, METHODS, NEEDS_EASY
+from jelicit.progress import progress
+from jelicit.version import __version__
 
 if TYPE_CHECKING:
     from jelicit.activations import ActivationStore
     from jelicit.studies.grid import Grid, GridResult
+    from jelicit.studies.states import States
 
 console = Console()
 
@@ -109,7 +111,9 @@ class Sweep:
 
     def main(self) -> None:
         """Sweeps, prints the means, and writes everything."""
+        from jelicit.results import run_id
         from jelicit.studies.grid import run_grid
+        from jelicit.studies.states import States
 
         begin = time.perf_counter()
         train, test = _open(self.train), _open(self.test)
@@ -118,8 +122,11 @@ class Sweep:
         grid = self._grid([train, test, *([] if easy is None else [easy])])
         warn_of_other_model(test, self.test, train.spec, f"the probes of {self.train}")
         warn_of_shared_items(train, test)
+        identity = self._identity(grid, target, States.of_stores(train, test, easy))
+        run = run_id(identity, f"{train.spec.item_digest}{test.spec.item_digest}", __version__)
+        origin = _origin(run, train)
         if self.save_probes:
-            self._check_probes(self._origin(train, test, target))
+            self._check_probes(origin)
         with progress("fits") as report:
             result = run_grid(
                 grid,
@@ -137,9 +144,9 @@ class Sweep:
                 report=report,
             )
         self._show(result)
-        self._write(result, test, target, time.perf_counter() - begin)
+        self._write(result, test, target, run, identity, time.perf_counter() - begin)
         if self.save_probes:
-            self._save_probes(result, self._origin(train, test, target))
+            self._save_probes(result, origin)
 
     def _grid(self, stores: Sequence[ActivationStore]) -> Grid:
         from jelicit.studies.grid import Grid
@@ -195,14 +202,18 @@ class Sweep:
         print(means.round(3).to_string(index=False))
 
     def _write(
-        self, result: GridResult, test: ActivationStore, target: str, seconds: float
+        self,
+        result: GridResult,
+        test: ActivationStore,
+        target: str,
+        run: str,
+        identity: Mapping[str, Any],
+        seconds: float,
     ) -> None:
         from jelicit.report import write_report
-        from jelicit.results import ItemScoreStore, Record, Results
-        from jelicit.version import __version__
+        from jelicit.results import ItemScores, ItemScoreStore, Record, Results
+        from jelicit.results.identity import plain
 
-        settings = {**asdict(self), "target": target}
-        run = self._run_id(_open(self.train), test, target)
         about = {
             "dataset": test.items[0].dataset or "test",
             "feature": "none",
@@ -211,8 +222,9 @@ class Sweep:
             "n_test": len(test.items),
         }
         rows = [{**about, **row} for row in result.rows.to_dict("records")]
-        Results(self.out / "rows").write(run, rows, settings)
-        ItemScoreStore(self.out / "items").write(run, item_scores(result, test, target))
+        Results(self.out / "rows").write(run, rows, identity)
+        scores = ItemScores.of(test.items, result.scores, target=target)
+        ItemScoreStore(self.out / "items").write(run, scores)
         Record(
             experiment="sweep",
             title=f"Probes of {test.spec.model}",
@@ -221,25 +233,29 @@ class Sweep:
             seconds=seconds,
             machine=f"{os.cpu_count()} CPU cores",
             versions={"jelicit": __version__},
-            settings=settings,
+            settings=plain({**asdict(self), "target": target}),
             runs=(run,),
         ).write(self.out)
         print(f"rows: {self.out / 'rows'} ({len(rows)} of this command)")
         print(f"report: {write_report(self.out)}")
 
-    def _run_id(self, train: ActivationStore, test: ActivationStore, target: str) -> str:
-        from jelicit.results import run_id
-        from jelicit.version import __version__
+    def _identity(self, grid: Grid, target: str, states: States) -> dict[str, Any]:
+        """Everything that changes a number of the rows, and nothing that does not."""
+        from jelicit.studies.settings import fit_identity
 
-        items = f"{train.spec.item_digest}{test.spec.item_digest}"
-        return run_id({**asdict(self), "target": target}, items, __version__)
-
-    def _origin(self, train: ActivationStore, test: ActivationStore, target: str) -> dict[str, str]:
-        """What saved probes say of where they are from."""
         return {
-            "sweep": self._run_id(train, test, target),
-            "model": train.spec.model,
-            "model_digest": train.spec.model_digest,
+            "experiment": "sweep",
+            "target": target,
+            "others": list(self.others),
+            "seeds": self.seeds,
+            "class_shares": list(self.class_shares),
+            "train_size": self.train_size,
+            "layers": list(states.layers if grid.layers is None else grid.layers),
+            "crossed": {name: list(values) for name, values in grid.settings.items()},
+            "orientations": list(grid.orientations),
+            "boot": self.boot,
+            "sweep": fit_identity(grid.base),
+            "extraction": states.origin,
         }
 
     def _check_probes(self, origin: Mapping[str, str]) -> None:
@@ -351,33 +367,10 @@ class Probe:
         print(said, file=sys.stderr)
 
 
-def item_scores(result: GridResult, test: ActivationStore, target: str) -> Any:
-    """The signed scores of a sweep's test items, averaged over seeds."""
-    import numpy as np
-
-    from jelicit.results import ItemScores
-
-    found: list[tuple[dict[str, Any], np.ndarray]] = []
-    apart = [
-        {name: value for name, value in run.items() if name != "seed" and value is not None}
-        for run in result.grid.runs()
-    ]
-    distinct = [run for place, run in enumerate(apart) if run not in apart[:place]]
-    wanted = ("none", *result.grid.orientations)
-    for number, (program, swept) in enumerate(result.sweeps):
-        for layer in swept.layers:
-            scores = swept.score(layer, test.pairs(layer))
-            for (at, here, method, orientation), sign in result.signs.items():
-                if (at, here) != (number, layer) or orientation not in wanted:
-                    continue
-                signed = np.asarray(scores[method]) * np.asarray(sign)[:, None]
-                for run in distinct:
-                    rows = [place for place, each in enumerate(apart) if each == run]
-                    about = {"method": method, "orientation": orientation, "layer": layer}
-                    found.append(({**about, **program, **run}, signed[rows]))
-    odds = test.log_probs[:, 0] - test.log_probs[:, 1]
-    found.append(({"method": "zero_shot", "orientation": "none"}, odds))
-    return ItemScores.of(test.items, found, target=target)
+def _origin(run: str, train: ActivationStore) -> dict[str, str]:
+    """What saved probes say of where they are from."""
+    spec = train.spec
+    return {"sweep": run, "model": spec.model, "model_digest": spec.model_digest}
 
 
 def warn_of_other_model(store: ActivationStore, path: str, made_by: Any, what: str) -> None:

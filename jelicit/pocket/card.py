@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
-import jax
 import numpy as np
+import pandas as pd
 
 from jelicit import metrics
 from jelicit.activations import ActivationStore
 from jelicit.data.features import FEATURES, add_feature
 from jelicit.data.items import Item, labels
-from jelicit.data.subsets import balanced_runs
 from jelicit.pairs import Pairs
 from jelicit.pocket.evaluate import DEFAULT_FORMAT
 from jelicit.pocket.world import KINDS, dataset_items
 from jelicit.probes.methods import SweepConfig
-from jelicit.probes.sweep import SweepData, SweepResult, sweep
-from jelicit.studies import evaluation
+from jelicit.probes.sweep import SweepResult
+from jelicit.studies.measuring import measure
+from jelicit.studies.scoring import salience_of
+from jelicit.studies.situation import Runs, Situation
+from jelicit.studies.states import States, Store
 
 TRAIN_ROWS, TEST_ROWS = 400, 300
 PROBES = ("supervised", "ccs", "pca")
@@ -33,32 +33,11 @@ _SEEDS = 3
 _WORD = re.compile(r"[A-Za-z']+|[0-9]+|[^\sA-Za-z0-9]+")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Condition:
-    """A kind of the world with one feature in its text, under one prompt format.
+def situations(*, train_rows: int = TRAIN_ROWS, test_rows: int = TEST_ROWS) -> list[Situation]:
+    """Every kind that has truth (its name is the dataset's), plain and with what fits it.
 
-    Attributes:
-        kind: Name of the kind.
-        feature: "none", an added feature, or the kind's own second attribute.
-        format: Prompt format that asks for the label.
-        train: Rows that probes are fitted on.
-        test: Held-out rows.
+    The feature is "none", one that is added to the texts, or the kind's own second attribute.
     """
-
-    kind: str
-    feature: str
-    format: str
-    train: tuple[Item, ...]
-    test: tuple[Item, ...]
-
-    @property
-    def spurious(self) -> str | None:
-        """The label of the feature; None where there is none."""
-        return None if self.feature == "none" else self.feature
-
-
-def conditions(*, train_rows: int = TRAIN_ROWS, test_rows: int = TEST_ROWS) -> list[Condition]:
-    """Every kind that has truth, plain and with every feature that fits it."""
     made = []
     for kind in KINDS.values():
         if not kind.has_truth:
@@ -78,33 +57,23 @@ def conditions(*, train_rows: int = TRAIN_ROWS, test_rows: int = TEST_ROWS) -> l
                 for rows in (train, test)
             ]
             made.append(
-                Condition(
-                    kind=kind.name, feature=feature, format=format, train=shown[0], test=shown[1]
+                Situation(
+                    dataset=kind.name,
+                    feature=feature,
+                    format=format,
+                    spurious=None if feature == "none" else feature,
+                    train=shown[0],
+                    test=shown[1],
                 )
             )
     return made
 
 
-class LayerStore(Protocol):
-    """What is asked of an activation store."""
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Its hidden-state indices."""
-        ...
-
-    def pairs(self, layer: int) -> Pairs:
-        """The pairs of a layer."""
-        ...
-
-
-def measure_layers(
-    condition: Condition, train: LayerStore, test: LayerStore
-) -> dict[str, list[float]]:
+def measure_layers(situation: Situation, train: Store, test: Store) -> dict[str, list[float]]:
     """AUROC of probes on held-out rows at every layer, and how salient truth and feature are.
 
     Args:
-        condition: What the stores hold.
+        situation: What the stores hold.
         train: Activations of its train rows.
         test: Activations of its held-out rows, at the same layers.
 
@@ -114,63 +83,32 @@ def measure_layers(
         what a layer is chosen by), ``salience_truth`` and ``salience``; means of three seeds.
         Signs of CCS and PCA are picked on train rows.
     """
-    targets = _targets(condition)
-    subsets = balanced_runs(*(target.train for target in targets), runs=_SEEDS)
-    data = SweepData(
-        hard=train.pairs,
-        layers=train.layers,
-        subsets=subsets,
-        seeds=np.arange(_SEEDS),
-        hard_targets=targets[0].train,
-    )
-    result = sweep(data, SweepConfig(methods=PROBES))
-    boot = metrics.group_bootstrap(jax.random.key(0), [i.group for i in condition.test], 1)
-    found: dict[str, list[float]] = {}
-    for layer in train.layers:
-        bench = evaluation.Bench(
-            hard=train.pairs(layer),
-            test=test.pairs(layer),
-            easy=None,
-            easy_labels=None,
-            targets=targets,
-            boot=boot,
-        )
-        for name, value in _layer(result, layer, bench, subsets).items():
-            found.setdefault(name, []).append(value)
-    return found
+    states = States(layers=tuple(train.layers), train=train.pairs, test=test.pairs)
+    runs, config = Runs.balanced(situation, _SEEDS), SweepConfig(methods=PROBES)
+    measured = measure(situation, runs, states, config, boot=1)
+    assert measured.fits is not None
+    by = ["method", "role", "layer"]
+    areas: Any = pd.DataFrame(measured.rows).groupby(by)["auroc"].mean()
+    names = {"truth": ("", "salience_truth"), "spurious": ("_spurious", "salience")}
+    numbers: dict[str, list[float]] = {}
+    for target in situation.targets():
+        end, salience = names[target.role]
+        for probe in PROBES:
+            numbers[f"{probe}{end}"] = [
+                float(areas[probe, target.role, layer]) for layer in states.layers
+            ]
+        numbers[salience] = [salience_of(train.pairs(at), target.train) for at in states.layers]
+    numbers["ccs_train"] = [
+        _on_train(measured.fits, layer, train.pairs(layer), situation.asked)
+        for layer in states.layers
+    ]
+    return numbers
 
 
-def _targets(condition: Condition) -> tuple[evaluation.Target, ...]:
-    """The label and, where there is one, the feature; roles end the names of what is measured."""
-    return tuple(
-        evaluation.Target(
-            name=name,
-            role=role,
-            train=labels(condition.train, name),
-            test=labels(condition.test, name),
-        )
-        for name, role in (("label", ""), (condition.spurious, "_spurious"))
-        if name is not None
-    )
-
-
-def _layer(
-    result: SweepResult, layer: int, bench: evaluation.Bench, subsets: np.ndarray
-) -> dict[str, float]:
-    runs = [{"seed": seed} for seed in range(_SEEDS)]
-    rows = evaluation.method_rows(result, layer, bench, subsets=subsets, runs=runs)
-    found = {}
-    for probe, target in product(PROBES, bench.targets):
-        mine = (probe, target.role)
-        areas = [row["auroc"] for row in rows if (row["method"], row["role"]) == mine]
-        found[f"{probe}{target.role}"] = float(np.mean(areas))
-    truth = bench.targets[0]
-    on_train = metrics.auroc(result.score(layer, bench.hard)["ccs"], truth.train)
-    found["ccs_train"] = float(np.mean(np.maximum(on_train, 1 - on_train)))
-    for target in bench.targets:
-        name = "salience" if target.role else "salience_truth"
-        found[name] = evaluation.salience_of(bench.hard, target.train)
-    return found
+def _on_train(fits: SweepResult, layer: int, pairs: Pairs, labels: np.ndarray) -> float:
+    """AUROC of CCS on all train rows, whichever its sign; the mean over seeds."""
+    on_train = metrics.auroc(fits.score(layer, pairs)["ccs"], labels)
+    return float(np.mean(np.maximum(on_train, 1 - on_train)))
 
 
 def at_best_layer(found: Mapping[str, list[float]], name: str = "ccs") -> float:

@@ -13,18 +13,19 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 import pandas as pd
 
 from jelicit.data.subsets import class_share_rows
-from jelicit.metrics import group_bootstrap
 from jelicit.pairs import Pairs, check_finite, check_shapes
 from jelicit.probes.files import FittedProbe
-from jelicit.probes.methods import METHODS, NEEDS_TARGETS, RATES, SweepConfig
-from jelicit.probes.sweep import LayerPairs, SweepData, SweepResult, check, sweep
+from jelicit.probes.methods import METHODS, RATES, SweepConfig
+from jelicit.probes.sweep import SweepResult, check
 from jelicit.probes.sweep.fitstore import FitStore
-from jelicit.studies import evaluation
+from jelicit.studies.measuring import Measured, Score, measure, sweep_data, without_training
+from jelicit.studies.scoring import ORIENTATIONS, UNSIGNED
+from jelicit.studies.situation import Runs, Situation
+from jelicit.studies.states import States, at_layer
 
 if TYPE_CHECKING:
     from jelicit.activations import ActivationStore
@@ -59,7 +60,7 @@ class Grid:
     train_size: int | None = None
     layers: tuple[int, ...] | None = None
     settings: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    orientations: tuple[str, ...] = evaluation.ORIENTATIONS
+    orientations: tuple[str, ...] = ORIENTATIONS
     base: SweepConfig = field(default_factory=SweepConfig)
 
     def __post_init__(self) -> None:
@@ -72,11 +73,9 @@ class Grid:
                 raise ValueError(f"{name} is {values!r}; give a sequence of values")
             if len(values) == 0 or len(set(values)) < len(values):
                 raise ValueError(f"{name} is {list(values)}; name at least one value, each once")
-        wrong = [o for o in self.orientations if o not in evaluation.ORIENTATIONS]
+        wrong = [o for o in self.orientations if o not in ORIENTATIONS]
         if wrong or not self.orientations:
-            raise ValueError(
-                f"orientations is {self.orientations}; choose some of {evaluation.ORIENTATIONS}"
-            )
+            raise ValueError(f"orientations is {self.orientations}; choose some of {ORIENTATIONS}")
 
     def runs(self) -> list[dict[str, Any]]:
         """What sets the runs of one sweep apart: class share, rates, seed."""
@@ -93,6 +92,10 @@ class Grid:
         names = [name for name in self.settings if name not in RATES]
         for chosen in product(*(self.settings[name] for name in names)):
             yield dict(zip(names, chosen, strict=True))
+
+    def runs_on(self, labels: np.ndarray) -> Runs:
+        """The runs of one sweep with their train rows; see `subsets`."""
+        return Runs(about=tuple(self.runs()), subsets=self.subsets(labels))
 
     def subsets(self, labels: np.ndarray) -> np.ndarray:
         """The train rows of every run, bool [R, N].
@@ -121,12 +124,14 @@ class GridResult:
         grid: What was swept.
         sweeps: The settings of each program, and its sweep.
         signs: Program, layer, method and orientation -> the sign of every run [R].
+        scores: Signed truth scores of the test rows, as `ItemScores.of` takes them.
     """
 
     rows: pd.DataFrame
     grid: Grid
     sweeps: tuple[tuple[Mapping[str, Any], SweepResult], ...]
     signs: Mapping[tuple[int, int, str, str], np.ndarray]
+    scores: tuple[Score, ...] = ()
 
     def probe(
         self, method: str, *, layer: int | None = None, orientation: str | None = None, **where: Any
@@ -147,18 +152,18 @@ class GridResult:
         known = {"class_share", "seed", *self.grid.settings}
         if unknown := sorted(set(where) - known):
             raise ValueError(f"{', '.join(unknown)}: the grid has {', '.join(sorted(known))}")
-        found = [
+        fitting = [
             (program, run, {**settings, **apart})
             for program, (settings, _) in enumerate(self.sweeps)
             for run, apart in enumerate(self.grid.runs())
             if all({**settings, **apart}[name] == value for name, value in where.items())
         ]
-        if len(found) > 1:
-            differ = [n for n in sorted(known) if len({each[n] for _, _, each in found}) > 1]
-            raise ValueError(f"{len(found)} runs fit {where}; name {', '.join(differ)}, too")
-        if not found:
+        if len(fitting) > 1:
+            differ = [n for n in sorted(known) if len({each[n] for _, _, each in fitting}) > 1]
+            raise ValueError(f"{len(fitting)} runs fit {where}; name {', '.join(differ)}, too")
+        if not fitting:
             raise ValueError(f"no run fits {where}; the grid has {self._values()}")
-        program, run, settings = found[0]
+        program, run, settings = fitting[0]
         result = self.sweeps[program][1]
         if layer is None:
             if len(result.layers) > 1:
@@ -167,7 +172,7 @@ class GridResult:
         probe, normaliser = result.probe(method, layer=layer, run=run)
         named = {"method": method, "layer": layer, "orientation": "none", **settings}
         fitted = FittedProbe(probe=probe, normaliser=normaliser, settings=named)
-        if method not in evaluation.UNSIGNED:
+        if method not in UNSIGNED:
             return fitted
         key = (program, layer, method, orientation)
         if key not in self.signs:
@@ -226,68 +231,55 @@ def run_grid(
             sizes that disagree, a layer that a set lacks.
     """
     labels = np.asarray(labels, np.float64)
-    layers = _layers(grid, train)
-    subsets, runs = grid.subsets(labels), grid.runs()
-    data = SweepData(
-        hard=_by_layer(train),
-        layers=layers,
-        subsets=subsets,
-        seeds=np.array([run["seed"] for run in runs]),
-        hard_targets=_targets_of(grid, labels),
-        easy=None if easy is None else _by_layer(easy),
-        easy_labels=None if easy_labels is None else np.asarray(easy_labels, np.float64),
-        rows_name="train rows",
+    states = States.of_arrays(train, test, easy, layers=grid.layers, test_log_probs=test_log_probs)
+    _check_test(states, labels, test_labels, others or {}, test_groups)
+    situation = Situation.of_labels(
+        labels,
+        test_labels,
+        others=others,
+        easy=easy_labels,
+        groups=test_groups,
     )
-    configs = [replace(_config(grid, runs), **program) for program in grid.programs()]
+    runs = grid.runs_on(labels)
+    programs = list(grid.programs())
+    configs = [replace(_config(grid, grid.runs()), **program) for program in programs]
     for config in configs:
-        check(data, config)
-    targets = _targets(labels, test_labels, others or {})
-    weights = _check_test(test, layers, targets, test_groups, test_log_probs, boot)
+        check(sweep_data(situation, runs, states), config)
+    if (easy is None) != (easy_labels is None):
+        given, missing = ("easy_labels", "easy") if easy is None else ("easy", "easy_labels")
+        raise ValueError(f"{given} without {missing}: give both, or neither")
+    weights = situation.boot(boot) if test is not None else boot
     store = FitStore(folder)
+    total = Measured()
     sweeps, signs = [], {}
-    rows: list[dict[str, Any]] = []
-    for number, (program, config) in enumerate(zip(grid.programs(), configs, strict=True)):
+    for number, (program, config) in enumerate(zip(programs, configs, strict=True)):
 
-        def reported(done: int, total: int, before: int = number) -> None:
-            report(before * total + done, len(configs) * total)
+        def reported(done: int, units: int, before: int = number) -> None:
+            report(before * units + done, len(configs) * units)
 
-        result = sweep(data, config, store=store, report=reported)
-        sweeps.append((program, result))
-        for layer in layers:
-            bench = evaluation.Bench(
-                hard=_at(train, layer),
-                test=None if test is None else _at(test, layer),
-                easy=None if easy is None else _at(easy, layer),
-                easy_labels=data.easy_labels,
-                targets=targets,
-                boot=weights,
-            )
-            found, measured = _measure(grid, result, layer, bench, subsets, program)
-            signs |= {(number, layer, *key): sign for key, sign in found.items()}
-            rows += measured
-    if test_log_probs is not None and weights is not None:
-        rows += evaluation.zero_shot_rows(test_log_probs, targets, weights)
-    return GridResult(rows=pd.DataFrame(rows), grid=grid, sweeps=tuple(sweeps), signs=signs)
-
-
-def _measure(
-    grid: Grid,
-    result: SweepResult,
-    layer: int,
-    bench: evaluation.Bench,
-    subsets: np.ndarray,
-    program: Mapping[str, Any],
-) -> tuple[dict[tuple[str, str], np.ndarray], list[dict[str, Any]]]:
-    """The signs by the labels of the task, and the rows of one layer of one program."""
-    found = evaluation.signs(result, layer, bench, bench.targets[0], subsets=subsets)
-    signs = {key: np.asarray(sign) for key, sign in found.items()}
-    if bench.test is None:
-        return signs, []
-    runs = [{**program, **run} for run in grid.runs()]
-    rows = evaluation.method_rows(
-        result, layer, bench, subsets=subsets, runs=runs, orientations=grid.orientations
+        measured = measure(
+            situation,
+            replace(runs, about=tuple({**program, **run} for run in runs.about)),
+            states,
+            config,
+            orientations=grid.orientations,
+            boot=weights,
+            store=store,
+            report=reported,
+        )
+        assert measured.fits is not None
+        sweeps.append((program, measured.fits))
+        signs |= {(number, *key): sign for key, sign in measured.signs.items()}
+        total += measured
+    if test is not None:
+        total += without_training(situation, states, situation.boot(boot))
+    return GridResult(
+        rows=pd.DataFrame(total.rows),
+        grid=grid,
+        sweeps=tuple(sweeps),
+        signs=signs,
+        scores=tuple(total.scores),
     )
-    return signs, rows
 
 
 def _config(grid: Grid, runs: Sequence[Mapping[str, Any]]) -> SweepConfig:
@@ -295,78 +287,38 @@ def _config(grid: Grid, runs: Sequence[Mapping[str, Any]]) -> SweepConfig:
     return replace(grid.base, methods=tuple(grid.methods), **rates)
 
 
-def _layers(grid: Grid, train: Any) -> tuple[int, ...]:
-    if grid.layers is not None:
-        return grid.layers
-    if isinstance(train, Pairs):
-        return (0,)
-    return tuple(train) if isinstance(train, Mapping) else tuple(train.spec.layers)
-
-
-def _by_layer(states: Any) -> LayerPairs:
-    if isinstance(states, Pairs):
-        return {0: states}
-    return states if isinstance(states, Mapping) else states.pairs
-
-
-def _at(states: Any, layer: int) -> Pairs:
-    found = _by_layer(states)
-    return found(layer) if callable(found) else found[layer]
-
-
-def _targets_of(grid: Grid, labels: np.ndarray) -> np.ndarray | None:
-    if not NEEDS_TARGETS & set(grid.methods):
-        return None
-    return np.where(np.isnan(labels), 0.5, labels)
-
-
-def _targets(
-    labels: np.ndarray, test_labels: Any, others: Mapping[str, tuple[Any, Any]]
-) -> tuple[evaluation.Target, ...]:
-    pairs = {"truth": (labels, test_labels), **others}
-    return tuple(
-        evaluation.Target(
-            name=name,
-            role="truth" if name == "truth" else "spurious",
-            train=np.asarray(train, np.float64),
-            test=np.zeros(0) if test is None else np.asarray(test, np.float64),
-        )
-        for name, (train, test) in pairs.items()
-    )
-
-
 def _check_test(
-    test: Any,
-    layers: Sequence[int],
-    targets: Sequence[evaluation.Target],
+    states: States,
+    labels: np.ndarray,
+    test_labels: Any,
+    others: Mapping[str, tuple[Any, Any]],
     groups: Sequence[Any] | None,
-    log_probs: np.ndarray | None,
-    boot: int,
-) -> jax.Array | None:
-    """Refuse test rows that do not fit together; their bootstrap weights [B, n]."""
-    if test is None:
-        if log_probs is not None:
+) -> None:
+    """Refuse test rows that do not fit together."""
+    if states.test is None:
+        if states.test_log_probs is not None:
             raise ValueError("test_log_probs without test: give the test rows' hidden states, too")
-        return None
+        return
+    if isinstance(states.train, Mapping) and not {*states.layers} <= {*states.train}:
+        return  # the sweep says so
     n = 0
-    known = _by_layer(test)
-    for layer in layers:
-        if isinstance(known, Mapping) and layer not in known:
-            raise ValueError(f"test lacks layer {layer}; it has {sorted(known)}")
-        pairs = _at(test, layer)
+    for layer in states.layers:
+        if isinstance(states.test, Mapping) and layer not in states.test:
+            raise ValueError(f"test lacks layer {layer}; it has {sorted(states.test)}")
+        pairs = at_layer(states.test, layer)
         n, _ = check_shapes(pairs, name=f"test pairs of layer {layer}")
         check_finite(pairs, None, layer)
-    shapes = {f"labels of {t.name!r} in test": np.shape(t.test) for t in targets}
+    targets = {"truth": test_labels, **{name: of_test for name, (_, of_test) in others.items()}}
+    shapes = {f"labels of {name!r} in test": np.shape(of) for name, of in targets.items()}
     shapes["test_groups"] = (n,) if groups is None else np.shape(np.asarray(groups))
+    log_probs = states.test_log_probs
     shapes["test_log_probs"] = (n,) if log_probs is None else np.shape(log_probs)[:1]
     for name, shape in shapes.items():
         if shape != (n,):
             raise ValueError(f"{name} has shape {shape}; test has {n} rows")
-    for target in targets:
-        if np.isnan(target.test).all():
+    for name, of_test in targets.items():
+        if np.isnan(np.asarray(of_test, np.float64)).all():
             raise ValueError(
-                f"labels of {target.name!r} in test are all nan: nothing can be measured; give "
+                f"labels of {name!r} in test are all nan: nothing can be measured; give "
                 "rows that have a truth value, or leave test out"
             )
-    names = np.arange(n) if groups is None else np.asarray(groups)
-    return group_bootstrap(jax.random.key(0), names, boot)

@@ -1,8 +1,12 @@
-"""From fitted probes to result rows: scores, signs, metrics and intervals for all runs at once."""
+"""From fitted probes to result rows: scores, signs, metrics and intervals for all runs at once.
+
+The scores of a layer are made once (`layer_scores`), then signed (`signs`, `signed_scores`), then
+measured (`method_rows`). `jelicit.studies.measuring.measure` goes that way for everybody.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,110 +57,122 @@ class Bench:
         hard: Pairs of the hard train rows [N, d].
         test: Pairs of the test rows [n, d]; None where only signs are asked for.
         easy: Pairs of the easy rows [E, d], or None.
-        easy_labels: Their labels [E].
-        targets: The labels to measure against.
-        boot: Bootstrap weights [B, n] over the test rows' groups.
     """
 
     hard: Pairs
-    test: Pairs | None
-    easy: Pairs | None
-    easy_labels: np.ndarray | None
-    targets: tuple[Target, ...]
-    boot: jax.Array | None
+    test: Pairs | None = None
+    easy: Pairs | None = None
+
+
+class LayerScores(NamedTuple):
+    """Truth scores of every method in every run at one layer, of unknown sign; made once.
+
+    Signs, metrics and the item scores of a report are all read off these.
+    """
+
+    train: Mapping[str, jax.Array]
+    """Method -> scores of the hard train rows [R, N]: they vote on signs under "oracle"."""
+    easy: Mapping[str, jax.Array] | None
+    """Method -> scores of the easy rows [R, E], where there is an easy set."""
+    test: Mapping[str, jax.Array] | None
+    """Method -> scores of the test rows [R, n], where there are any."""
+
+
+def layer_scores(fits: SweepResult, layer: int, bench: Bench) -> LayerScores:
+    """Scores of all rows of a bench by all probes of a layer."""
+    return LayerScores(
+        train=fits.score(layer, bench.hard),
+        easy=None if bench.easy is None else fits.score(layer, bench.easy),
+        test=None if bench.test is None else fits.score(layer, bench.test),
+    )
+
+
+Signs = Mapping[tuple[str, str], jax.Array]
+"""Method and orientation -> the sign of every run [R]."""
+
+
+def signs(
+    scores: LayerScores,
+    target: Target,
+    *,
+    subsets: np.ndarray,
+    easy_labels: np.ndarray | None = None,
+) -> Signs:
+    """The sign of every method under every orientation that it can have.
+
+    Methods that know their sign have the orientation "none"; "easy" is there where the easy set is.
+
+    Args:
+        scores: Of one layer.
+        target: The label whose train rows vote under "oracle".
+        subsets: The hard train rows of each run, bool [R, N]; others have no vote.
+        easy_labels: Labels of the easy rows [E].
+    """
+    voters = np.where(subsets, target.train[None, :], np.nan)
+    signs: dict[tuple[str, str], jax.Array] = {}
+    for method, on_train in scores.train.items():
+        if method not in UNSIGNED:
+            signs[method, "none"] = jnp.ones(len(subsets))
+            continue
+        votes = [metrics.orient(s, v) for s, v in zip(on_train, voters, strict=True)]
+        signs[method, "oracle"] = jnp.stack(votes)
+        if scores.easy is not None and easy_labels is not None:
+            signs[method, "easy"] = metrics.orient(scores.easy[method], easy_labels)
+    return signs
+
+
+def signed_scores(
+    scores: LayerScores, signs: Signs, *, orientations: Sequence[str] = ORIENTATIONS
+) -> dict[tuple[str, str], jax.Array]:
+    """Method and orientation -> truth scores of the test rows in every run [R, n], sign picked."""
+    assert scores.test is not None
+    return {
+        (method, orientation): signs[method, orientation][:, None] * values
+        for method, values in scores.test.items()
+        for orientation in ("none", *orientations)
+        if (method, orientation) in signs
+    }
 
 
 def method_rows(
-    result: SweepResult,
-    layer: int,
-    bench: Bench,
+    signed: Mapping[tuple[str, str], jax.Array],
+    target: Target,
+    boot: jax.Array,
     *,
+    layer: int,
     subsets: np.ndarray,
     runs: Sequence[Mapping[str, Any]],
-    orientations: Sequence[str] = ORIENTATIONS,
 ) -> list[dict[str, Any]]:
-    """One row per method, orientation, run and target.
+    """One row per method, orientation and run, measured against one target.
 
     Orientation "oracle" picks the sign of an unsigned method on the run's train rows, by the labels
     of the very target that the row is about; "easy" picks it by the labels of the easy set, so it
     may leave a spurious AUROC below 0.5. Methods that know their sign are measured once, "none".
 
     Args:
-        result: The fitted probes.
-        layer: The layer to measure.
-        bench: What to measure on.
+        signed: Of `signed_scores`, by the signs of this target.
+        target: What scores are measured against.
+        boot: Bootstrap weights [B, n] over the test rows' groups.
+        layer: Where the scores are from.
         subsets: The hard train rows of each run, bool [R, N].
         runs: What every run's rows say of it [R]: its seed, and whatever else was set.
-        orientations: Which of them.
     """
-    assert bench.boot is not None
-    rows = []
-    for target in bench.targets:
-        signed = signed_scores(
-            result, layer, bench, target, subsets=subsets, orientations=orientations
-        )
-        # All methods at once: one compilation and one pass over the bootstrap per target.
-        columns = measured(jnp.stack(list(signed.values())), target.test, bench.boot)
-        rows += [
-            {
-                "method": method,
-                "orientation": orientation,
-                **run,
-                "target": target.name,
-                "role": target.role,
-                "layer": layer,
-                "n_train": int(subsets[number].sum()),
-                **{name: float(values[place, number]) for name, values in columns.items()},
-            }
-            for place, (method, orientation) in enumerate(signed)
-            for number, run in enumerate(runs)
-        ]
-    return rows
-
-
-def signed_scores(
-    result: SweepResult,
-    layer: int,
-    bench: Bench,
-    target: Target,
-    *,
-    subsets: np.ndarray,
-    orientations: Sequence[str] = ORIENTATIONS,
-) -> dict[tuple[str, str], jax.Array]:
-    """Method and orientation -> truth scores of the test rows in every run [R, n], sign picked."""
-    assert bench.test is not None
-    test = result.score(layer, bench.test)
-    found = signs(result, layer, bench, target, subsets=subsets)
-    return {
-        (method, orientation): found[method, orientation][:, None] * scores
-        for method, scores in test.items()
-        for orientation in ("none", *orientations)
-        if (method, orientation) in found
-    }
-
-
-def signs(
-    result: SweepResult, layer: int, bench: Bench, target: Target, *, subsets: np.ndarray
-) -> dict[tuple[str, str], jax.Array]:
-    """Method and orientation -> the sign of every run [R].
-
-    Methods that know their sign have the orientation "none"; "easy" is there where the bench has an
-    easy set.
-    """
-    train = result.score(layer, bench.hard)
-    easy = None if bench.easy is None else result.score(layer, bench.easy)
-    # Rows outside a run's subset have no vote on its sign.
-    voters = np.where(subsets, target.train[None, :], np.nan)
-    found = {}
-    for method in result.methods:
-        if method not in UNSIGNED:
-            found[method, "none"] = jnp.ones(len(subsets))
-            continue
-        votes = [metrics.orient(s, v) for s, v in zip(train[method], voters, strict=True)]
-        found[method, "oracle"] = jnp.stack(votes)
-        if easy is not None and bench.easy_labels is not None:
-            found[method, "easy"] = metrics.orient(easy[method], bench.easy_labels)
-    return found
+    # All methods at once: one compilation and one pass over the bootstrap per target.
+    columns = measured(jnp.stack(list(signed.values())), target.test, boot)
+    return [
+        {
+            "method": method,
+            "orientation": orientation,
+            **run,
+            "target": target.name,
+            "role": target.role,
+            "layer": layer,
+            "n_train": int(subsets[number].sum()),
+            **{name: float(values[place, number]) for name, values in columns.items()},
+        }
+        for place, (method, orientation) in enumerate(signed)
+        for number, run in enumerate(runs)
+    ]
 
 
 def measured(scores: Any, labels: np.ndarray, boot: jax.Array) -> dict[str, np.ndarray]:
@@ -191,14 +207,6 @@ def _share_of_known(
         return nothing, (nothing, nothing)
     share = metrics.variance_share(scores, known)["True"]
     return share, metrics.variance_share_interval(scores, known, boot)
-
-
-def zero_shot_rows(
-    log_probs: np.ndarray, targets: Sequence[Target], boot: jax.Array
-) -> list[dict[str, Any]]:
-    """One row per target for the model's own answer, log P(true) - log P(false)."""
-    scores = np.asarray(metrics.log_odds(jnp.asarray(log_probs)))
-    return fixed_rows({"zero_shot": scores}, targets, boot)
 
 
 def fixed_rows(

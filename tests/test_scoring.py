@@ -4,7 +4,7 @@ Most tests put probes along known directions, so that every AUROC and every sign
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,9 @@ from jelicit.pairs import Pairs
 from jelicit.probes.linear import LinearProbe, score, unfold
 from jelicit.probes.methods import METHODS, SweepConfig
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
-from jelicit.studies import evaluation
-from jelicit.studies.evaluation import (
+from jelicit.studies import scoring
+from jelicit.studies.measuring import without_training
+from jelicit.studies.scoring import (
     UNSIGNED,
     Bench,
     Target,
@@ -29,11 +30,10 @@ from jelicit.studies.evaluation import (
     control_scores,
     fixed_rows,
     measured,
-    method_rows,
     salience_of,
-    signed_scores,
-    zero_shot_rows,
 )
+from jelicit.studies.situation import Situation
+from jelicit.studies.states import States
 
 D, N, TEST, EASY, RUNS, LAYER = 6, 80, 50, 40, 3, 3
 TRUTH, OTHER = np.eye(D)[0], np.eye(D)[1]
@@ -68,14 +68,24 @@ def target(name="truth", *, train=HARD_LABEL, test=TEST_LABEL, role="truth") -> 
 SPURIOUS = target("other", train=HARD_OTHER, test=TEST_OTHER, role="spurious")
 
 
-def bench(*targets: Target, easy=True, easy_labels=EASY_LABELS) -> Bench:
-    return Bench(
-        hard=HARD,
-        test=TESTED,
-        easy=EASY_PAIRS if easy else None,
-        easy_labels=easy_labels if easy else None,
-        targets=targets or (target(), SPURIOUS),
-        boot=BOOT,
+class Setup(NamedTuple):
+    """What scores are measured on, and against what."""
+
+    bench: Bench
+    targets: tuple[Target, ...]
+    easy_labels: np.ndarray | None
+
+    def signed(self, result: SweepResult, target: Target, **options: Any) -> dict:
+        scores = scoring.layer_scores(result, LAYER, self.bench)
+        signs = scoring.signs(scores, target, subsets=SUBSETS, easy_labels=self.easy_labels)
+        return scoring.signed_scores(scores, signs, **options)
+
+
+def bench(*targets: Target, easy=True, easy_labels=EASY_LABELS) -> Setup:
+    return Setup(
+        Bench(hard=HARD, test=TESTED, easy=EASY_PAIRS if easy else None),
+        targets or (target(), SPURIOUS),
+        easy_labels if easy else None,
     )
 
 
@@ -105,9 +115,14 @@ def result() -> SweepResult:
     return dataclasses.replace(fitted, probes=made, info=info, methods=tuple(made))
 
 
-def rows_of(result: SweepResult, b: Bench) -> pd.DataFrame:
+def rows_of(result: SweepResult, setup: Setup) -> pd.DataFrame:
+    runs = [{"seed": s} for s in SEEDS]
     return pd.DataFrame(
-        method_rows(result, LAYER, b, subsets=SUBSETS, runs=[{"seed": s} for s in SEEDS])
+        row
+        for of in setup.targets
+        for row in scoring.method_rows(
+            *(setup.signed(result, of), of, BOOT), layer=LAYER, subsets=SUBSETS, runs=runs
+        )
     )
 
 
@@ -164,7 +179,7 @@ def test_signed_scores_are_what_the_rows_measure(result):
     b = bench()
     rows = rows_of(result, b)
     for target in b.targets:
-        found = signed_scores(result, LAYER, b, target, subsets=SUBSETS)
+        found = b.signed(result, target)
         unsigned = [(m, o) for m in ("ccs", "pca", "random") for o in ("oracle", "easy")]
         assert sorted(found) == sorted([*unsigned, ("e2h", "none"), ("supervised", "none")])
         for (method, orientation), scores in found.items():
@@ -179,7 +194,7 @@ def test_signed_scores_are_what_the_rows_measure(result):
                 elif orientation == "easy":
                     raw, run_scores = np.abs(raw), np.abs(run_scores)
                 np.testing.assert_allclose(run_scores, raw, rtol=1e-3, atol=1e-3)
-    alone = signed_scores(result, LAYER, b, b.targets[0], subsets=SUBSETS, orientations=("oracle",))
+    alone = b.signed(result, b.targets[0], orientations=("oracle",))
     assert {orientation for _, orientation in alone} == {"none", "oracle"}
 
 
@@ -200,7 +215,7 @@ def test_without_an_easy_set_only_the_oracle_picks_signs(result, monkeypatch):
     def mean(scores: Any, labels: np.ndarray, boot: Any) -> dict[str, np.ndarray]:
         return {"mean": np.asarray(scores).mean(-1)}
 
-    monkeypatch.setattr(evaluation, "measured", mean)
+    monkeypatch.setattr(scoring, "measured", mean)
     with_easy, without = rows_of(result, bench()), rows_of(result, bench(easy=False))
     assert set(without["orientation"]) == {"none", "oracle"}
     kept = with_easy.loc[with_easy["orientation"] != "easy"].reset_index(drop=True)
@@ -358,7 +373,18 @@ def test_zero_shot_is_the_auroc_of_the_log_odds():
     log_probs[:, 0] += TEST_LABEL  # the true verdict stands first
     odds = log_probs[:, 0].astype(float) - log_probs[:, 1]
     # Probabilities that both rise say nothing: only their ratio counts.
-    rows = zero_shot_rows(log_probs, (target(), SPURIOUS), BOOT)
+
+    def zero_shot_rows(log_probs: np.ndarray, *targets: Target) -> list[dict[str, Any]]:
+        situation = Situation(
+            dataset="x",
+            train=(),
+            answers=targets,
+            test=tuple(Item(id=f"{n // 2}", choice="c") for n in range(TEST)),
+        )
+        states = States(layers=(), train={}, test_log_probs=log_probs)
+        return without_training(situation, states, BOOT).rows
+
+    rows = zero_shot_rows(log_probs, target(), SPURIOUS)
     for row, labels in zip(rows, (TEST_LABEL, TEST_OTHER), strict=True):
         assert row["auroc"] == pytest.approx(roc_auc_score(labels, odds), abs=1e-6)
         assert row["accuracy"] == pytest.approx(np.mean((odds > 0) == labels), abs=1e-6)
@@ -371,7 +397,7 @@ def test_zero_shot_is_the_auroc_of_the_log_odds():
         ("other", "spurious"),
     ]
     assert rows[0]["auroc"] > 0.65
-    mirrored = zero_shot_rows(log_probs[:, ::-1], (target(),), BOOT)
+    mirrored = zero_shot_rows(log_probs[:, ::-1], target())
     assert mirrored[0]["auroc"] == pytest.approx(1 - rows[0]["auroc"], abs=1e-6)
     assert set(rows[0]) == set(rows_columns())
 

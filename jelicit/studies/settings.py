@@ -1,19 +1,19 @@
-"""Settings that studies share: the model, how probes are fitted, prompting methods."""
+"""Settings that studies share: sets, probes and how they are fitted, prompting methods."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tyro
-from common import folder_problems, layer_problems, too_small, unknown
 
-from extract.models import Dtype, trained_length
 from jelicit.commands.fit_settings import FitSettings
 from jelicit.probes.methods import ALL_METHODS, METHODS, SweepConfig
+from jelicit.probes.sweep import check_config
 from jelicit.prompting import METHODS as PROMPTING
 from jelicit.prompting.consistency import RULES
+from jelicit.studies.checks import folder_problems, layer_problems, refuse, too_small, unknown
 
 SHORT = 2048
 """Tokens trained on that 32 examples, some 1,200 tokens of short claims, are too many for."""
@@ -23,36 +23,10 @@ REBALANCED = {"ccs_rebalanced": "ccs", "pca_rebalanced": "pca"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """Which language model, and how it runs.
-
-    Attributes:
-        model: "pocket" (ships with the project), a Hugging Face id such as
-            meta-llama/Llama-3.1-8B, or a folder.
-        dtype: Of weights and hidden states: auto (as the weights were saved), float32, float16 or
-            bfloat16.
-        device: auto = a GPU if there is one; "spread" splits a large model over all GPUs.
-        threads: CPU threads of the language model; None = one for a small model, which is slow with
-            more where other programs run (and, in ICM, 1.7 times as fast with 2 where none does).
-        token_budget: Tokens per forward pass; None = 2048 on a CPU, else 8192.
-        stores: Folder or URL (s3://..., gs://...) where activations are kept; they are reused
-            between runs.
-    """
-
-    model: str = "pocket"
-    dtype: Dtype = "auto"
-    device: str = "auto"
-    threads: int | None = None
-    token_budget: int | None = None
-    stores: str = "runs/stores"
-
-
-@dataclass(frozen=True, kw_only=True)
 class StudySettings:
     """What every study of probes asks for.
 
     Attributes:
-        run_on: Which language model, and how it runs.
         fit: How probes are fitted.
         dataset: Sets by name (pocket/arithmetic, gsm8k, liar, ...), or folders with train.jsonl and
             test.jsonl.
@@ -67,10 +41,9 @@ class StudySettings:
         easy: The easy labelled set of easy-to-hard methods; None = the set's own choice, "none" =
             do without.
         boot: Bootstrap samples (of whole questions) behind every interval.
-        out: Folder of rows, figures and the report.
+        out: Folder of rows, figures and the report; None = a temporary one.
     """
 
-    run_on: tyro.conf.OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
     fit: tyro.conf.OmitArgPrefixes[FitSettings] = field(default_factory=FitSettings)
     dataset: tuple[str, ...] = ()
     layers: tuple[str, ...] = ("best",)
@@ -79,7 +52,7 @@ class StudySettings:
     max_rows: int = 800
     easy: str | None = None
     boot: int = 1000
-    out: Path = Path("runs")
+    out: Path | None = None
 
     @property
     def fixed_layers(self) -> tuple[int, ...] | None:
@@ -108,6 +81,23 @@ class StudySettings:
         )
         return found + folder_problems(self.out)
 
+    def check(self) -> None:
+        """Refuse settings that cannot work, before anything is loaded.
+
+        Raises:
+            ValueError: Naming every option that is wrong, and what it allows.
+        """
+        refuse(self.problems())
+        check_config(self.fit.config(self.probes))
+
+    def for_model(self, trained_length: int | None) -> Self:
+        """With numbers for what was left to the model.
+
+        Args:
+            trained_length: Longest text that it was trained on; None = nothing says so.
+        """
+        return self
+
     def identity(self) -> dict[str, Any]:
         """What changes the numbers of probes, beside the data."""
         return {
@@ -116,7 +106,7 @@ class StudySettings:
             "seeds": self.seeds,
             "max_rows": self.max_rows,
             "boot": self.boot,
-            "sweep": identity(self.fit.config(self.probes)),
+            "sweep": fit_identity(self.fit.config(self.probes)),
         }
 
 
@@ -200,9 +190,9 @@ class PromptedStudySettings(StudySettings):
 
     prompts: tyro.conf.OmitArgPrefixes[PromptSettings] = field(default_factory=PromptSettings)
 
-    def fitting_prompts(self) -> PromptSettings:
-        """The prompt settings, with numbers for what was left to the model."""
-        return self.prompts.fitting(trained_length(self.run_on.model))
+    def for_model(self, trained_length: int | None) -> Self:
+        """With numbers for what was left to the model; see `StudySettings.for_model`."""
+        return replace(self, prompts=self.prompts.fitting(trained_length))
 
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
@@ -210,9 +200,9 @@ class PromptedStudySettings(StudySettings):
 
     def identity(self) -> dict[str, Any]:
         """What changes the numbers, beside the data."""
-        return {**super().identity(), "prompts": self.fitting_prompts()}
+        return {**super().identity(), "prompts": self.prompts}
 
 
-def identity(config: SweepConfig) -> dict[str, Any]:
+def fit_identity(config: SweepConfig) -> dict[str, Any]:
     """The settings of a sweep that change its numbers."""
     return {k: v for k, v in asdict(config).items() if k not in ("devices", "memory_budget")}

@@ -6,29 +6,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from common import console
-from panels import Panel
 
 from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import Item, with_target
 from jelicit.data.prompts import PromptFormat, formats_for, get_format
 from jelicit.icm import with_mirrors
+from jelicit.studies.session import Session
+from jelicit.studies.situation import Situation
 
 
 @dataclass(frozen=True)
 class Task:
     """One set: what is asked of it, and which items there are."""
 
-    panel: Panel
+    situation: Situation
     rule: str
 
 
-def plan(name: str, *, tests: int, rule: str | None, format: str | None = None) -> Task:
+def task_of(
+    name: str, session: Session, *, tests: int, rule: str | None, format: str | None = None
+) -> Task:
     """One set, with all text loaded.
 
     Args:
         name: A named set or a folder.
+        session: Where the set is described.
         tests: Most test items.
         rule: Consistency rule; None = asymmetry for pairs, else answer.
         format: Name of the prompt format, which also says which label is asked for; None = the
@@ -38,7 +41,7 @@ def plan(name: str, *, tests: int, rule: str | None, format: str | None = None) 
         ValueError: No item has a truth value, or the items lack what the format shows.
     """
     dataset = load_dataset(name)
-    console.print(table(describe(dataset)))
+    session.console.print(table(describe(dataset)))
     form = get_format(format or dataset.formats[dataset.targets[0]])
     target = form.target
     train, test = (tuple(with_target(s, target)) for s in (dataset.train, dataset.test))
@@ -49,15 +52,14 @@ def plan(name: str, *, tests: int, rule: str | None, format: str | None = None) 
         raise ValueError(f"{name}: no item has a {label} to measure against; use another set")
     _check_shown(name, (*train, *test), form)
     pairs = all(item.choice_2 is not None for item in train)
-    panel = Panel(
+    situation = Situation(
         dataset=dataset.name,
         format=form.name,
         target=target,
         train=tuple(with_mirrors(train)) if pairs else train,
         test=drawn(test, tests, seed=0),
-        easy=None,
     )
-    return Task(panel, rule or ("asymmetry" if pairs else "answer"))
+    return Task(situation, rule or ("asymmetry" if pairs else "answer"))
 
 
 def _check_shown(name: str, items: Sequence[Item], form: PromptFormat) -> None:

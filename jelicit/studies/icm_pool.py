@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common import say
-from icm_tasks import Task, drawn
-
 from jelicit.data.items import Item
 from jelicit.icm import Measures, examples_that_fit, most_tokens, split_in_batches, tokens_needed
 from jelicit.prompting import Scorer
+from jelicit.studies.icm_tasks import Task, drawn
+from jelicit.studies.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,31 +33,30 @@ class Pool:
         return split_in_batches(self.items, size=self.size)
 
 
-def to_label(
-    task: Task, scorer: Scorer, n: int, *, limit: int | None, seed: int, batch: int | None = None
-) -> Pool:
+def to_label(task: Task, scorer: Scorer, session: Session, *, seed: int) -> Pool:
     """The train items of one seed; where they are fewer than n, or in batches, that is said.
 
     Args:
         task: The set.
         scorer: The model.
-        n: Most items.
-        limit: Most tokens of a prompt; None = all that the model reads.
+        session: Its settings say how many items (`n`), how many in one search (`batch`: fewer where
+            they do not fit; None: one search has all items, and those that do not fit are left
+            out), and how many tokens a prompt may have (`limit`).
         seed: Of the draw.
-        batch: Most items in one search; fewer where they do not fit. None: one search has all
-            items, and those that do not fit are left out.
 
     Raises:
         ValueError: Hardly any item fits, or a question has more items than asked for.
     """
-    panel, room = task.panel, _Room(task, scorer, limit)
-    asked = drawn(panel.train, n, seed=seed)
+    n, batch, say = session.settings.n, session.settings.batch, session.say
+    situation, room = task.situation, _Room(task, scorer, session.settings.limit)
+    asked = drawn(situation.train, n, seed=seed)
     if len(asked) < 2:
         raise ValueError(
-            f"{panel.dataset}: --n {n} takes {len(asked)} of its {len(panel.train)} train items, "
-            "since those of one question stay together; give a larger --n, or choose another set"
+            f"{situation.dataset}: --n {n} takes {len(asked)} of its {len(situation.train)} train "
+            "items, since those of one question stay together; give a larger --n, or choose "
+            "another set"
         )
-    title = f"{panel.dataset}, seed {seed}"
+    title = f"{situation.dataset}, seed {seed}"
     if batch is not None:
         pool = room.batched(asked, batch)
         say(
@@ -101,7 +99,7 @@ class _Room:
 
     def together(self, asked: Sequence[Item], n: int, *, seed: int) -> tuple[Item, ...]:
         """As many items as fit one search, and one prompt before every test item."""
-        train = self.task.panel.train
+        train = self.task.situation.train
         least = next(c for c in range(2, n + 1) if len(drawn(train, c, seed=seed)) >= 2)
         count = n
         while count >= least:
@@ -110,7 +108,7 @@ class _Room:
             if fit >= len(items):
                 return items
             count = min(count - 1, max(fit, least))
-        few, tests = drawn(train, least, seed=seed), self.task.panel.test
+        few, tests = drawn(train, least, seed=seed), self.task.situation.test
         needed = max(self._needed(few, targets) for targets in (None, tests))
         raise self._too_long(len(few), needed, asked)
 
@@ -119,8 +117,8 @@ class _Room:
         name, largest = Counter(item.group for item in asked).most_common(1)[0]
         if most < largest:
             raise ValueError(
-                f"{self.task.panel.dataset}: --batch {most} is less than the {largest} items of "
-                f"question {name!r}, which stay together; give at least {largest}"
+                f"{self.task.situation.dataset}: --batch {most} is less than the {largest} items "
+                f"of question {name!r}, which stay together; give at least {largest}"
             )
         least = max(largest, 2)
         size = min(most, len(asked))
@@ -129,7 +127,7 @@ class _Room:
         shown = self._before_tests(asked)
         if shown < 2 or self._smallest_fit(asked, size) is not None:
             batches = [self._needed(batch, None) for batch in _split(asked, least)]
-            needed = max(*batches, self._needed(asked[:2], self.task.panel.test))
+            needed = max(*batches, self._needed(asked[:2], self.task.situation.test))
             raise self._too_long(least, needed, asked)
         return Pool(items=asked, size=self._evened(asked, size), shown=shown)
 
@@ -150,29 +148,29 @@ class _Room:
 
     def _among(self, items: Sequence[Item]) -> int:
         """How many items, from the first on, fit after each other."""
-        form = self.task.panel.format
+        form = self.task.situation.format
         return examples_that_fit(self.scorer, items, form, limit=self.limit)
 
     def _before_tests(self, items: Sequence[Item]) -> int:
         """How many items, from the first on, fit before every test item."""
-        panel = self.task.panel
+        situation = self.task.situation
         return examples_that_fit(
-            self.scorer, items, panel.format, targets=panel.test, limit=self.limit
+            self.scorer, items, situation.format, targets=situation.test, limit=self.limit
         )
 
     def _needed(self, items: Sequence[Item], targets: Sequence[Item] | None) -> int:
         """Tokens of a prompt of all the items before a target, or after each other (None)."""
         assert isinstance(self.scorer, Measures)
-        form = self.task.panel.format
+        form = self.task.situation.format
         return int(tokens_needed(self.scorer, items, form, targets=targets)[-1])
 
     def _too_long(self, count: int, least: int, asked: Sequence[Item]) -> ValueError:
         """What to say where not even `count` items fit, which need `least` tokens."""
-        panel = self.task.panel
+        situation = self.task.situation
         assert isinstance(self.scorer, Measures)
-        everything = max(self._needed(asked, targets) for targets in (None, panel.test))
+        everything = max(self._needed(asked, targets) for targets in (None, situation.test))
         said = (
-            f"{panel.dataset}: a prompt of {self.most:,} tokens holds too few of its items: "
+            f"{situation.dataset}: a prompt of {self.most:,} tokens holds too few of its items: "
             f"{count} of them with an item to judge need {least:,}, all {len(asked)} need "
             f"{everything:,}"
         )

@@ -1,0 +1,62 @@
+"""Checks of options: each gives the problems that it finds, so that all are told at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """One error for everything that is wrong with the settings.
+
+    Raises:
+        ValueError: There is a problem.
+    """
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def layer_problems(layers: Sequence[str]) -> list[str]:
+    """Problems of --layers: "best" alone, or numbers."""
+    numbers = [layer.lstrip("-").isdecimal() for layer in layers]
+    if tuple(layers) == ("best",) or (numbers and all(numbers)):
+        return []
+    return [f"--layers {' '.join(layers)}: give numbers, or best alone"]
+
+
+def folder_problems(out: Path | None) -> list[str]:
+    """Problems of --out: URLs, of which a path has only one slash left."""
+    if out is not None and re.match(r"^[a-z][a-z0-9+]+:/", out.as_posix()):
+        return [f"--out {out}: figures are written to a local folder only"]
+    return []
+
+
+def too_small(values: Sequence[tuple[str, int, int]]) -> list[str]:
+    """Problems of options (name, value, least) that are below what they allow."""
+    return [
+        f"{option} {value}: allowed are whole numbers from {least}"
+        for option, value, least in values
+        if value < least
+    ]
+
+
+def unknown(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Problems of an option whose values come from a list: unknown or repeated ones."""
+    wrong = [name for name in given if name not in known]
+    said = f"{option} {' '.join(wrong)} is unknown; known: {', '.join(known)}"
+    problems = [*([said] if wrong else []), *repeated(option, given)]
+    return problems if given else [f"{option} is empty; choose from {', '.join(known)}"]
+
+
+def repeated(option: str, given: Sequence[str]) -> list[str]:
+    """Problem of an option that names a value twice."""
+    if len(set(given)) == len(given):
+        return []
+    return [f"{option} names {' '.join(given)}: name each once"]
+
+
+def same_names(names: Sequence[str]) -> list[str]:
+    """Problem of two sets under one name, as two folders of the same last name are."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return [f"two sets are called {', '.join(twice)}; rename a folder"] if twice else []

@@ -1,0 +1,187 @@
+"""Challenge 3 of Canavan et al. 2026: what is said of claims that are neither true nor false?
+
+The train set mixes claims that have a truth value with claims that have none (opinions). Measured
+are AUROC on the claims that have one, and how much of the scores' variance comes from those: a
+method that knew what it cannot know would score all others alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jelicit import figures
+from jelicit.data.datasets import load_dataset
+from jelicit.data.describe import describe, table
+from jelicit.data.items import Item, with_target
+from jelicit.named import slug
+from jelicit.results import print_table
+from jelicit.studies.checks import refuse, same_names
+from jelicit.studies.findings import impossible_findings
+from jelicit.studies.measuring import Measured
+from jelicit.studies.model import Cases
+from jelicit.studies.session import Session
+from jelicit.studies.sets import easy_set
+from jelicit.studies.settings import PromptedStudySettings
+from jelicit.studies.situation import Runs, Situation
+from jelicit.studies.states import States
+from jelicit.studies.study import Study
+
+LAYER_RUNS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(PromptedStudySettings):
+    """Measure every method on a mixture of claims with and without a truth value.
+
+    Golden examples of claims without a truth value are shown as Indeterminate.
+
+    Attributes:
+        dataset: Sets with a truth value, each mixed with the other one in turn.
+        impossible: The set without: pocket/opinions, political_normative, or a folder.
+        max_rows: Most rows of either set per split.
+    """
+
+    dataset: tuple[str, ...] = ("pocket/arithmetic", "pocket/larger_than")
+    impossible: str = "pocket/opinions"
+    max_rows: int = 400
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings by themselves."""
+        problems = super().problems()
+        if self.impossible in self.dataset:
+            problems.append(f"--impossible {self.impossible} is among --dataset, too")
+        return problems
+
+
+def plan(settings: Settings, session: Session) -> list[Situation]:
+    """Every set mixed with the impossible one, with all text loaded and nothing extracted.
+
+    Raises:
+        ValueError: One set has no claim with a truth value, the other has one, or two mixtures
+            share a name.
+    """
+    if isinstance(session.model, Cases):
+        return [situation for situation, _ in session.model.cases]
+    situations = [_mixture(name, settings, session) for name in settings.dataset]
+    refuse(same_names([situation.dataset for situation in situations]))
+    return situations
+
+
+def _mixture(name: str, settings: Settings, session: Session) -> Situation:
+    rows = settings.max_rows
+    possible = load_dataset(name, max_train=rows, max_test=rows)
+    other = load_dataset(settings.impossible, max_train=rows, max_test=rows)
+    target = possible.targets[0]
+    if target != "label":
+        raise ValueError(f"{name}: its first target is {target!r}; use a set with a truth value")
+    session.console.print(table([*describe(possible), *describe(other)]))
+    train, test = (
+        _mixed(
+            with_target(getattr(possible, split), target),
+            getattr(other, split),
+            split=split,
+            names=(name, settings.impossible),
+        )
+        for split in ("train", "test")
+    )
+    format = possible.formats[target]
+    if format not in other.formats.values():
+        # One prompt for both, or the prompt would tell them apart.
+        format = "claim" if all(item.question for item in (*train, *test)) else "statement"
+    return Situation(
+        dataset=f"{possible.name} + {other.name}",
+        format=format,
+        train=train,
+        test=test,
+        easy=easy_set(settings.easy or possible.easy, task=possible.name, max_rows=rows),
+    )
+
+
+def _mixed(
+    known: Sequence[Item], unknown: Sequence[Item], *, split: str, names: tuple[str, str]
+) -> tuple[Item, ...]:
+    """As many of each, since the share of variance depends on how many there are."""
+    if not known or any(item.label is not None for item in unknown):
+        wrong = names[0] if not known else names[1]
+        has = "no item with" if not known else "items with"
+        raise ValueError(f"{wrong}: {split} has {has} a truth value; exchange the sets")
+    each = min(len(known), len(unknown))
+    return (*known[:each], *(replace(item, label=None) for item in unknown[:each]))
+
+
+def measure(situations: Sequence[Situation], session: Session) -> None:
+    """Extract, fit and measure every mixture unless its rows are there."""
+    for situation in situations:
+        known = replace(situation, train=tuple(with_target(situation.train, situation.target)))
+        layers = session.layers_of(
+            situation if isinstance(session.model, Cases) else known,
+            Runs.balanced(known, LAYER_RUNS),
+            name="known",
+        )
+        states = session.states(situation, layers, name=f"{situation.dataset}-mixed")
+        session.run(
+            situation,
+            states,
+            {},
+            lambda situation=situation, states=states: _measured(situation, states, session),
+        )
+
+
+def _measured(situation: Situation, states: States, session: Session) -> Measured:
+    # All train rows in every run, as in paper A.
+    settings = session.settings
+    measured = session.methods(situation, Runs.of_all_rows(situation, settings.seeds), states)
+    if session.prompts_asked:
+        runs = Runs.of_all_rows(situation, settings.prompts.runs)
+        measured += session.prompts(situation, runs)
+    return measured
+
+
+def show(rows: pd.DataFrame, session: Session) -> None:
+    """Two tables per mixture and layer: AUROC, and the share of variance."""
+    by_place = rows.dropna(subset="layer").groupby(["dataset", "layer"])
+    for (dataset, layer), of_set in by_place:  # type: ignore[misc]
+        here = pd.concat([of_set, rows[(rows["dataset"] == dataset) & rows["layer"].isna()]])
+        for value, said in (("auroc", "AUROC"), ("variance_share", "share of variance")):
+            title = f"{said} of claims with a truth value: {dataset}, layer {layer:g}"
+            print_table(here, value=value, title=title, console=session.console)
+
+
+def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
+    """Per mixture and layer: truth against share of variance, and the scores by source."""
+    drawn = {}
+    for run in session.folder.runs:
+        scores = session.folder.items.read(run)
+        of_set = rows.loc[rows["run_id"] == run]
+        dataset = str(of_set["dataset"].iloc[0])
+        layers = of_set["layer"].dropna().unique()
+        for layer in layers:
+            here = of_set.loc[(of_set["layer"] == layer) | of_set["layer"].isna()]
+            stem = f"{slug(dataset)}-layer{int(layer)}" if len(layers) > 1 else slug(dataset)
+            drawn[f"impossible-{stem}"] = figures.variance_figure(here, dataset)
+            drawn[f"scores-{stem}"] = figures.histograms_figure(scores, layer=int(layer))
+    return drawn
+
+
+STUDY = Study(
+    name="impossible",
+    title="Claims that are neither true nor false",
+    lead=(
+        "What do methods say of claims that are neither true nor false? The train rows mix claims "
+        "that have a truth value with opinions, which have none. AUROC is measured on the first; "
+        "the share of variance says how much of what sets scores apart comes from them. At the "
+        "share of those claims among all (one half), a method is as sure of opinions as of facts; "
+        "at 1 it knows what it cannot know."
+    ),
+    settings=Settings,
+    plan=plan,
+    measure=measure,
+    show=show,
+    figures=draw,
+    findings=impossible_findings,
+)
+run = STUDY.run

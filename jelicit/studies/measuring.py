@@ -1,0 +1,167 @@
+"""The one road from hidden states and labels to result rows and item scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
+from jelicit.probes.sweep.fitstore import FitStore
+from jelicit.studies import scoring
+from jelicit.studies.scoring import ORIENTATIONS, Bench
+from jelicit.studies.situation import Runs, Situation
+from jelicit.studies.states import States, at_layer
+
+Score = tuple[dict[str, Any], np.ndarray]
+"""What sets a method's column of item scores apart, and its scores [seeds, n] or [n]."""
+
+
+@dataclass
+class Measured:
+    """Rows of a situation, and each method's signed truth scores of its test items.
+
+    Attributes:
+        rows: Result rows.
+        scores: Item scores.
+        fits: The probes; None where several measurements were added up.
+        signs: Layer, method and orientation -> the sign of every run [R], by the labels asked for.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    fits: SweepResult | None = None
+    signs: dict[tuple[int, str, str], np.ndarray] = field(default_factory=dict)
+
+    def __iadd__(self, other: Measured) -> Measured:
+        self.rows += other.rows
+        self.scores += other.scores
+        self.fits, self.signs = None, {}
+        return self
+
+
+def measure(
+    situation: Situation,
+    runs: Runs,
+    states: States,
+    config: SweepConfig,
+    *,
+    taught: np.ndarray | None = None,
+    orientations: Sequence[str] = ORIENTATIONS,
+    boot: int | jax.Array = 1000,
+    names: Mapping[str, str] | None = None,
+    store: FitStore | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Measured:
+    """Fit probes, score all rows once, pick signs, and measure: every study goes through here.
+
+    Args:
+        situation: What is measured: labels of train and test rows, groups, the easy set.
+        runs: The fits: seeds and train rows.
+        states: Hidden states of its rows.
+        config: How probes are fitted.
+        taught: What labelled probes learn from, [N] of 1, 0 and nan; None = the label that the
+            prompt asks for. What has no truth value (nan) is neither: 0.5.
+        orientations: How the sign of an unlabelled direction is picked.
+        boot: Bootstrap samples behind every interval, or their weights [B, n].
+        names: Method -> what rows and scores call it instead.
+        store: Finished fits, taken from there and put there.
+        report: Called with (units of work done, all units).
+
+    Returns:
+        Rows (none without test rows), item scores, the fits and their signs.
+
+    Raises:
+        ValueError: What `sweep` refuses, before any fit.
+    """
+    names = names or {}
+    fits = sweep(sweep_data(situation, runs, states, taught), config, store=store, report=report)
+    measured = Measured(fits=fits)
+    targets = situation.targets()
+    weights = None
+    if states.test is not None:
+        weights = situation.boot(boot) if isinstance(boot, int) else boot
+    for layer in fits.layers:
+        scores = scoring.layer_scores(fits, layer, bench_at(states, layer))
+        for target in targets:
+            signs = scoring.signs(
+                scores, target, subsets=runs.subsets, easy_labels=_easy_labels(situation, states)
+            )
+            if target is targets[0]:
+                kept = {(layer, *key): np.asarray(sign) for key, sign in signs.items()}
+                measured.signs |= kept
+            if weights is None:
+                break
+            signed = scoring.signed_scores(scores, signs, orientations=orientations)
+            rows = scoring.method_rows(
+                signed, target, weights, layer=layer, subsets=runs.subsets, runs=runs.about
+            )
+            measured.rows += [{**r, "method": names.get(r["method"], r["method"])} for r in rows]
+            if target is targets[0]:
+                for (method, orientation), values in signed.items():
+                    about = {"method": names.get(method, method), "orientation": orientation}
+                    about |= {"layer": layer}
+                    measured.scores += by_setting(about, runs, np.asarray(values))
+    return measured
+
+
+def sweep_data(
+    situation: Situation, runs: Runs, states: States, taught: np.ndarray | None = None
+) -> SweepData:
+    """What the probes of a situation are fitted on; see `measure`."""
+    asked = situation.asked if taught is None else taught
+    easy = situation.easy
+    return SweepData(
+        hard=states.train,
+        layers=states.layers,
+        subsets=runs.subsets,
+        seeds=runs.seeds,
+        hard_targets=np.where(np.isnan(asked), 0.5, asked),
+        easy=states.easy,
+        easy_labels=None if easy is None else easy.labels,
+        hard_ids=[item.id for item in situation.train],
+        easy_ids=None if easy is None else [item.id for item in easy.items],
+        rows_name=f"{situation.dataset} train rows",
+    )
+
+
+def bench_at(states: States, layer: int) -> Bench:
+    """What the probes of one layer are measured on."""
+    return Bench(
+        hard=at_layer(states.train, layer),
+        test=None if states.test is None else at_layer(states.test, layer),
+        easy=None if states.easy is None else at_layer(states.easy, layer),
+    )
+
+
+def _easy_labels(situation: Situation, states: States) -> np.ndarray | None:
+    return None if situation.easy is None or states.easy is None else situation.easy.labels
+
+
+def by_setting(about: dict[str, Any], runs: Runs, scores: np.ndarray) -> list[Score]:
+    """Scores [R, n] of one method, apart by what sets its runs apart beside the seed."""
+    settings = [
+        {k: v for k, v in run.items() if k != "seed" and v is not None} for run in runs.about
+    ]
+    distinct = [s for place, s in enumerate(settings) if s not in settings[:place]]
+    return [
+        ({**about, **setting}, scores[[place for place, s in enumerate(settings) if s == setting]])
+        for setting in distinct
+    ]
+
+
+def without_training(situation: Situation, states: States, boot: jax.Array) -> Measured:
+    """Zero-shot prompting and the controls: neither train rows nor a seed decide them."""
+    scores: dict[str, np.ndarray] = {}
+    if states.test_log_probs is not None:
+        scores["zero_shot"] = states.test_log_probs[:, 0] - states.test_log_probs[:, 1]
+    if situation.answers is None:  # of arrays nobody knows the texts
+        scores |= scoring.control_scores(situation.test)
+    # A feature says nothing of itself.
+    scores.pop(f"control_{situation.target}", None)
+    rows = scoring.fixed_rows(scores, situation.targets(), boot)
+    shown = [(name, scores[name]) for name in ("zero_shot",) if name in scores]
+    return Measured(rows, [({"method": m, "orientation": "none"}, s) for m, s in shown])

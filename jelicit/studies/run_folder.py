@@ -1,0 +1,111 @@
+"""The folder of a study's run: rows, item scores, layer choices, fits, the record, the report."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from jelicit.data.items import digest
+from jelicit.named import slug
+from jelicit.results import ItemScores, ItemScoreStore, Record, Results, run_id
+from jelicit.studies.measuring import Measured
+from jelicit.studies.situation import Situation
+from jelicit.version import __version__
+
+
+def check_folder(study: str, folder: Path) -> None:
+    """Refuses a folder that cannot be written to, or has the report of another study.
+
+    Raises:
+        ValueError: Saying which.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--out {folder} cannot be written to ({error}); choose another folder"
+        ) from error
+    try:
+        there = Record.read(folder).experiment
+    except FileNotFoundError:
+        return
+    if there != study:
+        raise ValueError(
+            f"--out {folder} has the report of {there!r}, which {study} would replace; choose "
+            "another folder"
+        )
+
+
+class RunFolder:
+    """What one run of a study writes; what is there already is read back, not measured again."""
+
+    def __init__(self, study: str, folder: Path):
+        """The study's name and its folder, which is made now: before anything is computed.
+
+        Raises:
+            ValueError: The folder cannot be written to, or has the report of another study.
+        """
+        check_folder(study, folder)
+        self.study, self.folder = study, folder
+        self.results, self.items = Results(folder / "rows"), ItemScoreStore(folder / "items")
+        self.layers = Results(folder / "layers")
+        self.runs: list[str] = []
+
+    def fits(self, what: str) -> Path:
+        """Where finished fits are kept until what they are for is written.
+
+        Args:
+            what: What they are for: the title of a situation, for example.
+        """
+        return self.folder / "fits" / slug(what)
+
+    def forget(self, what: str) -> None:
+        """Remove a folder of fits; at real sizes they are larger than all rows and figures."""
+        fits = self.fits(what)
+        shutil.rmtree(fits, ignore_errors=True)
+        with suppress(OSError):  # other fits are there
+            fits.parent.rmdir()
+
+    def run(
+        self,
+        situation: Situation,
+        settings: Mapping[str, Any],
+        about: Mapping[str, Any],
+        measure: Callable[[], Measured],
+    ) -> tuple[str, bool]:
+        """Measure a situation unless its rows are there, and keep rows and item scores.
+
+        The situation's fits are removed once its rows are written.
+
+        Args:
+            situation: What is measured.
+            settings: Everything that can change a number; with the items it is the run's identity.
+            about: What every row says of the situation.
+            measure: Gives rows and scores.
+
+        Returns:
+            The run's id, and whether it was there already.
+        """
+        chosen = {"experiment": self.study, **settings}
+        run = run_id(chosen, digest([*situation.train, *situation.test]), __version__)
+        self.runs.append(run)
+        there = self.results.has(run) and self.items.has(run)
+        if not there:
+            measured = measure()
+            scores = ItemScores.of(situation.test, measured.scores, target=situation.target)
+            self.items.write(run, scores)
+            self.results.write(run, [{**about, **row} for row in measured.rows], chosen)
+        self.forget(situation.title)
+        return run, there
+
+    def rows(self) -> pd.DataFrame:
+        """The rows of this run of the study, in the order of its parts."""
+        return pd.concat([self.results.read(run) for run in self.runs], ignore_index=True)

@@ -1,0 +1,351 @@
+"""Challenge 1 of Canavan et al. 2026: do methods find the truth, or whatever is more salient?
+
+A feature that has nothing to do with the truth is added to the claims (or is there from the start:
+who says it, what it is about), and every method is measured on the label that the prompt asks for
+AND on the feature. A method that follows the feature scores high on the wrong column.
+
+    from extract import open_model
+    from jelicit.studies import salience
+
+    result = salience.run(open_model("pocket"), dataset=("pocket/arithmetic",), seeds=3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jelicit import figures
+from jelicit.data.datasets import Dataset, load_dataset
+from jelicit.data.describe import describe, table
+from jelicit.data.features import FEATURES, add_feature, plain_id
+from jelicit.data.items import digest, load_items, with_target
+from jelicit.data.prompts import get_format
+from jelicit.named import slug
+from jelicit.results import print_table
+from jelicit.studies import scoring
+from jelicit.studies.checks import refuse, same_names, unknown
+from jelicit.studies.findings import salience_findings
+from jelicit.studies.measuring import Measured
+from jelicit.studies.model import Cases
+from jelicit.studies.session import Session
+from jelicit.studies.sets import asking, easy_set
+from jelicit.studies.settings import PromptedStudySettings
+from jelicit.studies.situation import Runs, Situation, named
+from jelicit.studies.states import States, at_layer
+from jelicit.studies.study import Study
+
+DEFAULT_SETS = ("pocket/arithmetic", "pocket/larger_than", "pocket/facts", "pocket/comments")
+FEATURE_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(PromptedStudySettings):
+    """Measure every method on truth and on a spurious feature.
+
+    Attributes:
+        features: Features to add: none, sycophancy, punctuation, tense. Sets with two labels of
+            their own (facts and party, comments and topic, LIAR) bring their feature with them:
+            there each label is asked for in turn and the other one is spurious.
+        train_size: Train rows of a run, a multiple of 4; None = 80 % of the largest balanced
+            subset.
+        labels: Files of labelled items, as icm.py writes them: the supervised probe learns from
+            those labels, too ("Supervised by ICM's labels"), on situations that have these items.
+    """
+
+    dataset: tuple[str, ...] = DEFAULT_SETS
+    features: tuple[str, ...] = ("none", *FEATURES)
+    seeds: int = 8
+    train_size: int | None = None
+    labels: tuple[Path, ...] = ()
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings by themselves."""
+        problems = super().problems()
+        problems += unknown("--features", self.features, ["none", *FEATURES])
+        size = self.train_size
+        if size is not None and (size < 4 or size % 4):
+            problems.append(f"--train-size {size}: allowed are multiples of 4, from 4")
+        return problems
+
+
+# --- the plan ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All situations of one set.
+
+    Attributes:
+        plain: Its claims as they are: what layers are chosen on.
+        situations: What is measured.
+        dataset: The set; None of cases of one's own.
+    """
+
+    plain: Situation
+    situations: tuple[Situation, ...]
+    dataset: Dataset | None = None
+
+
+def plan(settings: Settings, session: Session) -> list[Plan]:
+    """The situations of every set, with all text loaded and nothing extracted.
+
+    Raises:
+        ValueError: No item has a truth value, no feature fits a set, or two sets share a name.
+    """
+    if isinstance(session.model, Cases):
+        situations = tuple(situation for situation, _ in session.model.cases)
+        return [Plan(plain=each, situations=(each,)) for each in situations]
+    plans = [_plan(name, settings, session) for name in settings.dataset]
+    refuse(same_names([each.plain.dataset for each in plans]))
+    return plans
+
+
+def _plan(name: str, settings: Settings, session: Session) -> Plan:
+    dataset = load_dataset(name, max_train=settings.max_rows, max_test=settings.max_rows)
+    other = next((t for t in dataset.targets if t != "label"), None)
+    if other is not None and _independent(dataset, other):
+        situations = _asked_in_turn(name, other, settings)
+        plain = replace(situations[0], feature="none", spurious=None)
+    else:
+        if other is not None:
+            session.say(f"{name}: {other!r} cannot be told apart from the label; left out")
+        plain = asking(dataset, dataset.targets[0])
+        situations = _with_features(plain, settings.features, session)
+    wanted = settings.easy or dataset.easy
+    easy = easy_set(wanted, task=dataset.name, max_rows=settings.max_rows)
+    return Plan(
+        dataset=dataset,
+        plain=replace(plain, easy=easy),
+        situations=tuple(replace(each, easy=easy) for each in situations),
+    )
+
+
+def _independent(dataset: Dataset, other: str) -> bool:
+    """Whether all four cells of label and other label are there, in train and in test."""
+    cells = [
+        {(item.label, item.alt_labels[other]) for item in with_target(items, other)}
+        for items in (dataset.train, dataset.test)
+    ]
+    return all(len({cell for cell in of if cell[0] is not None}) == 4 for of in cells)
+
+
+def _asked_in_turn(name: str, other: str, settings: Settings) -> tuple[Situation, ...]:
+    dataset = load_dataset(
+        name, max_train=settings.max_rows, max_test=settings.max_rows, balance=other
+    )
+    return tuple(
+        Situation(
+            dataset=dataset.name,
+            feature=f"{named(spurious)}, asked for {named(target)}",
+            format=dataset.formats[target],
+            target=target,
+            spurious=spurious,
+            train=dataset.train,
+            test=dataset.test,
+        )
+        for target, spurious in (("label", other), (other, "label"))
+    )
+
+
+def _with_features(
+    plain: Situation, features: Sequence[str], session: Session
+) -> tuple[Situation, ...]:
+    situations = []
+    for feature in features:
+        if feature == "none":
+            situations.append(plain)
+        elif reason := _misfit(plain, feature):
+            session.say(f"{plain.dataset}: {feature} left out, {reason}")
+        else:
+            train, test = (
+                tuple(add_feature(items, feature, seed=FEATURE_SEED))
+                for items in (plain.train, plain.test)
+            )
+            situations.append(
+                replace(plain, feature=feature, spurious=feature, train=train, test=test)
+            )
+    if not situations:
+        raise ValueError(f"{plain.dataset}: no feature of {', '.join(features)} fits; add none")
+    return tuple(situations)
+
+
+def _misfit(plain: Situation, feature: str) -> str:
+    """Why a feature cannot be added to these prompts; "" if it can."""
+    shown = get_format(plain.format).fields
+    if "choice_2" in shown or any("\n" in item.choice for item in plain.train):
+        return "its texts are no single claims"
+    if feature == "sycophancy" and "question" not in shown:
+        return "its prompt shows no question"
+    return ""
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def measure(plans: Sequence[Plan], session: Session) -> None:
+    """Extract, fit and measure the situations of every set."""
+    for each in plans:
+        measure_set(each, session)
+
+
+def measure_set(plan: Plan, session: Session) -> None:
+    """Extract, fit and measure the situations of one set."""
+    _describe(plan, session)
+    layers = session.layers_of(plan.plain, runs_on_plain(plan, session.settings))
+    for situation in plan.situations:
+        measure_situation(situation, layers, session)
+
+
+def runs_on_plain(plan: Plan, settings: Settings) -> Runs:
+    """The runs that a layer is chosen by."""
+    return Runs.balanced(plan.plain, settings.seeds, size=settings.train_size)
+
+
+def _describe(plan: Plan, session: Session) -> None:
+    if plan.dataset is None:
+        return
+    shown = describe(plan.dataset)
+    for feature in [str(s.spurious) for s in plan.situations if s.spurious in FEATURES]:
+        rows = describe(replace(plan.dataset, train=plan.plain.train), features=[feature])
+        shown += [row for row in rows if row["target"] == feature]
+    session.console.print(table(shown))
+
+
+def measure_situation(situation: Situation, layers: tuple[int, ...], session: Session) -> None:
+    """Extract, fit and measure one situation unless its rows are there."""
+    settings, states = session.settings, session.states(situation, layers)
+    given = labels_given(situation, settings.labels, session)
+    session.run(
+        situation,
+        states,
+        {
+            "feature": situation.feature,
+            "feature_seed": FEATURE_SEED,
+            "asked": named(situation.target),
+            "train_size": settings.train_size,
+            "labels": [digest(load_items(path)) for path in settings.labels],
+        },
+        lambda: _measured(situation, states, given, session),
+        note=_spelled(states),
+    )
+
+
+def _spelled(states: States) -> str:
+    """How much of the texts the model knows by letters only."""
+    share = states.texts.get("byte_share")
+    return "" if share is None else f"{share:.0%} of its letters spelled one by one"
+
+
+def _measured(
+    situation: Situation, states: States, given: np.ndarray | None, session: Session
+) -> Measured:
+    settings = session.settings
+    runs = Runs.balanced(situation, settings.seeds, size=settings.train_size)
+    measured = session.methods(situation, runs, states)
+    if session.prompts_asked:
+        measured += session.prompts(
+            situation, Runs.balanced(situation, settings.prompts.runs, size=settings.train_size)
+        )
+    if given is not None:
+        measured += session.probes(
+            situation,
+            Runs.on(~np.isnan(given), settings.seeds),
+            states,
+            ("supervised",),
+            situation.boot(settings.boot),
+            names={"supervised": "icm_supervised"},
+            taught=given,
+        )
+    measured.rows = _with_salience(measured.rows, situation, states)
+    return measured
+
+
+def _with_salience(
+    rows: Sequence[Mapping[str, Any]], situation: Situation, states: States
+) -> list[dict[str, Any]]:
+    """Rows with the salience of both labels at their layer."""
+    made = []
+    for layer in states.layers:
+        pairs = at_layer(states.train, layer)
+        salience = {t.role: scoring.salience_of(pairs, t.train) for t in situation.targets()}
+        columns = {
+            "salience_truth": salience["truth"],
+            "salience_feature": salience.get("spurious", float("nan")),
+        }
+        # What has no layer (prompts, controls) stands beside the probes of each.
+        here = [row for row in rows if np.isnan(row["layer"]) or row["layer"] == layer]
+        made += [{**row, **columns, "layer": layer} for row in here]
+    return made
+
+
+def labels_given(
+    situation: Situation, paths: Sequence[Path], session: Session
+) -> np.ndarray | None:
+    """Labels [N] of the situation's train rows in these files, nan where they have none.
+
+    None without files, where the prompt asks for another label than the files are about, or where
+    they do not have both labels among the situation's rows.
+    """
+    if not paths or situation.target != "label":
+        return None
+    # A claim keeps its label whatever is said beside it.
+    known = {plain_id(item): item.label for path in paths for item in load_items(path)}
+    own = [known.get(plain_id(item)) for item in situation.train]
+    given = np.array([np.nan if label is None else float(label) for label in own])
+    if {0.0, 1.0} <= set(given.tolist()):
+        return given
+    session.say(
+        f"{situation.title}: the files of --labels do not have both labels of its train rows; "
+        "left out"
+    )
+    return None
+
+
+# --- what is shown -------------------------------------------------------------------------------
+
+
+def show(rows: pd.DataFrame, session: Session) -> None:
+    """A table per set and layer."""
+    for place, of_place in rows.groupby(rows["dataset"] + ", layer " + rows["layer"].astype(str)):
+        print_table(of_place, title=f"AUROC: {place}", console=session.console)
+
+
+def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
+    """Per layer: one figure per set, and one that orders all features by salience."""
+    drawn = {}
+    per_set = rows.groupby("dataset", sort=False)["layer"].unique()
+    for dataset, layers in per_set.items():
+        for layer in layers:
+            suffix = f"-layer{layer}" if len(layers) > 1 else ""
+            of_layer = rows[(rows["dataset"] == dataset) & (rows["layer"] == layer)]
+            name = f"salience-{slug(str(dataset))}{suffix}"
+            drawn[name] = figures.salience_figure(of_layer, str(dataset))
+    if per_set.map(len).max() == 1 and bool(rows["salience_feature"].notna().to_numpy().any()):
+        drawn["salience-all"] = figures.salience_scatter(rows)
+    return drawn
+
+
+STUDY = Study(
+    name="salience",
+    title="Salient features that are not the truth",
+    lead=(
+        "Do methods find the truth, or whatever is more salient? A feature that has nothing to do "
+        "with the truth is in the claims, and every method is measured on the label that the "
+        "prompt asks for (truth) and on the feature (spurious). A method that follows the feature "
+        "is high on the spurious label and near 0.75 or below on the truth."
+    ),
+    settings=Settings,
+    plan=plan,
+    measure=measure,
+    show=show,
+    figures=draw,
+    findings=salience_findings,
+)
+run = STUDY.run

@@ -1,0 +1,270 @@
+"""A run of a study: the model, the folder, what is said, and the steps that studies share."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jelicit.data.items import digest
+from jelicit.data.subsets import rebalanced
+from jelicit.probes.methods import NEEDS_EASY
+from jelicit.probes.sweep.fitstore import FitStore
+from jelicit.progress import progress
+from jelicit.results import run_id
+from jelicit.studies import scoring
+from jelicit.studies.measuring import Measured, measure, without_training
+from jelicit.studies.model import Cases, Model
+from jelicit.studies.prompted import measure_prompting
+from jelicit.studies.run_folder import RunFolder
+from jelicit.studies.settings import REBALANCED, PromptedStudySettings, fit_identity
+from jelicit.studies.situation import Runs, Situation
+from jelicit.studies.states import States
+from jelicit.version import __version__
+
+
+class Session:
+    """One run of a study.
+
+    Attributes:
+        model: The language model, or hidden states in its place.
+        settings: Of the study (`StudySettings` or its own), with numbers for what was left to the
+            model.
+        folder: Where rows, item scores and figures go.
+        console: Where lines and tables are printed.
+    """
+
+    def __init__(self, model: Model | Cases, settings: Any, folder: RunFolder, console: Console):
+        self.model, self.settings = model, settings
+        self.folder, self.console = folder, console
+
+    def say(self, line: str) -> None:
+        """One line for the user, never wrapped: paths and run ids can be copied whole."""
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def progress(self, title: str) -> Any:
+        """A bar for long work; see `jelicit.progress.progress`."""
+        return progress(title)
+
+    # --- hidden states ---------------------------------------------------------------------------
+
+    def states(
+        self, situation: Situation, layers: tuple[int, ...], *, name: str | None = None
+    ) -> States:
+        """Hidden states of train, test and easy rows: made, or read where they are.
+
+        Args:
+            situation: Whose rows.
+            layers: Hidden-state indices.
+            name: What their stores are called, before the split; None = set and feature.
+        """
+        if isinstance(self.model, Cases):
+            return self.model.states(situation)
+        name = name or f"{situation.dataset}-{situation.feature}"
+        easy = situation.easy
+        return States.of_stores(
+            self.model.store(f"{name}-train", situation.train, situation.format, layers),
+            self.model.store(f"{name}-test", situation.test, situation.format, layers),
+            None
+            if easy is None
+            else self.model.store(f"easy-{easy.name}", easy.items, easy.format, layers),
+        )
+
+    def layers_of(self, situation: Situation, runs: Runs, *, name: str = "none") -> tuple[int, ...]:
+        """The layers that were asked for, or the best one for CCS on a situation's train rows.
+
+        Args:
+            situation: Plain claims that have a truth value.
+            runs: Their balanced runs.
+            name: What the store of all layers is called, after the set.
+        """
+        if situation.easy is None:
+            self.say(f"{situation.dataset}: no easy set, so no {', '.join(sorted(NEEDS_EASY))}")
+        if isinstance(self.model, Cases):
+            return self.model.states(situation).layers
+        return self.settings.fixed_layers or (self.best_layer(situation, runs, name=name),)
+
+    def best_layer(self, situation: Situation, runs: Runs, *, name: str = "none") -> int:
+        """The layer of the best CCS AUROC on plain train rows; read back if it was chosen before.
+
+        The choice looks at train labels, so it is an ORACLE.
+
+        Args:
+            situation: Plain claims that have a truth value.
+            runs: Their balanced runs.
+            name: What the store of all layers is called, after the set.
+        """
+        assert not isinstance(self.model, Cases)
+        dataset, results = situation.dataset, self.folder.layers
+        store = self.model.store(f"{dataset}-{name}-train", situation.train, situation.format, None)
+        fits = f"{dataset}-{name}-layers"
+        config = self.settings.fit.config(["ccs"])
+        chosen = {
+            "choice": "CCS AUROC on plain train rows",
+            "extraction": States.of_stores(store, store).origin["train"],
+            "seeds": runs.seeds.tolist(),
+            "subsets": hashlib.sha256(np.packbits(runs.subsets).tobytes()).hexdigest(),
+            "sweep": fit_identity(config),
+        }
+        run = run_id(chosen, digest(situation.train), __version__)
+        if not results.has(run):
+            with self.progress(f"{dataset}: CCS at every layer") as report:
+                areas = scoring.ccs_by_layer(
+                    {layer: store.pairs(layer) for layer in store.layers if layer > 0},
+                    situation.asked,
+                    subsets=runs.subsets,
+                    seeds=runs.seeds,
+                    config=config,
+                    store=FitStore(self.folder.fits(fits)),
+                    report=report,
+                )
+            results.write(run, [{"layer": at, "auroc": area} for at, area in areas.items()], chosen)
+            self.folder.forget(fits)
+        areas = results.read(run).set_index("layer")["auroc"].to_dict()
+        # A fit that failed has no AUROC.
+        best = max(areas, key=lambda at: np.nan_to_num(areas[at], nan=-1.0))
+        shown = ", ".join(f"{layer}: {area:.2f}" for layer, area in areas.items())
+        self.say(
+            f"{dataset}: layer {best} (best CCS AUROC on train rows without a feature; by layer "
+            f"{shown})"
+        )
+        return int(best)
+
+    # --- measuring -------------------------------------------------------------------------------
+
+    def probes(
+        self,
+        situation: Situation,
+        runs: Runs,
+        states: States,
+        methods: tuple[str, ...],
+        boot: jax.Array,
+        *,
+        names: Mapping[str, str] | None = None,
+        taught: np.ndarray | None = None,
+        fits: str | None = None,
+    ) -> Measured:
+        """Probes at every layer of the states; see `measure`.
+
+        Methods that need an easy set are left out where there is none. Finished fits are kept under
+        the name `fits` (None = the situation's title), so that a run that was killed goes on.
+        """
+        usable = tuple(m for m in methods if situation.easy is not None or m not in NEEDS_EASY)
+        if not usable:
+            return Measured()
+        store = FitStore(self.folder.fits(fits or situation.title))
+        with self.progress(f"{situation.title}: fits") as report:
+            return measure(
+                situation,
+                runs,
+                states,
+                self.settings.fit.config(usable),
+                taught=taught,
+                boot=boot,
+                names=names,
+                store=store,
+                report=report,
+            )
+
+    def methods(self, situation: Situation, runs: Runs, states: States) -> Measured:
+        """Every probe of the settings, also those on rebalanced rows; zero-shot, and controls."""
+        boot = situation.boot(self.settings.boot)
+        measured = without_training(situation, states, boot)
+        plain = tuple(m for m in self.settings.methods if m not in REBALANCED)
+        measured += self.probes(situation, runs, states, plain, boot)
+        again = {REBALANCED[name]: name for name in self.settings.methods if name in REBALANCED}
+        odds = states.train_log_probs
+        if again and odds is not None:
+            verdicts = odds[:, 0] > odds[:, 1]
+            fewer = Runs(about=runs.about, subsets=rebalanced(runs.subsets, verdicts))
+            measured += self.probes(situation, fewer, states, tuple(again), boot, names=again)
+        return measured
+
+    @property
+    def prompts_asked(self) -> bool:
+        """Whether prompting methods are wanted, of a model that can be asked."""
+        settings = self.settings
+        asked = isinstance(settings, PromptedStudySettings) and settings.prompts.methods_asked
+        return bool(asked) and not isinstance(self.model, Cases)
+
+    def prompts(self, situation: Situation, runs: Runs) -> Measured:
+        """The prompting methods of the settings."""
+        settings = self.settings
+        if not (self.prompts_asked and runs.about):
+            return Measured()
+        assert isinstance(settings, PromptedStudySettings)
+        assert not isinstance(self.model, Cases)
+        return measure_prompting(
+            situation,
+            runs,
+            self.model.scorer(progress=sys.stderr.isatty()),
+            settings.prompts,
+            boot=settings.boot,
+            journals=self.folder.folder / "rounds",
+            say=self.say,
+        )
+
+    def run(
+        self,
+        situation: Situation,
+        states: States,
+        settings: Mapping[str, Any],
+        measure: Callable[[], Measured],
+        *,
+        about: Mapping[str, Any] | None = None,
+        note: str = "",
+    ) -> None:
+        """Measure a situation unless its rows are there, and say which.
+
+        Args:
+            situation: What is measured.
+            states: Its hidden states.
+            settings: What changes its numbers, beside the data and what all studies share.
+            measure: Gives rows and scores.
+            about: What every row says beside `Situation.about`.
+            note: For the message that tells of it.
+        """
+        chosen = {
+            "dataset": situation.dataset,
+            "layers": list(states.layers),
+            "extraction": states.origin,
+            **self.settings.identity(),
+            **settings,
+        }
+        self.keep(situation, chosen, measure, about=about, note=note)
+
+    def keep(
+        self,
+        situation: Situation,
+        chosen: Mapping[str, Any],
+        measure: Callable[[], Measured],
+        *,
+        about: Mapping[str, Any] | None = None,
+        note: str = "",
+    ) -> str:
+        """Measure a situation unless its rows are there, and say which; the run's id.
+
+        Args:
+            situation: What is measured.
+            chosen: Everything that changes its numbers, beside the data.
+            measure: Gives rows and scores.
+            about: What every row says beside `Situation.about`.
+            note: For the message that tells of it.
+        """
+        begin = time.perf_counter()
+        said = {**situation.about(self.model.name), **(about or {})}
+        run, there = self.folder.run(situation, chosen, said, measure)
+        took = time.perf_counter() - begin
+        done = (
+            f"reused (run {run}, same settings)"
+            if there
+            else f"fitted and measured in {took:.1f} s (run {run})"
+        )
+        self.say(f"{situation.title}: {done}{f'; {note}' if note else ''}")
+        return run

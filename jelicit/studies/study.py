@@ -1,0 +1,171 @@
+"""What a study is, and how one is run: plan, measure, tables, figures, findings, report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import pandas as pd
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from jelicit import figures
+from jelicit.report import write_report
+from jelicit.results import Finding, Record
+from jelicit.results.identity import plain
+from jelicit.studies.run_folder import RunFolder
+from jelicit.studies.session import Session
+from jelicit.version import __version__
+
+PACKAGES = ("jax", "flax", "optax", "numpy", "torch", "transformers")
+"""Packages whose versions a record names, as far as they are installed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A question that is asked of a model.
+
+    A study of one's own is a value of this class in a file of one's own: `run` does the rest.
+
+    Attributes:
+        name: Of its folder and its command.
+        title: Head of the report.
+        lead: What is asked, and how to read the answer, in a few plain sentences.
+        settings: Its options, a dataclass of defaults.
+        plan: Settings -> its parts, with all text loaded and nothing extracted. Whatever is wrong
+            with the settings or the sets is found here.
+        measure: (parts, session): extracts, fits and measures, by the session's steps; what is
+            there already is read back.
+        show: (rows, session): prints tables.
+        figures: (rows, session) -> file name without ending -> figure.
+        findings: Rows -> the paper's findings, checked.
+    """
+
+    name: str
+    title: str
+    lead: str
+    settings: type[Any]
+    plan: Callable[[Any, Session], Sequence[Any]]
+    measure: Callable[[Sequence[Any], Session], None]
+    show: Callable[[pd.DataFrame, Session], None]
+    figures: Callable[[pd.DataFrame, Session], Mapping[str, Figure]]
+    findings: Callable[[pd.DataFrame], Sequence[Finding]] = lambda rows: ()
+
+    def run(
+        self,
+        model: Any,
+        settings: Any = None,
+        *,
+        console: Console | None = None,
+        quiet: bool = False,
+        command: str | None = None,
+        record: Any = None,
+        **options: Any,
+    ) -> StudyResult:
+        """Ask the question of a model.
+
+        Args:
+            model: `extract.open_model(...)`, or `Cases`: hidden states of one's own.
+            settings: Of this study; None = its defaults.
+            console: Where lines and tables are printed; None = the terminal.
+            quiet: Print nothing.
+            command: The command line, for the report.
+            record: What the report says the settings were, if more than `settings`.
+            options: Settings by name, in place of those of `settings`: `seeds=3`.
+
+        Returns:
+            Rows, figures and findings; everything is in the folder `settings.out`, too. Without
+            one, they are in a temporary folder that goes with the result.
+
+        Raises:
+            ValueError: Settings or sets that cannot work, before anything is extracted or fitted.
+        """
+        begin = time.perf_counter()
+        settings = replace(settings or self.settings(), **options)
+        settings.check()
+        passing = None if settings.out else tempfile.TemporaryDirectory(prefix="jelicit-")
+        folder = Path(passing.name if passing else settings.out)  # type: ignore[arg-type]
+        settings = settings.for_model(getattr(model, "trained_length", None))
+        session = Session(
+            model, settings, RunFolder(self.name, folder), console or Console(quiet=quiet)
+        )
+        self.measure(self.plan(settings, session), session)
+        rows = session.folder.rows()
+        self.show(rows, session)
+        drawn = self.figures(rows, session)
+        files = [file for name, each in drawn.items() for file in figures.save(each, folder / name)]
+        found = tuple(self.findings(rows))
+        for finding in found:
+            mark = {True: "yes", False: "no", None: "cannot tell"}[finding.appears]
+            session.say(f"finding: {finding.claim} -> {mark}: {finding.measured}")
+        Record(
+            experiment=self.name,
+            title=self.title,
+            lead=self.lead,
+            command=command or f"jelicit.studies: {self.name}",
+            seconds=time.perf_counter() - begin,
+            machine=machine(),
+            versions=dict(_versions()),
+            settings=plain(record or settings),
+            runs=tuple(session.folder.runs),
+            figures=tuple(path.name for path in files if path.suffix == ".svg"),
+            findings=found,
+        ).write(folder)
+        session.say(f"rows: {folder / 'rows'} ({len(rows)} of this command)")
+        for path in files:
+            session.say(f"figure: {path}")
+        session.say(f"report: {write_report(folder)}")
+        return StudyResult(self.name, rows, drawn, found, folder, passing)
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study found.
+
+    Attributes:
+        study: Its name.
+        rows: Result rows, one per method, situation, layer, seed, orientation and target.
+        figures: By name.
+        findings: The paper's findings, checked.
+        folder: Where everything is on disk.
+    """
+
+    study: str
+    rows: pd.DataFrame
+    figures: Mapping[str, Figure]
+    findings: tuple[Finding, ...]
+    folder: Path
+    _passing: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """The report as one file that opens anywhere."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.folder / "report.html", path)
+        return path
+
+
+def machine() -> str:
+    """The device that JAX computes on, in words."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} CPU core{'' if cores == 1 else 's'}"
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "jelicit", __version__
+    for name in PACKAGES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:  # the core needs neither torch nor transformers
+            continue

@@ -1,0 +1,208 @@
+"""Does a probe that was trained on one set find the truth of another?
+
+Every probe is trained on each set and tested on all of them. The hidden states of a set are
+normalised by that set's own train rows (no labels needed); signs are picked where the probe was
+trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jelicit import figures
+from jelicit.data.datasets import load_dataset
+from jelicit.data.describe import describe, table
+from jelicit.data.items import digest
+from jelicit.pairs import Pairs
+from jelicit.probes.methods import ALL_METHODS, NEEDS_EASY
+from jelicit.probes.normalise import Divisor, denormalise, fit_normaliser, normalise
+from jelicit.results import asked_for, print_table
+from jelicit.studies.checks import refuse, same_names
+from jelicit.studies.measuring import Measured, without_training
+from jelicit.studies.model import Cases
+from jelicit.studies.session import Session
+from jelicit.studies.sets import asking, easy_set
+from jelicit.studies.settings import StudySettings
+from jelicit.studies.situation import Runs, Situation
+from jelicit.studies.states import States, at_layer
+from jelicit.studies.study import Study
+
+METHODS = ("random", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus")
+LABELLED = ("supervised", "mean_difference", "lda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(StudySettings):
+    """Train on one set, test on every other one.
+
+    Attributes:
+        dataset: Sets by name, or folders; each is trained on and tested on.
+        layers: Hidden-state indices, or "best": of the set that is trained on.
+        methods: Which probes; those that learn from an easy set (e2h and its kin) learn from a
+            set of their own already and are left out unless named.
+    """
+
+    dataset: tuple[str, ...] = (
+        "pocket/arithmetic",
+        "pocket/larger_than",
+        "pocket/facts",
+        "pocket/comments",
+        "pocket/commands",
+        "pocket/pairs",
+    )
+    methods: tuple[str, ...] = (*METHODS, *LABELLED)
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings by themselves."""
+        problems = super().problems()
+        rebalanced = [name for name in self.methods if name not in ALL_METHODS]
+        if rebalanced and not problems:
+            problems.append(
+                f"--methods {' '.join(rebalanced)}: train rows are balanced here already"
+            )
+        if len(self.dataset) < 2:
+            problems.append("--dataset: name at least two sets")
+        if self.fixed_layers is not None and len(self.fixed_layers) > 1 and not problems:
+            problems.append(f"--layers {' '.join(self.layers)}: give one, or best")
+        return problems
+
+
+def plan(settings: Settings, session: Session) -> list[Situation]:
+    """Every set, with all text loaded and nothing extracted.
+
+    Raises:
+        ValueError: No item has a truth value, or two sets share a name.
+    """
+    if isinstance(session.model, Cases):
+        return [situation for situation, _ in session.model.cases]
+    situations = [_plain(name, settings, session) for name in settings.dataset]
+    refuse(same_names([situation.dataset for situation in situations]))
+    return situations
+
+
+def _plain(name: str, settings: Settings, session: Session) -> Situation:
+    dataset = load_dataset(name, max_train=settings.max_rows, max_test=settings.max_rows)
+    session.console.print(table(describe(dataset)))
+    needs_easy = any(method in NEEDS_EASY for method in settings.methods)
+    wanted = settings.easy or dataset.easy if needs_easy else None
+    easy = easy_set(wanted, task=dataset.name, max_rows=settings.max_rows)
+    return asking(dataset, dataset.targets[0], easy=easy)
+
+
+def measure(situations: Sequence[Situation], session: Session) -> None:
+    """Train on every set, test on every set, unless the rows are there."""
+    layers = [
+        session.layers_of(each, Runs.balanced(each, session.settings.seeds))[0]
+        for each in situations
+    ]
+    every = tuple(sorted(set(layers)))
+    states = [session.states(each, every) for each in situations]
+    for home, own, layer in zip(situations, states, layers, strict=True):
+        for there, theirs in zip(situations, states, strict=True):
+            session.run(
+                there,
+                theirs,
+                {
+                    "train": home.dataset,
+                    "train_items": digest(home.train),
+                    "layers": [layer],
+                    "extraction": {"home": own.origin, "there": theirs.origin},
+                },
+                lambda home=home, own=own, there=there, theirs=theirs, layer=layer: _measured(
+                    *(home, own, there, theirs, layer, session)
+                ),
+                about={"train": home.dataset},
+                note=f"probes of {home.dataset}",
+            )
+        session.folder.forget(_kept(home))
+
+
+def _kept(home: Situation) -> str:
+    """What the fits of a set are kept under: made for the first set that they are tested on."""
+    return f"from-{home.dataset}"
+
+
+def _measured(
+    home: Situation,
+    own: States,
+    there: Situation,
+    theirs: States,
+    layer: int,
+    session: Session,
+) -> Measured:
+    """One set's test items by the probes of another set, or by its own."""
+    settings = session.settings
+    weights = there.boot(settings.boot)
+    measured = Measured()
+    if there is home:
+        measured += without_training(there, theirs, weights)
+        measured.rows = [{**row, "train": "none"} for row in measured.rows]
+    # The road is that of every study: home's train rows, with the other's test rows at home there.
+    moved = _at_home(own, theirs, layer, settings.fit.divisor)
+    measured += session.probes(
+        tested_on(home, there),
+        Runs.balanced(home, settings.seeds),
+        replace(own, layers=(layer,), test={layer: moved}),
+        settings.methods,
+        weights,
+        fits=_kept(home),
+    )
+    return measured
+
+
+def tested_on(home: Situation, there: Situation) -> Situation:
+    """A situation whose train rows are of one set and whose test rows are of another."""
+    (asked, *_), (other, *_) = home.targets(), there.targets()
+    answers = (replace(asked, test=other.test),)
+    return replace(home, test=there.test, answers=answers)
+
+
+def _at_home(own: States, theirs: States, layer: int, divisor: Divisor) -> Pairs:
+    """A set's test pairs with their own mean and scale exchanged for those of the home set."""
+    assert theirs.test is not None
+    away = at_layer(theirs.train, layer)
+    of_theirs = fit_normaliser(away, fitted_on="tested set", divisor=divisor)
+    of_home = fit_normaliser(at_layer(own.train, layer), fitted_on="home set", divisor=divisor)
+    return denormalise(of_home, normalise(of_theirs, at_layer(theirs.test, layer)))
+
+
+def show(rows: pd.DataFrame, session: Session) -> None:
+    """Mean AUROC at home and away, per method; the matrices are in the figure."""
+    home = rows["train"] == rows["dataset"]
+    where = np.where(home, "home", np.where(rows["train"] == "none", "", "away"))
+    probes = rows.assign(where=where).loc[lambda all_rows: all_rows["where"] != ""]
+    point = ["method", "orientation", "seed", "where"]
+    means = probes.groupby(point, sort=False)["auroc"].mean().reset_index()
+    shown = means.assign(
+        dataset="Mean over sets", feature=means["where"], role="truth", target=asked_for(probes)
+    )
+    title = "AUROC of probes on their own set and on others"
+    print_table(shown, title=title, console=session.console)
+
+
+def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
+    """A matrix of sets per method."""
+    return {"transfer": figures.transfer_figure(rows)}
+
+
+STUDY = Study(
+    name="transfer",
+    title="Probes on sets that they were not trained on",
+    lead=(
+        "Does a probe that was trained on one set find the truth of another? Every probe is "
+        "trained on each set and tested on all of them. Hidden states are normalised by the "
+        "statistics of the tested set's own train rows; the sign of an unlabelled direction is "
+        "picked on the set where the probe was trained."
+    ),
+    settings=Settings,
+    plan=plan,
+    measure=measure,
+    show=show,
+    figures=draw,
+)
+run = STUDY.run
