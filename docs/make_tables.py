@@ -31,7 +31,7 @@ SHOWN_FIGURES = {
     "impossible": "impossible-pocket-arithmetic-pocket-opinions.svg",
     "layers": "layers-pocket-arithmetic.svg",
     "transfer": "transfer.svg",
-    "icm": "icm.svg",
+    "icm": "icm-accuracy.svg",
 }
 """The one figure of each study that its page shows, by its name in the run folder."""
 

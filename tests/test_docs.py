@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 WAITING = ("from jelicit.studies import salience",)
-"""Code blocks with one of these lines are not run: what they call is still being written."""
+"""Code blocks with one of these lines are not run: they ask whole studies, which takes minutes."""
 
 
 def _blocks(page: Path, language: str) -> list[str]:
