@@ -236,11 +236,16 @@ def _card_runs() -> str:
     for run in _card()["seeds"]:
         zero_shot = (f"{run['zero_shot_accuracy'][kind]:.2f}" for kind in kinds)
         ccs = (f"{run['ccs_auroc_plain'][kind]:.2f}" for kind in kinds)
+        judges = (f"{value:.2f}" for value in run["few_shot_accuracy"].values())
         name = f"{run['size']}, seed {run['seed']}" + ("" if run["marks"] else ", no marks")
         size = f"{run['parameters'] / 1e6:.2f} M, {run['tokens'] / 1e6:.0f} M"
-        lines.append((name, size, " ".join(zero_shot), " ".join(ccs)))
+        lines.append((name, size, *map(" ".join, (zero_shot, judges, ccs))))
     named = ", ".join(readable(kind).lower() for kind in kinds)
-    head = ("Run", "Parameters, tokens", f"Zero-shot: {named}", "CCS AUROC: the same")
+    judged = ", ".join(readable(judge).lower() for judge in _card()["few_shot_accuracy"])
+    head = (
+        *("Run", "Parameters, tokens", f"Zero-shot: {named}"),
+        *(f"8 examples: {judged}", "CCS AUROC, kinds as zero-shot"),
+    )
     return markdown_table(head, lines)
 
 

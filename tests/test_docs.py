@@ -120,6 +120,7 @@ def test_what_code_cites_in_the_manual_exists():
             r"docs/([\w/-]+\.md)(?:#([\w-]+))?", path.read_text(encoding="utf-8")
         )
     }
+    assert ("methods.md", "icm") in cited
     for page, anchor in cited:
         path = ROOT / "docs" / page
         assert path.is_file(), page
@@ -131,3 +132,11 @@ def test_what_code_cites_in_the_manual_exists():
 def test_figures_of_the_manual_are_small():
     for figure in (ROOT / "docs/figures").iterdir():
         assert figure.stat().st_size < 200_000, figure.name
+
+
+def test_rooms_that_the_manual_names_are_there():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `([\w/.]+)`", text, re.MULTILINE)
+    assert len(rooms) >= 12
+    for room in rooms:
+        assert (ROOT / room).exists(), room
