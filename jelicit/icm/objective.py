@@ -1,4 +1,4 @@
-"""U of labellings, judged inside one order (Wen et al. 2025; METHODS.md, section 5).
+"""U of labellings, judged inside one order (Wen et al. 2025; docs/methods.md#icm).
 
     U(D) = alpha P(D) - I(D)
 

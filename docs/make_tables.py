@@ -1,0 +1,134 @@
+"""Writes the tables of the manual and the README from the rows in docs/results/rows.
+
+    python docs/make_tables.py                 # writes every table anew
+    python docs/make_tables.py --take runs     # takes rows and figures of finished studies first
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Nobody types there: a test fails
+where the text between two markers is not what the rows say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import tyro
+from result_tables import RECORDS, ROWS, STUDIES, TABLES, records
+
+from jelicit.results import Record, Results
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "docs/figures"
+
+SHOWN_FIGURES = {
+    "salience": "salience-pocket-arithmetic.svg",
+    "imbalance": "imbalance-pocket-arithmetic.svg",
+    "impossible": "impossible-pocket-arithmetic-pocket-opinions.svg",
+    "layers": "layers-pocket-arithmetic.svg",
+    "transfer": "transfer.svg",
+    "icm": "icm-accuracy.svg",
+}
+"""The one figure of each study that its page shows, by its name in the run folder."""
+
+KEPT = (
+    *("dataset", "feature", "asked", "train", "class_share", "layer", "method", "orientation"),
+    *("seed", "target", "role", "n_train", "auroc", "auroc_low", "auroc_high", "accuracy"),
+    *("variance_share", "salience_truth", "salience_feature", "label_accuracy"),
+    *("evaluations_per_label", "draws", "reads", "reads_alone"),
+)
+"""Columns that the tables read, or that a reader of the row files would ask for."""
+
+MARKER = re.compile(
+    r"(?P<head><!-- table: (?P<name>[\w-]+) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Write the tables of the manual from its row files.
+
+    Attributes:
+        take: Folder of run folders, such as runs: rows, findings and figures of every finished
+            study in it are taken over first. Studies that are not there keep what they have.
+    """
+
+    take: Path | None = None
+
+
+def main(settings: Settings) -> None:
+    """Takes rows if asked to, then writes every page that has a table."""
+    if settings.take is not None:
+        for study in take(settings.take):
+            print(f"{study}: rows and figure taken")
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        page.write_text(with_tables(text, name=page.name), encoding="utf-8")
+
+
+def pages() -> list[Path]:
+    """The pages that may hold tables: the README and the manual."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def with_tables(text: str, *, name: str) -> str:
+    """A page's text with the present tables between its markers.
+
+    Args:
+        text: The page.
+        name: What the page is called, for messages.
+
+    Raises:
+        ValueError: A marker names no table, or has no end.
+    """
+
+    def written(match: re.Match[str]) -> str:
+        if match["name"] not in TABLES:
+            known = ", ".join(TABLES)
+            raise ValueError(f"{name}: there is no table {match['name']!r}; there are {known}")
+        return f"{match['head']}\n{TABLES[match['name']]()}\n\n{match['tail']}"
+
+    begun, ended = text.count("<!-- table: "), len(MARKER.findall(text))
+    if begun != ended or text.count("<!-- end -->") != ended:
+        raise ValueError(f"{name}: {begun} tables begin, {ended} of them end; mark both")
+    return MARKER.sub(written, text)
+
+
+# --- taking over ---------------------------------------------------------------------------------
+
+
+def take(runs: Path) -> Iterator[str]:
+    """Copies what the manual shows of every finished study below a folder; yields their names.
+
+    Raises:
+        ValueError: There is no finished study.
+    """
+    there = [study for study in STUDIES if (runs / study / "report.json").is_file()]
+    if not there:
+        raise ValueError(f"{runs} has no finished study; expected folders {', '.join(STUDIES)}")
+    known = records()
+    for study in there:
+        record = Record.read(runs / study)
+        rows = pd.concat(Results(runs / study / "rows").read(run) for run in record.runs)
+        kept = rows[[column for column in KEPT if column in rows]]
+        ROWS.mkdir(parents=True, exist_ok=True)
+        kept.to_parquet(ROWS / f"{study}.parquet", index=False, compression="zstd")
+        known[study] = {
+            "command": record.command,
+            "versions": record.versions,
+            "findings": [asdict(finding) for finding in record.findings],
+        }
+        figure = runs / study / SHOWN_FIGURES[study]
+        if figure.is_file():
+            shutil.copyfile(figure, FIGURES / f"{study}.svg")
+        yield study
+    ordered = {study: known[study] for study in STUDIES if study in known}
+    (ROWS / RECORDS).write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

@@ -1,0 +1,289 @@
+"""The tables of the manual, by name: what docs/make_tables.py writes between two markers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from jelicit.method_names import method_of, readable
+from jelicit.results.markdown import markdown_table, mean_of, methods_down, truth_and_spurious
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = ROOT / "docs/results/rows"
+RECORDS = "records.json"
+CARD = ROOT / "extract/pocket/card.json"
+
+STUDIES = ("salience", "imbalance", "impossible", "layers", "transfer", "icm")
+JUDGED = ("salience", "imbalance", "impossible", "icm")
+"""Studies whose rows are compared with what the papers find."""
+FEATURES = ("none", "sycophancy", "punctuation", "tense")
+KINDS = ("arithmetic", "larger_than", "facts", "comments", "commands", "pairs", "poems")
+
+
+def records() -> dict[str, Any]:
+    """By study: the command that made its rows, versions, and findings."""
+    path = ROWS / RECORDS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+@cache
+def _rows(study: str) -> pd.DataFrame:
+    """A study's rows, without controls that read the feature itself (they have 1.00 by nature)."""
+    rows = pd.read_parquet(ROWS / f"{study}.parquet")
+    control = rows["method"].str.startswith("control_") & (rows["method"] != "control_length")
+    return rows.loc[~control]
+
+
+@cache
+def _card() -> dict[str, Any]:
+    return json.loads(CARD.read_text(encoding="utf-8"))
+
+
+# --- the studies ---------------------------------------------------------------------------------
+
+
+def _salience(dataset: str) -> str:
+    """AUROC on the label that is asked for [on the feature], feature by feature."""
+    rows = _rows("salience")
+    of_set = rows.loc[rows["dataset"] == dataset]
+    return methods_down(
+        of_set,
+        across=("feature",),
+        columns={"Plain" if f == "none" else readable(f): (f,) for f in FEATURES},
+        cell=truth_and_spurious,
+    )
+
+
+def _salience_asked() -> str:
+    """Sets of which the prompt names one label of two."""
+    rows = _rows("salience")
+    asked = rows.loc[rows["feature"].str.contains("asked for")]
+    cases = asked[["dataset", "feature"]].drop_duplicates().sort_values(["dataset", "feature"])
+    columns = {
+        f"{_short(dataset)}: {feature}": (dataset, feature)
+        for dataset, feature in cases.itertuples(index=False)
+    }
+    across = ("dataset", "feature")
+    return methods_down(asked, across=across, columns=columns, cell=truth_and_spurious)
+
+
+def _salience_measured() -> str:
+    """How salient truth and feature are, by situation."""
+    rows = _rows("salience")
+    names = ["dataset", "feature"]
+    measured = rows.groupby(names)[["salience_truth", "salience_feature"]].first()
+    return markdown_table(
+        ("Set", "Feature", "Salience of the truth", "Salience of the feature"),
+        [
+            (_short(dataset), readable(feature), f"{truth:.2f}", _number(spurious))
+            for (dataset, feature), (truth, spurious) in zip(
+                measured.index, measured.to_numpy(), strict=True
+            )
+        ],
+    )
+
+
+def _imbalance(dataset: str) -> str:
+    """AUROC by the share of true claims among the train rows, with either sign."""
+    rows = _rows("imbalance")
+    of_set = rows.loc[rows["dataset"] == dataset]
+    shares = sorted(of_set["class_share"].dropna().unique())
+    shown = [share for share in shares if share in (0, 0.01, 0.1, 0.5, 0.9, 0.99, 1)]
+    return methods_down(
+        of_set,
+        across=("class_share",),
+        columns={f"{share:g}": (share,) for share in shown},
+        cell=_auroc,
+        orientations=("none", "oracle", "easy"),
+    )
+
+
+def _impossible() -> str:
+    """AUROC and share of the scores' variance, by set."""
+    rows = _rows("impossible")
+    sets = sorted(rows["dataset"].unique())
+    return methods_down(
+        rows,
+        across=("dataset",),
+        columns={f"{_short(s.split(' + ')[0])}: AUROC, share": (s,) for s in sets},
+        cell=lambda cell: f"{mean_of(cell, 'auroc')}, {mean_of(cell, 'variance_share')}",
+    )
+
+
+def _layers(feature: str) -> str:
+    """AUROC on sums, layer by layer."""
+    rows = _rows("layers")
+    rows = rows.loc[(rows["dataset"] == "pocket/arithmetic") & (rows["feature"] == feature)]
+    # What reads no hidden state stands in the rows of every layer.
+    rows = rows.loc[~rows["method"].isin(["zero_shot", "control_length"])]
+    return methods_down(
+        rows,
+        across=("layer",),
+        columns={str(layer): (layer,) for layer in sorted(rows["layer"].unique())},
+        cell=truth_and_spurious,
+    )
+
+
+def _transfer() -> str:
+    """Means over tested sets: the set trained on, and the others."""
+    rows = _rows("transfer")
+    rows = rows.loc[rows["train"] != "none"]
+    own, commands = rows["train"] == rows["dataset"], rows["train"] == "pocket/commands"
+    where = own.map({True: "own", False: "others"}).mask(~own & commands, "others of commands")
+    of = ["method", "orientation", "seed", "where"]
+    means = rows.assign(where=where).groupby(of, sort=False)["auroc"].mean().reset_index()
+    columns = {
+        "The set trained on": ("own",),
+        "Five others, trained on commands": ("others of commands",),
+        "Five others, trained on any other set": ("others",),
+    }
+    return methods_down(means, across=("where",), columns=columns, cell=_auroc)
+
+
+def _icm() -> str:
+    """Share of right labels, evaluations per label, and what the labels are worth as examples."""
+    if not (ROWS / "icm.parquet").is_file():
+        return "*The rows of this study are not committed yet: `python experiments/icm.py`.*"
+    rows = _rows("icm")
+    values = {
+        "right labels": "label_accuracy",
+        "test accuracy": "accuracy",
+        "evaluations per label": "evaluations_per_label",
+    }
+    lines = []
+    for dataset, of_set in rows.groupby("dataset", sort=False):
+        for method in dict.fromkeys(of_set["method"]):
+            of_method = of_set.loc[of_set["method"] == method]
+            cells = [mean_of(of_method, value) for value in values.values()]
+            lines.append([_short(str(dataset)), _method_name(method), *cells])
+    return markdown_table(("Set", "Method", *values), lines)
+
+
+def _findings(study: str) -> str:
+    """What the papers find, and whether it appears in these rows."""
+    record = records().get(study)
+    if record is None:
+        return f"*Not committed yet: `python experiments/{study}.py`.*"
+    words = {True: "yes", False: "no", None: "cannot tell"}
+    return markdown_table(
+        ("The papers' finding", "Appears", "Measured"),
+        [(f["claim"], words[f["appears"]], f["measured"]) for f in record["findings"]],
+    )
+
+
+def _all_findings() -> str:
+    """Every finding in a word; what was measured stands in the table of its study."""
+    words = {True: "yes", False: "no", None: "cannot tell"}
+    return markdown_table(
+        ("Study", "The papers' finding", "On the pocket model"),
+        [
+            (study, finding["claim"], words[finding["appears"]])
+            for study, record in records().items()
+            for finding in record["findings"]
+        ],
+    )
+
+
+def _made_by() -> str:
+    """Commands and versions behind the rows."""
+    kept = ("jelicit", "jax", "torch", "transformers")
+    return markdown_table(
+        ("Study", "Command", "Versions"),
+        [
+            (study, f"`{r['command']}`", ", ".join(f"{k} {r['versions'][k]}" for k in kept))
+            for study, r in records().items()
+        ],
+    )
+
+
+# --- the pocket model's card ---------------------------------------------------------------------
+
+
+def _card_kinds() -> str:
+    card = _card()
+    return markdown_table(
+        ("Kind", "Zero-shot accuracy", "Supervised AUROC, best layer", "CCS AUROC"),
+        [
+            (
+                readable(kind),
+                f"{card['zero_shot_accuracy'][kind]:.2f}",
+                f"{max(card['supervised_auroc'][kind]['none']):.2f}",
+                f"{card['ccs_auroc_plain'][kind]:.2f}",
+            )
+            for kind in KINDS
+        ],
+    )
+
+
+def _card_judges() -> str:
+    card = _card()
+    few, many = card["few_shot_accuracy"], card["few_shot_accuracy_24"]
+    return markdown_table(
+        ("Judge, from examples alone", "8 examples", "24 examples"),
+        [(readable(judge), f"{few[judge]:.2f}", f"{many[judge]:.2f}") for judge in few],
+    )
+
+
+def _card_runs() -> str:
+    """Every trained run: the one that ships, other seeds and sizes, the ablation."""
+    kinds = KINDS[:-1]  # no judge looks at poems
+    lines = []
+    for run in _card()["seeds"]:
+        zero_shot = (f"{run['zero_shot_accuracy'][kind]:.2f}" for kind in kinds)
+        ccs = (f"{run['ccs_auroc_plain'][kind]:.2f}" for kind in kinds)
+        judges = (f"{value:.2f}" for value in run["few_shot_accuracy"].values())
+        name = f"{run['size']}, seed {run['seed']}" + ("" if run["marks"] else ", no marks")
+        size = f"{run['parameters'] / 1e6:.2f} M, {run['tokens'] / 1e6:.0f} M"
+        lines.append((name, size, *map(" ".join, (zero_shot, judges, ccs))))
+    named = ", ".join(readable(kind).lower() for kind in kinds)
+    judged = ", ".join(readable(judge).lower() for judge in _card()["few_shot_accuracy"])
+    head = (
+        *("Run", "Parameters, tokens", f"Zero-shot: {named}"),
+        *(f"8 examples: {judged}", "CCS AUROC, kinds as zero-shot"),
+    )
+    return markdown_table(head, lines)
+
+
+def _auroc(rows: pd.DataFrame) -> str:
+    return mean_of(rows, "auroc")
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+def _short(dataset: str) -> str:
+    return readable(dataset.removeprefix("pocket/"))
+
+
+def _method_name(key: str) -> str:
+    return method_of(key).name
+
+
+def _number(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.2f}"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "salience-arithmetic": partial(_salience, "pocket/arithmetic"),
+    "salience-larger-than": partial(_salience, "pocket/larger_than"),
+    "salience-asked": _salience_asked,
+    "salience-measured": _salience_measured,
+    "imbalance-arithmetic": partial(_imbalance, "pocket/arithmetic"),
+    "imbalance-commands": partial(_imbalance, "pocket/commands"),
+    "impossible": _impossible,
+    "layers-plain": partial(_layers, "none"),
+    "layers-sycophancy": partial(_layers, "sycophancy"),
+    "transfer": _transfer,
+    "icm": _icm,
+    **{f"findings-{study}": partial(_findings, study) for study in JUDGED},
+    "findings": _all_findings,
+    "made-by": _made_by,
+    "card-kinds": _card_kinds,
+    "card-judges": _card_judges,
+    "card-runs": _card_runs,
+}

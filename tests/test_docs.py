@@ -1,0 +1,142 @@
+"""What the manual shows works: its code runs, its commands are read by their own parsers."""
+
+import importlib
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+WAITING = ("from jelicit.studies import salience",)
+"""Code blocks with one of these lines are not run: they ask whole studies, which takes minutes."""
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\b[^\n]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def _code(page: Path) -> list[str]:
+    blocks = _blocks(page, "python")
+    return [block for block in blocks if not any(line in block for line in WAITING)]
+
+
+def _commands() -> list[list[str]]:
+    lines = [
+        line
+        for page in PAGES
+        for block in _blocks(page, "bash")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.strip()
+    ]
+    # Commands also stand in tables and in running text.
+    for page in PAGES:
+        lines += re.findall(
+            r"`((?:python (?:experiments|docs|-m)|jelicit) [^`|]+)`",
+            page.read_text(encoding="utf-8"),
+        )
+    parts = [part for line in lines for part in line.split(" && ")]
+    return [shlex.split(command.replace("…", "")) for command in dict.fromkeys(parts)]
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES[1:] if _code(p)], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_code_blocks_of_a_page_run_one_after_another(page, tmp_path):
+    code = "\n\n".join(_code(page))
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+class _Read(Exception):  # noqa: N818
+    """The command line was read; nothing is run."""
+
+
+def _target(words: list[str]) -> tuple[str, list[str]] | None:
+    """What a command line starts (a script, or a module) and its words; None = not of ours."""
+    words = [word for word in words if word not in (".venv/bin/python", "python")]
+    name = Path(words[0]).name
+    if name == "jelicit":
+        return "jelicit.commands.cli", words[1:]
+    if words[:2] == ["-m", "extract"] or words[1:3] == ["-m", "extract"]:
+        return "extract.__main__", words[words.index("extract") + 1 :]
+    if words[0].endswith(".py"):
+        return words[0], words[1:]
+    return None
+
+
+OURS = [found for found in map(_target, _commands()) if found is not None and "|" not in found[1]]
+
+
+@pytest.mark.parametrize(("name", "words"), OURS, ids=lambda v: v if isinstance(v, str) else None)
+def test_commands_are_read_by_their_own_parsers(name, words, monkeypatch, capsys):
+    real = tyro.cli
+
+    def read(*args, **options):
+        real(*args, **options)
+        raise _Read
+
+    monkeypatch.setattr(tyro, "cli", read)
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    monkeypatch.setattr(sys, "path", [str((ROOT / name).parent), *sys.path])
+    try:
+        _start(name)
+    except _Read:
+        return
+    except SystemExit:
+        pytest.fail(f"{name} {shlex.join(words)}: {capsys.readouterr().err}")
+    pytest.fail(f"{name} reads no command line")
+
+
+def _start(name: str) -> None:
+    if name.endswith(".py"):
+        assert (ROOT / name).is_file(), f"there is no {name}"
+        runpy.run_path(str(ROOT / name), run_name="__main__")
+    else:
+        importlib.import_module(name).main()
+
+
+def test_the_manual_shows_commands_of_every_kind():
+    assert {name for name, _ in OURS} >= {"jelicit.commands.cli", "extract.__main__"}
+    assert len(OURS) >= 20
+
+
+def test_what_code_cites_in_the_manual_exists():
+    """`docs/methods.md#ccs` in a docstring: the page and its heading."""
+    cited = {
+        citation
+        for room in ("jelicit", "extract", "experiments")
+        for path in (ROOT / room).rglob("*.py")
+        for citation in re.findall(
+            r"docs/([\w/-]+\.md)(?:#([\w-]+))?", path.read_text(encoding="utf-8")
+        )
+    }
+    assert ("methods.md", "icm") in cited
+    for page, anchor in cited:
+        path = ROOT / "docs" / page
+        assert path.is_file(), page
+        heads = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        slugs = {re.sub(r"[^\w]+", "-", head.lower()).strip("-") for head in heads}
+        assert not anchor or anchor in slugs, f"docs/{page}#{anchor}"
+
+
+def test_figures_of_the_manual_are_small():
+    for figure in (ROOT / "docs/figures").iterdir():
+        assert figure.stat().st_size < 200_000, figure.name
+
+
+def test_rooms_that_the_manual_names_are_there():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `([\w/.]+)`", text, re.MULTILINE)
+    assert len(rooms) >= 12
+    for room in rooms:
+        assert (ROOT / room).exists(), room
