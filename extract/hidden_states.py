@@ -19,7 +19,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jelicit.activations.files import open_folder
 from tqdm import tqdm
 
 from extract.models import LanguageModel, TextModel, choose_token_budget
@@ -33,6 +32,7 @@ from jelicit.activations.manifest import ITEMS, MANIFEST, Manifest, shard_name
 from jelicit.activations.spec import differences
 from jelicit.data.items import Item, digest
 from jelicit.data.prompts import PromptFormat
+from jelicit.disk import open_folder
 
 Method = Literal["auto", "shared", "separate"]
 LAYOUT = 3

@@ -9,7 +9,7 @@ from experiment_scripts import run as run_script
 
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import save_items
-from jelicit.probes import sweep as module
+from jelicit.probes.sweep import sweeping as module
 from jelicit.results import Results
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
@@ -24,7 +24,7 @@ class Killed(BaseException):
 
 def fits_until(monkeypatch, most):
     """What is fitted from now on, layer and methods; Killed before one more than `most`."""
-    fitted, fit = [], module._fit_family
+    fitted, fit = [], module.fit_family
 
     def watched(family, data, layer, *rest):
         if len(fitted) == most:
@@ -32,7 +32,7 @@ def fits_until(monkeypatch, most):
         fitted.append((layer, family.methods))
         return fit(family, data, layer, *rest)
 
-    monkeypatch.setattr(module, "_fit_family", watched)
+    monkeypatch.setattr(module, "fit_family", watched)
     return fitted
 
 

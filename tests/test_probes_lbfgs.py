@@ -99,7 +99,7 @@ def test_many_runs_at_once_are_the_runs_one_by_one():
     for run in (0, 3):
         one = dataclasses.replace(data, subsets=subsets[[run]], seeds=np.array([run]))
         alone = sweep(one, config).score(0, PAIRS)
-        for method in config.methods:
+        for method in config.names:
             spread = float(np.std(alone[method]))
             np.testing.assert_allclose(
                 together[method][run], alone[method][0], atol=0.02 * spread, err_msg=method

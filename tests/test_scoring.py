@@ -18,12 +18,12 @@ from jelicit.data.items import Item
 from jelicit.metrics import group_bootstrap
 from jelicit.pairs import Pairs
 from jelicit.probes.linear import LinearProbe, score, unfold
+from jelicit.probes.methods import FREE_SIGN as UNSIGNED
 from jelicit.probes.methods import METHODS, SweepConfig
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
 from jelicit.studies import scoring
 from jelicit.studies.measuring import without_training
 from jelicit.studies.scoring import (
-    UNSIGNED,
     Bench,
     Target,
     ccs_by_layer,

@@ -138,7 +138,12 @@ class GridResult:
     scores: tuple[Score, ...] = ()
 
     def probe(
-        self, method: str, *, layer: int | None = None, orientation: str | None = None, **where: Any
+        self,
+        method: str | Method,
+        *,
+        layer: int | None = None,
+        orientation: str | None = None,
+        **where: Any,
     ) -> FittedProbe:
         """One probe, ready to score, with its sign and settings.
 
@@ -152,6 +157,8 @@ class GridResult:
         Raises:
             ValueError: No probe has these settings, or several have; says which settings to name.
         """
+        declared = get_method(method)
+        method = declared.name
         orientation = orientation or self.grid.orientations[0]
         known = {"class_share", "seed", *self.grid.settings}
         if unknown := sorted(set(where) - known):
@@ -176,7 +183,7 @@ class GridResult:
         probe, normaliser = result.probe(method, layer=layer, run=run)
         named = {"method": method, "layer": layer, "orientation": "none", **settings}
         fitted = FittedProbe(probe=probe, normaliser=normaliser, settings=named)
-        if not get_method(method).free_sign:
+        if not declared.free_sign:
             return fitted
         key = (program, layer, method, orientation)
         if key not in self.signs:
