@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from jelicit.figures import (
+    calibration_figure,
     cost_figure,
     layers_figure,
     salience_figure,
@@ -348,3 +349,20 @@ def test_what_cannot_be_drawn_is_refused():
         salience_scatter(rows_of({"none": NAN}))
     with pytest.raises(ValueError, match="no column layer"):
         layers_figure([{k: v for k, v in r.items() if k != "layer"} for r in rows])
+
+
+def test_the_calibration_figure_shows_the_mean_error_of_every_method_on_the_label_asked_for():
+    rows = [r | {"ece": round(0.4 * r["auroc"], 3)} for r in rows_of(SALIENCE)]
+    # Of the label that is not asked for nobody claims a probability.
+    rows = [r if r["role"] == "truth" else r | {"ece": NAN} for r in rows]
+    figure = calibration_figure(rows, "gsm8k")
+    names = names_of(figure.axes[0])
+    for axes, feature in zip(figure.axes, SALIENCE, strict=True):
+        heights = dict(zip(names, figure.axes[0].get_yticks(), strict=True))
+        dots = dict(zip(*drawn(axes, "truth")[::-1], strict=True))
+        mine = [r for r in rows if (r["feature"], r["role"]) == (feature, "truth")]
+        expected = np.mean([r["ece"] for r in mine if r["method"] == "supervised"])
+        [dot] = [x for y, x in dots.items() if abs(y - heights["Supervised"]) < 0.4]
+        assert dot == pytest.approx(expected)
+    with pytest.raises(ValueError, match="calibration"):
+        calibration_figure([r | {"ece": NAN} for r in rows], "gsm8k")

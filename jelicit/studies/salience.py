@@ -323,8 +323,11 @@ def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
         for layer in layers:
             suffix = f"-layer{layer}" if len(layers) > 1 else ""
             of_layer = rows[(rows["dataset"] == dataset) & (rows["layer"] == layer)]
-            name = f"salience-{slug(str(dataset))}{suffix}"
-            drawn[name] = figures.salience_figure(of_layer, str(dataset))
+            stem = f"{slug(str(dataset))}{suffix}"
+            drawn[f"salience-{stem}"] = figures.salience_figure(of_layer, str(dataset))
+            if bool(of_layer["ece"].notna().to_numpy().any()):
+                calibration = figures.calibration_figure(of_layer, str(dataset))
+                drawn[f"calibration-{stem}"] = calibration
     if per_set.map(len).max() == 1 and bool(rows["salience_feature"].notna().to_numpy().any()):
         drawn["salience-all"] = figures.salience_scatter(rows)
     return drawn
