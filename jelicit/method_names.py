@@ -5,7 +5,18 @@ named; what is no probe (prompting, label search, controls) stands here.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from jelicit.data.datasets import title_of
+from jelicit.data.features import FEATURES
+from jelicit.method_groups import (
+    CEILING,
+    COHERENCE,
+    CONTROL,
+    GROUPS,
+    OTHER,
+    PROMPTING,
+)
 
 
 class MethodName(NamedTuple):
@@ -15,11 +26,6 @@ class MethodName(NamedTuple):
     name: str
     group: str
 
-
-UNSUPERVISED, EASY_TO_HARD = "Unsupervised", "Easy-to-hard"
-COHERENCE, CEILING, PROMPTING = "Coherence", "Ceiling", "Prompting"
-CONTROL, OTHER = "Control", "Other"
-GROUPS = (PROMPTING, COHERENCE, UNSUPERVISED, EASY_TO_HARD, CEILING, CONTROL, OTHER)
 
 # Those that are no probes; in reading order within each group: simple before combined.
 _NO_PROBES = (
@@ -45,15 +51,6 @@ _NO_PROBES = (
 _REBALANCED = "_rebalanced"
 # Every probe may have one: fitted on what is left once answers were balanced.
 _WITH_REBALANCED = ("ccs", "pca")
-
-_NAMES = {
-    "none": "No added feature",
-    "gsm8k": "GSM8K",
-    "liar": "LIAR",
-    "civil_comments": "Civil Comments",
-    "ctrl_z": "Ctrl-Z",
-    "larger_than": "Larger than",
-}
 
 
 def known() -> tuple[MethodName, ...]:
@@ -101,12 +98,6 @@ def readable(name: str) -> str:
     """A dataset's or feature's name for readers: "pocket/larger_than" -> "Larger than (pocket)"."""
     if " + " in name:
         return " + ".join(readable(part) for part in name.split(" + "))
-    world, _, short = name.rpartition("/")
-    words = _NAMES.get(short, short[:1].upper() + short[1:].replace("_", " "))
-    return f"{words} ({world})" if world else words
-
-
-def __getattr__(name: str) -> Any:
-    if name == "METHODS":
-        return known()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "none":
+        return "No added feature"
+    return FEATURES[name].title if name in FEATURES else title_of(name)

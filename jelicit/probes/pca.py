@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jelicit.method_names import UNSUPERVISED
+from jelicit.method_groups import UNSUPERVISED
 from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.method import Common, Data, Method, Run

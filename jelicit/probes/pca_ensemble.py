@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jelicit.method_names import EASY_TO_HARD, UNSUPERVISED
+from jelicit.method_groups import EASY_TO_HARD, UNSUPERVISED
 from jelicit.probes.ensembles import (
     EasyWeighting,
     EnsembleInfo,

@@ -322,10 +322,10 @@ def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
     for dataset, layers in per_set.items():
         for layer in layers:
             suffix = f"-layer{layer}" if len(layers) > 1 else ""
-            of_layer = rows[(rows["dataset"] == dataset) & (rows["layer"] == layer)]
+            of_layer = rows.loc[(rows["dataset"] == dataset) & (rows["layer"] == layer)]
             stem = f"{slug(str(dataset))}{suffix}"
             drawn[f"salience-{stem}"] = figures.salience_figure(of_layer, str(dataset))
-            if bool(of_layer["ece"].notna().to_numpy().any()):
+            if "ece" in of_layer and bool(of_layer["ece"].notna().to_numpy().any()):
                 calibration = figures.calibration_figure(of_layer, str(dataset))
                 drawn[f"calibration-{stem}"] = calibration
     if per_set.map(len).max() == 1 and bool(rows["salience_feature"].notna().to_numpy().any()):
