@@ -162,6 +162,33 @@ def identity_normaliser(d: int, *, fitted_on: str = "nothing", dtype=jnp.float32
     )
 
 
+class Contrast(NamedTuple):
+    """Pairs as what sets the two signs apart and what they share (the content of the item).
+
+    phi+' - phi-' = apart * near + shared * far - (the same of the means): see `contrast_scales`.
+    The content is much larger than the rest. Here it enters times `far` alone, which is small, so
+    that its rounding is small, too; in the difference of two products it would not be.
+    """
+
+    apart: Float[Array, "*n d"]
+    """phi+ - phi-."""
+    shared: Float[Array, "*n d"]
+    """(phi+ + phi-) / 2."""
+
+
+def contrast(pos: Float[Array, "*n d"], neg: Float[Array, "*n d"]) -> Contrast:
+    """The two signs of hidden states, or their means, as a `Contrast`."""
+    return Contrast(pos - neg, (pos + neg) / 2)
+
+
+def contrast_scales(normaliser: Normaliser) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """(near, far): mean and difference of 1 / scale of the true and of the false sign."""
+    pos, neg = normaliser.scale_pos, normaliser.scale_neg
+    near, far = (1 / pos + 1 / neg) / 2, (neg - pos) / (pos * neg)
+    width = normaliser.mean_pos.shape
+    return jnp.broadcast_to(near, width), jnp.broadcast_to(far, width)
+
+
 def compose(outer: Normaliser, inner: Normaliser) -> Normaliser:
     """The one normaliser that equals applying `outer` first and then `inner`.
 
