@@ -144,26 +144,41 @@ def _extended(
         basis = jax.lax.dynamic_update_slice_in_dim(basis, block, place, axis=1)
         own = rows.project(block)
         image = jax.lax.dynamic_update_slice_in_dim(image, own, place, axis=1)
-        block, coupling = _orthonormal(rows.gather(own), basis)
+        fresh = jax.random.normal(jax.random.key(place), block.shape, block.dtype)
+        block, coupling = _orthonormal(rows.gather(own), basis, fresh, least)
         return (basis, image, block, coupling), None
 
     begin = (basis, image, block, jnp.zeros((width, width), basis.dtype))
+    least = jnp.finfo(basis.dtype).eps ** 2 * rows.variance()
     places = start + width * jnp.arange(blocks)
     return _Space(*jax.lax.scan(step, begin, places)[0])
 
 
 def _orthonormal(
-    block: Float[Array, "d w"], basis: Float[Array, "d k"]
+    block: Float[Array, "d w"],
+    basis: Float[Array, "d k"],
+    fresh: Float[Array, "d w"],
+    least: Float[Array, ""],
 ) -> tuple[Float[Array, "d w"], Float[Array, "w w"]]:
-    """(F, r) with F r = what of a block is orthogonal to the basis, F orthonormal."""
-    # Twice: what is left of a block that lies in the basis is rounding, and is made a fresh
-    # direction, orthogonal to the basis only after a second pass.
-    coupling = jnp.eye(block.shape[1], dtype=block.dtype)
+    """(F, r) with F r = what of a block is orthogonal to the basis, F orthonormal.
+
+    Where that is below `least`, the basis spans all the rows do: F comes from `fresh` draws then.
+    Rounding of rounding, ever smaller, would end in directions that the basis already has.
+    """
+    block = block - matmul(basis, matmul(basis.T, block))
+    size = jnp.abs(block).max()
+    ended = size <= least
+    # NaN stays, and is told of.
+    block = jnp.where(ended, fresh, block / jnp.where(ended, 1.0, size))
+    coupling = jnp.where(ended, 0.0, size) * jnp.eye(block.shape[1], dtype=block.dtype)
+    # Twice more: what is left of a block that lies in the basis is rounding, and is made a
+    # direction of its own, orthogonal to the basis only after another pass.
     for _ in range(2):
-        block = block - matmul(basis, matmul(basis.T, block))
         block, factor = jnp.linalg.qr(block)
         coupling = matmul(factor, coupling)
-    return block, coupling
+        block = block - matmul(basis, matmul(basis.T, block))
+    block, factor = jnp.linalg.qr(block)
+    return block, matmul(factor, coupling)
 
 
 def _rayleigh_ritz(space: _Space, kept: int, step: Array) -> _Triplets:
