@@ -17,6 +17,7 @@ from jelicit.probes.sweep import SweepData, sweep
 
 SHARES = (0.0, 0.01, 0.5, 1.0)
 MEMBERS = 128
+CONSENSUS, E2H = "pca_ensemble_consensus", "pca_ensemble_e2h"
 TOLERANCE = 0.002  # of AUROC
 
 
@@ -91,47 +92,43 @@ def components(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[:MEMBERS], vectors * np.sign(largest)
 
 
-def expected(data: Sets, run: int, *, scaled: bool) -> dict[str, float]:
+class Exact(NamedTuple):
+    areas: dict[str, float]
     """AUROC on the test rows of both weightings."""
+    signs: np.ndarray
+    """Of the members in the consensus."""
+    agreement: np.ndarray
+    """Share of the train rows on which a member agrees with those before it."""
+
+
+def expected(data: Sets, run: int, *, scaled: bool) -> Exact:
     own = data.train.take(data.subsets[run])
     train, test = differences(own, own), differences(data.test, own)
     vectors = components(train)[1]
     on_train, on_test = train @ vectors, (test - train.mean(axis=0)) @ vectors
     if scaled:
         on_test, on_train = on_test / on_train.std(axis=0), on_train / on_train.std(axis=0)
-    running, signs = np.zeros(len(train)), []
+    running, signs, agreement = np.zeros(len(train)), [], []
     for member in on_train.T:
-        agreement = np.mean((member > 0) == (running > 0))
-        signs.append(-1 if running.any() and agreement < 0.5 else 1)
+        agreement.append(np.mean((member > 0) == (running > 0)))
+        signs.append(-1 if running.any() and agreement[-1] < 0.5 else 1)
         running = running + signs[-1] * member
     easy = differences(data.easy, data.easy) @ vectors
     areas = np.array([roc_auc_score(data.easy_labels, member) for member in easy.T])
     scores = {
-        "pca_ensemble_consensus": on_test @ np.array(signs),
-        "pca_ensemble_e2h": on_test @ np.exp((areas - 0.5) / 0.1),
+        CONSENSUS: on_test @ np.array(signs),
+        E2H: on_test @ np.exp((areas - 0.5) / 0.1),
     }
-    return {name: float(roc_auc_score(data.test_labels, of)) for name, of in scores.items()}
+    areas = {name: float(roc_auc_score(data.test_labels, of)) for name, of in scores.items()}
+    return Exact(areas, np.array(signs), np.array(agreement))
 
 
 # --- the facts -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize(
-    ("d", "spectrum"),
-    [
-        (128, "fast"),
-        (128, "power"),
-        (1024, "fast"),
-        (1024, "power"),
-        (1024, "flat"),
-        pytest.param(4096, "power", marks=pytest.mark.slow),
-        pytest.param(4096, "fast", marks=pytest.mark.slow),
-    ],
-)
-def test_ensembles_are_those_of_a_decomposition_in_float64(d, spectrum, scaled):
-    data = sets(d, spectrum)
-    methods = ("pca_ensemble_consensus", "pca_ensemble_e2h")
+def measured(data: Sets, *, scaled: bool) -> list[tuple[dict[str, float], np.ndarray]]:
+    """For every share, AUROC of our ensembles on the test rows and signs in the consensus."""
+    methods = (CONSENSUS, E2H)
     result = sweep(
         SweepData(
             hard={0: data.train},
@@ -144,10 +141,53 @@ def test_ensembles_are_those_of_a_decomposition_in_float64(d, spectrum, scaled):
         SweepConfig(methods=methods, scale_by_variance=scaled),
     )
     scores = result.score(0, data.test)
-    for run in range(len(SHARES)):
-        for method, area in expected(data, run, scaled=scaled).items():
-            ours = roc_auc_score(data.test_labels, np.asarray(scores[method][run]))
-            assert ours == pytest.approx(area, abs=TOLERANCE), (method, SHARES[run])
+    signs = np.sign(result.info[CONSENSUS].member_weights[0])
+    areas = [
+        {name: float(roc_auc_score(data.test_labels, scores[name][run])) for name in methods}
+        for run in range(len(SHARES))
+    ]
+    return list(zip(areas, signs, strict=True))
+
+
+SIZES = pytest.mark.parametrize(
+    ("d", "spectrum"),
+    [
+        (128, "fast"),
+        (128, "power"),
+        (1024, "fast"),
+        (1024, "power"),
+        (1024, "flat"),
+        pytest.param(4096, "power", marks=pytest.mark.slow),
+        pytest.param(4096, "fast", marks=pytest.mark.slow),
+    ],
+)
+
+
+@SIZES
+def test_ensembles_are_those_of_a_decomposition_in_float64(d, spectrum):
+    data = sets(d, spectrum)
+    for run, (areas, _) in enumerate(measured(data, scaled=False)):
+        exact = expected(data, run, scaled=False).areas
+        assert areas == pytest.approx(exact, abs=TOLERANCE), SHARES[run]
+
+
+@SIZES
+def test_scaled_ensembles_are_those_of_float64_unless_a_single_row_decides(d, spectrum):
+    """Scaled, late members without signal weigh as much as any; they agree on half of the rows.
+
+    Where that is half to within a row, the sign of one score near zero turns a member of the
+    consensus and with it some after it, and a last digit of the hidden states turns that sign.
+    """
+    data = sets(d, spectrum)
+    for run, (areas, signs) in enumerate(measured(data, scaled=True)):
+        exact = expected(data, run, scaled=True)
+        assert areas[E2H] == pytest.approx(exact.areas[E2H], abs=TOLERANCE), SHARES[run]
+        differing = np.flatnonzero(signs != exact.signs)
+        if differing.size == 0:
+            assert areas[CONSENSUS] == pytest.approx(exact.areas[CONSENSUS], abs=TOLERANCE)
+        else:
+            rows = data.subsets[run].sum()
+            assert abs(exact.agreement[differing[0]] - 0.5) < 1.5 / rows, SHARES[run]
 
 
 # Both ways: the whole decomposition and the Krylov space.

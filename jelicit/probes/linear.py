@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jelicit.pairs import Pairs, with_full_floats
+from jelicit.pairs import Pairs
 from jelicit.probes.normalise import Normaliser, contrast, contrast_scales, matmul, normalise
 from jelicit.probes.pytree import frozen_pytree
 
@@ -121,7 +121,7 @@ def score_folded(probe: LinearProbe, normaliser: Normaliser, pairs: Pairs) -> Fl
     Through a `Contrast`, so that probes whose scores are far below the content's keep their digits:
     a late component, or an ensemble of components that are scaled by their variance.
     """
-    hidden = contrast(*with_full_floats(pairs))
+    hidden = contrast(*pairs)
     mean = contrast(normaliser.mean_pos, normaliser.mean_neg)
     near, far = contrast_scales(normaliser)
     near, far = near * probe.weight, far * probe.weight

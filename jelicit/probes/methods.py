@@ -109,7 +109,7 @@ class SweepConfig:
     scale_by_variance: bool = False
     """Divide ensemble members by the standard deviation of their train scores."""
     pca_steps: int = 5
-    """Cap on the iterations of PCA after its Krylov space."""
+    """Cap on the restarts of PCA's Krylov space."""
     optimiser: str = "adamw"
     """Of all trained probes: adamw, as paper A has it, or lbfgs, to the optimum of the penalised
     loss; see `QuasiNewton`."""
@@ -403,7 +403,8 @@ def families(config: SweepConfig) -> list[Family]:
             key="pca",
             by_seed=False,
             reads=("pca_steps", *(members if ensembles else ()), *temperature),
-            vectors=8 * (config.ensemble_size if ensembles else 16),
+            # The Krylov space, its image and, while blocks are added, a copy.
+            vectors=12 * (config.ensemble_size if ensembles else 32),
         ),
     )
     wanted = [

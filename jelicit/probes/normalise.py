@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jelicit.pairs import Pairs, check_shapes, full_floats
@@ -176,8 +177,9 @@ class Contrast(NamedTuple):
     """(phi+ + phi-) / 2."""
 
 
-def contrast(pos: Float[Array, "*n d"], neg: Float[Array, "*n d"]) -> Contrast:
+def contrast(pos: ArrayLike, neg: ArrayLike) -> Contrast:
     """The two signs of hidden states, or their means, as a `Contrast`."""
+    pos, neg = full_floats(pos), full_floats(neg)
     return Contrast(pos - neg, (pos + neg) / 2)
 
 
