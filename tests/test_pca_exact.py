@@ -1,5 +1,6 @@
 """PCA ensembles against a decomposition in float64, on spectra as hidden states have them."""
 
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -33,13 +34,18 @@ def deviations(spectrum: str, d: int) -> np.ndarray:
     }[spectrum]
 
 
+@cache
+def rotation(d: int) -> np.ndarray:
+    return np.linalg.qr(np.random.default_rng(6).normal(size=(d, d)))[0]
+
+
 def drawn(n: int, d: int, spectrum: str, *, seed: int) -> tuple[Pairs, np.ndarray]:
     """Pairs whose difference has a spectrum, and the truth a share of the first 32 directions.
 
     What the signs share is larger than the difference, as the content of a prompt is.
     """
     rng, world = np.random.default_rng(seed), np.random.default_rng(5)
-    basis = np.linalg.qr(world.normal(size=(d, d)))[0]
+    basis = rotation(d)
     labels = rng.permutation(n) < n // 2
     along = rng.normal(size=(n, d)) * deviations(spectrum, d)
     truth = 0.3 * world.normal(size=32) * deviations(spectrum, d)[:32]
@@ -61,6 +67,7 @@ class Sets(NamedTuple):
     subsets: np.ndarray
 
 
+@cache
 def sets(d: int, spectrum: str) -> Sets:
     parts = [drawn(n, d, spectrum, seed=seed) for seed, n in enumerate((800, 400, 300))]
     labels = parts[0][1]

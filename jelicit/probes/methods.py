@@ -403,8 +403,9 @@ def families(config: SweepConfig) -> list[Family]:
             key="pca",
             by_seed=False,
             reads=("pca_steps", *(members if ensembles else ()), *temperature),
-            # The Krylov space, its image and, while blocks are added, a copy.
-            vectors=12 * (config.ensemble_size if ensembles else 32),
+            # As XLA's memory analysis has it: 4 per component in a Krylov space; at the most 10.5,
+            # in a whole decomposition of few rows (500 of width 4,096).
+            vectors=11 * (config.ensemble_size if ensembles else 16),
         ),
     )
     wanted = [
