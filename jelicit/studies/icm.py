@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from jelicit import figures
 from jelicit.data.items import label_of, save_items
+from jelicit.data.overlap import Policy
 from jelicit.data.prompts import FORMATS, get_format
 from jelicit.icm import (
     BASELINES,
@@ -42,7 +43,7 @@ from jelicit.studies.findings import icm_findings
 from jelicit.studies.icm_pool import Pool, to_label
 from jelicit.studies.icm_tasks import Task, task_of
 from jelicit.studies.measuring import Measured
-from jelicit.studies.model import Prompted
+from jelicit.studies.model import Cases, Prompted
 from jelicit.studies.prompted import merged_seeds
 from jelicit.studies.search_bar import SearchBar
 from jelicit.studies.session import Session
@@ -83,6 +84,8 @@ class Settings:
         initial: Random labels to begin with.
         draws: Most items drawn in a search; None = 12 for each item.
         shots: Of bootstrapping, round by round; None = 2 8 (pocket) or 2 32.
+        overlap: What to do with train items whose text is a test item's: drop (with all items of
+            their groups), refuse, or keep.
         boot: Bootstrap samples (of whole questions) behind every interval.
         out: Folder of rows, labels, figures and the report; None = a temporary one.
     """
@@ -102,6 +105,7 @@ class Settings:
     initial: int = 8
     draws: int | None = None
     shots: tuple[int, ...] | None = None
+    overlap: Policy = "drop"
     boot: int = 1000
     out: Path | None = None
 
@@ -157,7 +161,7 @@ class Settings:
 
     def identity(self) -> dict[str, Any]:
         """What changes the numbers, beside the data."""
-        kept = ("n", "tests", "limit", "seeds", "boot", "shots", "batch")
+        kept = ("n", "tests", "limit", "seeds", "boot", "shots", "batch", "overlap")
         chosen = {name: getattr(self, name) for name in kept if getattr(self, name) is not None}
         return {"methods": list(self.methods), **chosen}
 
@@ -188,8 +192,14 @@ def plan(settings: Settings, session: Session) -> list[Task]:
     """Every set and its question, with all text loaded.
 
     Raises:
-        ValueError: No item has a truth value, or the items lack what the format shows.
+        ValueError: No item has a truth value, the items lack what the format shows, or there are
+            hidden states in the place of a model.
     """
+    if isinstance(session.model, Cases):
+        raise ValueError(
+            "icm asks the model for labels, and hidden states of one's own cannot be asked: give a "
+            "model (extract.open_model, extract.open_server)"
+        )
     tasks = [
         task_of(name, session, tests=settings.tests, rule=settings.rule, format=settings.format)
         for name in settings.dataset

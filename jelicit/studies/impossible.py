@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jelicit import figures
-from jelicit.data.concerns import unmeasurable
 from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import Item, with_target
@@ -26,7 +25,7 @@ from jelicit.studies.findings import impossible_findings
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.sets import easy_for
+from jelicit.studies.sets import check_measurable, easy_for
 from jelicit.studies.settings import PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States
@@ -82,7 +81,7 @@ def _mixture(name: str, settings: Settings, session: Session) -> Situation:
         raise ValueError(f"{name}: its first target is {target!r}; use a set with a truth value")
     session.console.print(table([*describe(possible), *describe(other)]))
     train, test = (
-        _mixed(
+        mixed(
             with_target(getattr(possible, split), target),
             getattr(other, split),
             split=split,
@@ -91,8 +90,7 @@ def _mixture(name: str, settings: Settings, session: Session) -> Situation:
         for split in ("train", "test")
     )
     train = held_out(train, test, policy=settings.overlap, say=session.say)
-    if wrong := unmeasurable(test):
-        raise ValueError(f"{name}: {wrong}")
+    check_measurable(name, test, say=session.say)
     format = possible.formats[target]
     if format not in other.formats.values():
         # One prompt for both, or the prompt would tell them apart.
@@ -106,7 +104,7 @@ def _mixture(name: str, settings: Settings, session: Session) -> Situation:
     )
 
 
-def _mixed(
+def mixed(
     known: Sequence[Item], unknown: Sequence[Item], *, split: str, names: tuple[str, str]
 ) -> tuple[Item, ...]:
     """As many of each, since the share of variance depends on how many there are."""
