@@ -1,16 +1,15 @@
 """Studies as a library: on a model, on hidden states of one's own, with parts of one's own."""
 
 import gc
+import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from experiment_scripts import EXPERIMENTS, NO_PROMPTS, script
+from experiment_scripts import NO_PROMPTS, NOBODY, script
 from experiment_scripts import run as run_script
 from planted import planted
 from small_stores import make_spec
@@ -127,7 +126,6 @@ def test_a_study_on_a_model_is_the_same_few_lines(random_model, tmp_path, capsys
     ("study", "options"),
     [
         (imbalance.STUDY, {"shares": (0.5, 1.0)}),
-        (impossible.STUDY, {}),
         (layers.STUDY, {}),
     ],
     ids=lambda value: getattr(value, "name", ""),
@@ -136,6 +134,24 @@ def test_other_studies_run_on_arrays_as_well(study: Study, options):
     result = study.run(planted_arrays(), methods=("pca", "supervised"), **options, **QUICK)
     assert means(result.rows)["supervised", "truth"] > 0.9
     assert result.figures
+
+
+def test_claims_without_a_truth_value_may_be_rows_of_arrays():
+    """The supervised probe learns nothing of them: its scores differ by what has a truth value."""
+    with pytest.raises(ValueError, match=f"0 of {TEST} test rows have no truth value"):
+        impossible.run(planted_arrays(), methods=("supervised",), **QUICK)
+    [(situation, states)] = planted_arrays().cases
+    train, test = (
+        np.where(np.arange(n) % 2, np.nan, t)
+        for n, t in zip(
+            (TRAIN, TEST), (situation.targets()[0].train, situation.targets()[0].test), strict=True
+        )
+    )
+    mixed = Cases([(Situation.of_labels(train, test), states)])
+    rows = impossible.run(mixed, methods=("supervised",), **QUICK).rows
+    probe = rows[rows["method"] == "supervised"]
+    assert (probe["auroc"] > 0.9).all()
+    assert probe["variance_share"].between(0.3, 1).all()
 
 
 def test_transfer_runs_on_arrays_of_several_sets():
@@ -245,21 +261,15 @@ def test_a_feature_of_ones_own_is_measured_as_the_spurious_label(run):
     ],
 )
 def test_a_mistake_in_a_reference_is_one_line_that_names_the_option(
-    own, option, reference, message, tmp_path
+    own, option, reference, message, tmp_path, monkeypatch
 ):
-    pytest.importorskip("torch", reason="the command needs the extract extra")
-    words = ["--model", "nowhere/at-all", "--out", str(tmp_path / "out"), option, reference]
-    done = subprocess.run(
-        [sys.executable, str(EXPERIMENTS / "salience.py"), *words],
-        cwd=own,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    assert line.startswith(f"error: {option}: ")
-    assert message in line
+    monkeypatch.chdir(own)
+    given = {option.removeprefix("--"): (reference,)}
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        salience.run(NOBODY, out=tmp_path / "out", **{"methods": ("pca",), **given})
+    [line] = str(refused.value).splitlines()  # commands end with it
+    assert line.startswith(f"{option}: ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_study_of_ones_own_is_a_value_in_a_file(own, tmp_path):
@@ -361,6 +371,6 @@ def test_a_grid_the_sweep_command_and_a_study_measure_the_same(tmp_path):
 
     expected = numbers(by_grid)
     assert len(expected) == len(METHODS) * 2 * 2
-    assert expected["auroc"].between(0.5, 0.99).all()  # a measure that could differ
+    assert (expected["auroc"] < 0.99).all()  # a measure that could differ
     pd.testing.assert_frame_equal(numbers(by_command), expected, check_dtype=False)
     pd.testing.assert_frame_equal(numbers(by_study), expected, check_dtype=False)

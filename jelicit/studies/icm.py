@@ -38,7 +38,14 @@ from jelicit.prompting import Scorer, zero_shot_scores
 from jelicit.prompting.consistency import RULES
 from jelicit.results import Results, print_table
 from jelicit.studies import scoring
-from jelicit.studies.checks import folder_problems, refuse, same_names, too_small, unknown
+from jelicit.studies.checks import (
+    folder_problems,
+    refuse,
+    same_names,
+    set_problems,
+    too_small,
+    unknown,
+)
 from jelicit.studies.findings import icm_findings
 from jelicit.studies.icm_pool import Pool, to_label
 from jelicit.studies.icm_tasks import Task, task_of
@@ -126,6 +133,7 @@ class Settings:
         problems = unknown("--methods", self.methods, (*METHODS, CHAT))
         if not self.dataset or len(set(self.dataset)) < len(self.dataset):
             problems.append(f"--dataset {' '.join(self.dataset)}: name at least one, each once")
+        problems += set_problems(self.dataset)
         if self.rule is not None and self.rule not in RULES:
             problems.append(f"--rule {self.rule} is unknown; known: {', '.join(RULES)}")
         if self.format is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -66,10 +67,21 @@ def plan(settings: Settings, session: Session) -> list[Situation]:
             share a name.
     """
     if isinstance(session.model, Cases):
-        return [situation for situation, _ in session.model.cases]
+        return [_with_unknown(situation) for situation, _ in session.model.cases]
     situations = [_mixture(name, settings, session) for name in settings.dataset]
     refuse(same_names([situation.dataset for situation in situations]))
     return situations
+
+
+def _with_unknown(situation: Situation) -> Situation:
+    """A situation of one's own, if some of its test rows have no truth value."""
+    unknown = np.isnan(situation.targets()[0].test)
+    if unknown.any() and not unknown.all():
+        return situation
+    raise ValueError(
+        f"{situation.title}: {unknown.sum()} of {len(unknown)} test rows have no truth value "
+        "(nan); this study compares rows with one and rows without: give both"
+    )
 
 
 def _mixture(name: str, settings: Settings, session: Session) -> Situation:

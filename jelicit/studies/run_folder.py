@@ -12,7 +12,7 @@ import pandas as pd
 
 from jelicit.data.items import digest
 from jelicit.disk import check_out_folder
-from jelicit.icm import search
+from jelicit.icm.search import ALGORITHM as SEARCH
 from jelicit.named import slug
 from jelicit.prompting import few_shot
 from jelicit.results import ItemScores, ItemScoreStore, Record, Results, run_id
@@ -79,7 +79,7 @@ class RunFolder:
         stages = {
             "rows": scoring.ALGORITHM,
             "prompting": few_shot.ALGORITHM,
-            "search": search.ALGORITHM,
+            "search": SEARCH,
         }
         items = digest([*situation.train, *situation.test])
         return run_id({"experiment": self.study, **settings}, items, stages)
