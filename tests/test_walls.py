@@ -210,11 +210,8 @@ def lines_of_code(text: str) -> int:
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [each for each in body if not _is_text(each)]  # type: ignore[attr-defined]
-    edges = (
-        (getattr(node, "lineno", 0) for node in ast.walk(tree)),
-        (getattr(node, "end_lineno", 0) for node in ast.walk(tree)),
-    )
-    return len({line for each in edges for line in each if line})
+    edges = ("lineno", "end_lineno")
+    return len({getattr(node, edge, 0) for node in ast.walk(tree) for edge in edges} - {0})
 
 
 def _is_text(node: ast.AST) -> bool:

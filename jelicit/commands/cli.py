@@ -355,8 +355,9 @@ class Probe:
         import numpy as np
         import pandas as pd
 
-        from jelicit import load_probe, metrics
+        from jelicit import metrics
         from jelicit.disk import check_out_folder, write_text
+        from jelicit.probes.files import load_probe
 
         if self.out is not None:
             if self.out.is_dir():
