@@ -51,12 +51,13 @@ def measure(situations, session):
 
 
 def show(rows, session):
-    for place, here in rows.groupby("dataset"):
+    for place, here in rows[rows["role"] == "truth"].groupby("dataset"):
         print_sweep(here, across="size", title=f"AUROC on {place}", console=session.console)
 
 
 def draw(rows, session):
-    means = rows.dropna(subset="size").groupby(["dataset", "method", "size"])["auroc"].mean()
+    probes = rows[rows["role"] == "truth"].dropna(subset="size")
+    means = probes.groupby(["dataset", "method", "size"])["auroc"].mean()
     figure = Figure(layout="constrained")
     axes = figure.subplots()
     for (dataset, method), line in means.groupby(level=[0, 1]):
