@@ -272,7 +272,7 @@ class Sweep:
 
     def _check_probes(self, origin: Mapping[str, str]) -> None:
         """Refuses a folder with probes of another sweep: they would be taken for this one's."""
-        from jelicit import load_probe
+        from jelicit.probes.files import load_probe
 
         for path in sorted((self.out / "probes").glob("[!.]*")):
             if ".orbax-checkpoint-tmp" in path.name:  # of a version that left them when killed
@@ -355,8 +355,9 @@ class Probe:
         import numpy as np
         import pandas as pd
 
-        from jelicit import load_probe, metrics
+        from jelicit import metrics
         from jelicit.disk import check_out_folder, write_text
+        from jelicit.probes.files import load_probe
 
         if self.out is not None:
             if self.out.is_dir():

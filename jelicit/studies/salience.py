@@ -210,8 +210,11 @@ def _describe(plan: Plan, session: Session) -> None:
         return
     shown = describe(plan.dataset)
     own = {label for item in plan.plain.train for label in ("label", *item.alt_labels)}
+    # One's own has its name in rows, and is found by where it is declared.
+    asked_as = {get_feature(f).name: f for f in session.settings.features if f != "none"}
     for feature in [s.spurious for s in plan.situations if s.spurious and s.spurious not in own]:
-        rows = describe(replace(plan.dataset, train=plan.plain.train), features=[feature])
+        plain = replace(plan.dataset, train=plan.plain.train)
+        rows = describe(plain, features=[asked_as[feature]])
         shown += [row for row in rows if row["target"] == feature]
     session.console.print(table(shown))
 
