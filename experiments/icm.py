@@ -14,15 +14,18 @@ and ends with their paths. Every step of a search is kept: the same command afte
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from jelicit.commands.ending import stopping_at_once
 
-import tyro
-from common import ModelSettings, ask, console, start
+with stopping_at_once():
+    from dataclasses import dataclass, field
+    from pathlib import Path
 
-from extract import open_server
-from jelicit.studies import icm
-from jelicit.studies.model import Prompted
+    import tyro
+    from common import ModelSettings, ask, console, start
+
+    from extract import open_server
+    from jelicit.studies import icm
+    from jelicit.studies.model import Prompted
 
 __all__ = ["Settings", "console", "main"]
 

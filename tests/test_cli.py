@@ -301,7 +301,8 @@ def test_a_method_of_ones_own_is_swept_with_its_settings(stores, tmp_path, capsy
     rows = Results(out / "rows").read(Record.read(out).runs[0])
     rows = rows[rows["method"] == "first_axis"].set_index("tilt")
     assert set(rows["layer"]) == {2}  # the last of 0, 1 and 2
-    assert rows["auroc"][0.0] > 0.95 > rows["auroc"][4.0]
+    straight, tilted = np.asarray(rows["auroc"].loc[[0.0, 4.0]])
+    assert straight > 0.95 > tilted
     saved = load_probe(out / "probes" / "first_axis-layer2-tilt-4.0")
     assert saved.settings["tilt"] == 4.0
 
@@ -385,15 +386,15 @@ def test_sets_are_listed_and_described(capsys):
         ([*SWEEP, "--class-shares", "1.5"], "--class-shares 1.5: allowed are shares from 0 to 1"),
         (
             [*SWEEP, "--boot", "0", "--seeds", "0"],
-            "--seeds 0: allowed are whole numbers from 1; --b",
+            "from 1; --boot 0: allowed are whole",
         ),
         (
             [*SWEEP, "--methods", "pca", "--restarts", "3"],
-            "--restarts does nothing with --methods pca",
+            "--restarts does nothing with",
         ),
         (
             [*SWEEP, "--methods", "pca", "--settings", "restarts=1,2"],
-            "--settings restarts does noth",
+            "--settings restarts does",
         ),
         ([*SWEEP, "--methods", "e2h"], "--methods e2h: without --easy STORE none of them"),
         ([*SWEEP, "--methods", "supervised", "--orientations", "oracle"], "which know their sign"),
