@@ -40,6 +40,7 @@ from jelicit.results import Results, print_table
 from jelicit.studies import scoring
 from jelicit.studies.checks import (
     folder_problems,
+    given,
     refuse,
     same_names,
     set_problems,
@@ -60,6 +61,7 @@ from jelicit.studies.study import Study
 DEFAULT_SETS = ("pocket/facts",)
 CHAT, WRONG, PERTURBED = "zero_shot_chat", "wrong_many_shot", "icm_perturbed"
 METHODS = (*BASELINES, WRONG, *VARIANTS, PERTURBED)
+OF_SEARCHES = ("alpha", "predictability", "schedule", "initial", "draws")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +153,23 @@ class Settings:
                 ("--shots", min(self.shots or (1,)), 1),
             ]
         )
-        return problems + folder_problems(self.out)
+        return problems + self.idle() + folder_problems(self.out)
+
+    def idle(self) -> list[str]:
+        """Problems of options that would do nothing."""
+        problems = []
+        if self.batch is not None and self.batch > self.n:
+            problems.append(f"--batch {self.batch}: there are --n {self.n} items; leave it out")
+        most = min(self.n, self.batch or self.n)
+        if given(self, ["initial"]) and self.initial > most:
+            problems.append(
+                f"--initial {self.initial}: a search has {most} items to begin with labels of; "
+                f"allowed are 1 to {most}"
+            )
+        if not set(self.methods) & set(VARIANTS):
+            options = given(self, OF_SEARCHES)
+            problems += [f"{option} does nothing without a search" for option in options]
+        return problems
 
     def check(self) -> None:
         """Refuse settings that cannot work, before anything is loaded.
@@ -460,9 +478,8 @@ def show(rows: pd.DataFrame, session: Session) -> None:
         if value in rows:  # zero-shot methods alone show no labels
             shown = rows.dropna(subset=value)
             print_table(shown, value=value, title=said, console=session.console)
-    labels = session.folder.folder / "labels"
-    if labels.is_dir():
-        session.say(f"labels: {labels}")
+    if set(rows["method"]) & set(VARIANTS):
+        session.say(f"labels: {session.folder.folder / 'labels'}")
     if served := counted(rows):
         session.say(served)
 
