@@ -77,12 +77,14 @@ class Kills:
         cases: Cases, by command.
         seconds: An undisturbed run's, by command.
         failures: What went wrong, with the words that repeat it.
+        lost: Signals of the cases that went wrong, by command.
     """
 
     kills: dict[str, int] = field(default_factory=dict)
     cases: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
 
     @property
     def tried(self) -> int:
@@ -138,6 +140,7 @@ class Killing:
         if wrong:
             repeat = f"--only {command.name} --case {number} --seed {self._seed}"
             told.failures.append(f"{repeat}: {struck} kills; {'; '.join(wrong)}")
+            told.lost[command.name] = told.lost.get(command.name, 0) + struck
         else:
             shutil.rmtree(folder)
         return wrong
