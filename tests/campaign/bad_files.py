@@ -21,7 +21,6 @@ from jelicit.activations import ActivationStore
 from jelicit.commands import cli
 from jelicit.data.items import known_label, load_items, save_items
 
-
 STORE_FILES = {
     "manifest": "manifest.json",
     "shard": "shard-00000.safetensors",
@@ -216,5 +215,3 @@ def make_store_kinds(place: Path) -> dict[str, Callable[[], StoreFile]]:
     return {
         name: lambda name=name: StoreFile(name, stores[1], probe, place) for name in STORE_FILES
     }
-
-

@@ -166,9 +166,7 @@ def fields(*, lines: bool = False) -> st.SearchStrategy[Field]:
     line = _place if lines else st.none()
     return st.one_of(
         st.builds(Field, _place, st.just("set"), st.sampled_from(VALUES), line),
-        st.builds(
-            Field, _place, st.sampled_from(["drop", "rename", "swap"]), st.none(), line
-        ),
+        st.builds(Field, _place, st.sampled_from(["drop", "rename", "swap"]), st.none(), line),
     )
 
 

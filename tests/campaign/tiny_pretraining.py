@@ -21,7 +21,9 @@ def main(folder: Path) -> None:
     """Trains, or goes on."""
     tiny.module.measure = tiny.cheap_measure
     phases = (tiny.phase("one", 40, gate={"some": 1e9}), tiny.phase("two", 24, end_rate=0.0))
-    state, progress = tiny.pretrain(tiny.run_config(*phases), tiny.encoder(), folder / "checkpoints")
+    state, progress = tiny.pretrain(
+        tiny.run_config(*phases), tiny.encoder(), folder / "checkpoints"
+    )
     leaves = jax.tree.leaves((state.params, state.opt_state))
     with whole_file(folder / "weights.npz") as file:
         np.savez(file, *map(np.asarray, leaves))
