@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,8 +107,6 @@ class Spoiler:
         if self._number > change.number and not change.always:
             return sent
         changed = change.change.of(sent)
-        try:
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
             self.lied |= json.loads(changed)["choices"] != value["choices"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass
         return changed

@@ -1,4 +1,4 @@
-"""Commands in children of one process that has loaded the libraries: they start within milliseconds.
+"""Commands in children of a process that has loaded the libraries: they start in milliseconds.
 
 So a kill at a random moment hits the work and not the imports, and hundreds of commands that load a
 model take minutes. Every child is a process group of its own, with its own files for what it says.

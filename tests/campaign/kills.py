@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: what a command leaves when it is started again is what it always leaves.
+"""SIGKILL at random moments: started again, a command leaves what it always leaves.
 
 A case is a command in a folder of its own. It is killed at up to `MOST` random moments of its usual
 running time, started again each time, and then left to end. What differs from an undisturbed run

@@ -31,8 +31,8 @@ class Tally:
     Attributes:
         seed: Of everything that was drawn.
         counts: By part ("kills", "inputs", "requests") and what was tried.
-        failures: One line for each thing that went wrong, with the smallest input, or the words that
-            repeat it.
+        failures: One line for each thing that went wrong, with the smallest input, or the words
+            that repeat it.
     """
 
     seed: int
