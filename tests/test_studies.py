@@ -30,14 +30,14 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 D, TRAIN, TEST = 24, 240, 160
 
 
-def planted_arrays(seed: int = 0, *, feature: float = 3.0) -> Cases:
+def planted_arrays(seed: int = 0, *, feature: float = 3.0, noise: float = 0.3) -> Cases:
     """A truth, and a mood that has nothing to do with it and is several times as large."""
     rng = np.random.default_rng(seed)
     truth, mood = np.random.default_rng(1).random((2, TRAIN + TEST)) < 0.5
     directions = rng.normal(size=(2, D)) / np.sqrt(D)
     planted = np.outer(2.0 * truth - 1, directions[0])
     planted += feature * np.outer(2.0 * mood - 1, directions[1])
-    sides = (rng.normal(scale=0.3, size=(len(truth), D)) + sign * planted for sign in (1, -1))
+    sides = (rng.normal(scale=noise, size=(len(truth), D)) + sign * planted for sign in (1, -1))
     pairs = Pairs(*(np.float32(side) for side in sides))
     train, test = slice(TRAIN), slice(TRAIN, None)
     situation = Situation.of_labels(
@@ -275,18 +275,18 @@ def test_a_mistake_in_a_reference_is_one_line_that_names_the_option(
 def test_a_study_of_ones_own_is_a_value_in_a_file(own, tmp_path):
     study = resolve(f"{own}/own_study.py:FEW_ROWS", Study, what="study")
     options = {"methods": ("supervised",), "sizes": (8, 160), "out": tmp_path / "out", **QUICK}
-    result = study.run(planted_arrays(feature=0.2), **options)
+    result = study.run(planted_arrays(feature=0.2, noise=1.0), **options)
     rows = result.rows.dropna(subset="size")
     truth = rows[rows["role"] == "truth"]
     assert truth.groupby("size")["n_train"].unique().map(list).to_dict() == {8: [8], 160: [160]}
     areas = truth.groupby("size")["auroc"].mean()
-    assert areas[160] > 0.95
-    assert areas[8] < areas[160]
+    assert areas[160] > 0.9
+    assert areas[8] < areas[160] - 0.03
     assert set(result.figures) == {"few-rows"}
     assert "Few train rows" in result.report(tmp_path / "few.html").read_text(encoding="utf-8")
-    again = study.run(planted_arrays(feature=0.2), **options)
+    again = study.run(planted_arrays(feature=0.2, noise=1.0), **options)
     pd.testing.assert_frame_equal(again.rows, result.rows)
-    fewer = study.run(planted_arrays(feature=0.2), **{**options, "sizes": (8,)})
+    fewer = study.run(planted_arrays(feature=0.2, noise=1.0), **{**options, "sizes": (8,)})
     assert set(fewer.rows["run_id"]) != set(result.rows["run_id"])
 
 
