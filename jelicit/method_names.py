@@ -4,8 +4,12 @@ A probe's name and group are those of its declaration, a user's own probe includ
 named; what is no probe (prompting, label search, controls) stands here.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
+
+from jelicit.data.shown import printable
 
 
 class MethodName(NamedTuple):
@@ -58,8 +62,34 @@ _NAMES = {
 
 def known() -> tuple[MethodName, ...]:
     """All methods in reading order: group by group, a user's own after those built in."""
-    methods = [*_probes(), *_NO_PROBES]
+    methods = {method.key: method for method in (*_ALSO.get(), *_probes(), *_NO_PROBES)}.values()
     return tuple(sorted(methods, key=lambda method: GROUPS.index(method.group)))
+
+
+_ALSO: ContextVar[tuple[MethodName, ...]] = ContextVar("also named", default=())
+
+
+@contextmanager
+def also_named(titles: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    """Inside, methods that nothing here declares have the names that a record carries.
+
+    Args:
+        titles: Of `own_titles`, maybe of another process.
+    """
+    names = (MethodName(k, name, g if g in GROUPS else OTHER) for k, (name, g) in titles.items())
+    before = _ALSO.set(tuple(names))
+    try:
+        yield
+    finally:
+        _ALSO.reset(before)
+
+
+def own_titles(keys: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Name and group of those of these methods that are a user's own, by key: for records."""
+    from jelicit.probes.registry import BUILT_IN, known_methods
+
+    own = {m.name: (m.title, m.group) for m in known_methods() if m not in BUILT_IN}
+    return {key: own[key] for key in dict.fromkeys(keys) if key in own}
 
 
 def _probes() -> Iterator[MethodName]:
@@ -98,7 +128,11 @@ def in_reading_order(keys: Iterable[str]) -> list[MethodName]:
 
 
 def readable(name: str) -> str:
-    """A dataset's or feature's name for readers: "pocket/larger_than" -> "Larger than (pocket)"."""
+    """A dataset's or feature's name for readers: "pocket/larger_than" -> "Larger than (pocket)".
+
+    Control characters are spelled out: neither terminals nor SVG files take them.
+    """
+    name = printable(name)
     if " + " in name:
         return " + ".join(readable(part) for part in name.split(" + "))
     world, _, short = name.rpartition("/")
