@@ -7,9 +7,19 @@ named; what is no probe (prompting, label search, controls) stands here.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from jelicit.data.datasets import title_of
+from jelicit.data.features import FEATURES
 from jelicit.data.shown import printable
+from jelicit.method_groups import (
+    CEILING,
+    COHERENCE,
+    CONTROL,
+    GROUPS,
+    OTHER,
+    PROMPTING,
+)
 
 
 class MethodName(NamedTuple):
@@ -19,11 +29,6 @@ class MethodName(NamedTuple):
     name: str
     group: str
 
-
-UNSUPERVISED, EASY_TO_HARD = "Unsupervised", "Easy-to-hard"
-COHERENCE, CEILING, PROMPTING = "Coherence", "Ceiling", "Prompting"
-CONTROL, OTHER = "Control", "Other"
-GROUPS = (PROMPTING, COHERENCE, UNSUPERVISED, EASY_TO_HARD, CEILING, CONTROL, OTHER)
 
 # Those that are no probes; in reading order within each group: simple before combined.
 _NO_PROBES = (
@@ -50,19 +55,13 @@ _REBALANCED = "_rebalanced"
 # Every probe may have one: fitted on what is left once answers were balanced.
 _WITH_REBALANCED = ("ccs", "pca")
 
-_NAMES = {
-    "none": "No added feature",
-    "gsm8k": "GSM8K",
-    "liar": "LIAR",
-    "civil_comments": "Civil Comments",
-    "ctrl_z": "Ctrl-Z",
-    "larger_than": "Larger than",
-}
-
 
 def known() -> tuple[MethodName, ...]:
     """All methods in reading order: group by group, a user's own after those built in."""
-    methods = {method.key: method for method in (*_ALSO.get(), *_probes(), *_NO_PROBES)}.values()
+    probes = list(_probes())
+    declared = {method.key for method in probes}
+    probes += [method for method in _ALSO.get() if method.key not in declared]
+    methods = [*probes, *_NO_PROBES]
     return tuple(sorted(methods, key=lambda method: GROUPS.index(method.group)))
 
 
@@ -132,15 +131,8 @@ def readable(name: str) -> str:
 
     Control characters are spelled out: neither terminals nor SVG files take them.
     """
-    name = printable(name)
     if " + " in name:
         return " + ".join(readable(part) for part in name.split(" + "))
-    world, _, short = name.rpartition("/")
-    words = _NAMES.get(short, short[:1].upper() + short[1:].replace("_", " "))
-    return f"{words} ({world})" if world else words
-
-
-def __getattr__(name: str) -> Any:
-    if name == "METHODS":
-        return known()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "none":
+        return "No added feature"
+    return printable(FEATURES[name].title if name in FEATURES else title_of(name))

@@ -93,6 +93,9 @@ def test_changed_items_are_refused(tmp_path):
     path.write_text(path.read_text().replace("claim 3", "claim 4"))
     with pytest.raises(ValueError, match=r"items\.jsonl was changed"):
         _ = ActivationStore.open(tmp_path).items
+    path.write_bytes(b"\x80" + path.read_bytes())
+    with pytest.raises(ValueError, match=r"items\.jsonl was changed: it is no text in UTF-8"):
+        _ = ActivationStore.open(tmp_path).items
 
 
 # --- a disk that does not take it ----------------------------------------------------------------

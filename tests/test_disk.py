@@ -174,6 +174,27 @@ def test_of_two_that_make_one_folder_the_first_wins(tmp_path):
     assert names(tmp_path) == ["f"]
 
 
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from jelicit.disk import whole_file
+with whole_file(sys.argv[1]) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_file_that_is_written_again_leaves_nothing_of_killed_writers_and_all_of_others(tmp_path):
+    path, others = tmp_path / "rows [1].parquet", (".rows.swp", ".other.tmp")
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(path)], check=False)
+    for name in others:
+        (tmp_path / name).write_bytes(b"somebody's")
+        os.utime(tmp_path / name, (0, 0))
+    assert len(names(tmp_path)) == 3
+    write_bytes(path, b"whole")
+    assert names(tmp_path) == sorted([*others, path.name])
+
+
 def test_leftovers_are_those_of_processes_that_ended(tmp_path):
     code = "from jelicit.disk import temporary; print(temporary.temporary_name('a'))"
     command = [sys.executable, "-c", code]

@@ -103,7 +103,11 @@ class ActivationStore:
                 f"{path} is missing; run `python -m extract run` again with the same settings"
             ) from error
         # As a text file: only line ends that JSON does not leave bare inside a string count.
-        items = from_jsonl(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"), source=path)
+        lines = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
+        try:
+            items = from_jsonl(lines, source=path)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} was changed: it is no text in UTF-8 ({error})") from error
         if digest(items) != self.spec.item_digest:
             raise ValueError(
                 f"{path} was changed: its digest is {digest(items)[:12]}, "

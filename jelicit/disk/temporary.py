@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import os
@@ -64,9 +65,15 @@ def is_leftover(name: str, written: Callable[[], float]) -> bool:
         return False
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes temporary files and folders that nobody is writing any more."""
-    for path in folder.glob(".*.tmp*"):
+def remove_leftovers(folder: Path, *, of: str | None = None) -> None:
+    """Deletes temporary files and folders that nobody is writing any more.
+
+    Args:
+        folder: Where.
+        of: Name of the file that they were to become; None = any.
+    """
+    start = "." if of is None else f".{glob.escape(of[:_LONGEST])}."
+    for path in folder.glob(f"{start}*.tmp*"):
         if is_leftover(path.name, lambda path=path: path.stat().st_mtime):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -27,7 +27,8 @@ _NO_FOLDER_SYNC = (*_NO_SYNC, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISD
 def whole_file(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[IO[bytes]]:
     """A binary file to write to, which gets its name at the end of the block.
 
-    Its folder is made. An error inside leaves what was there before.
+    Its folder is made. An error inside leaves what was there before. What killed writers of this
+    file left beside it is removed; other files may be anybody's.
 
     Args:
         path: The file.
@@ -43,6 +44,8 @@ def whole_file(path: str | os.PathLike[str], *, replace: bool = True) -> Iterato
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError):  # another user's leftover is no reason not to write
+                remove_leftovers(path.parent, of=path.name)
             with temporary.open("wb") as file:
                 yield file
             publish(temporary, path)

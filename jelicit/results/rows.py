@@ -12,6 +12,7 @@ Rows = pd.DataFrame | Iterable[Mapping[str, Any]]
 MEASURED = (
     *("auroc", "auroc_low", "auroc_high", "accuracy", "accuracy_low", "accuracy_high"),
     *("variance_share", "variance_share_low", "variance_share_high"),
+    *("ece", "brier"),
     *("salience_truth", "salience_feature"),
 )
 

@@ -8,6 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from jelicit.data.named_sets import NamedSet
+from jelicit.named import is_reference, resolve
+
 
 def refuse(problems: Sequence[str]) -> None:
     """One error for everything that is wrong with the settings.
@@ -56,6 +59,17 @@ def repeated(option: str, given: Sequence[str]) -> list[str]:
     if len(set(given)) == len(given):
         return []
     return [f"{option} names {' '.join(given)}: name each once"]
+
+
+def set_problems(names: Sequence[str]) -> list[str]:
+    """Problems of --dataset: sets of one's own that are not where the reference says."""
+    problems = []
+    for name in filter(is_reference, names):
+        try:
+            resolve(name, NamedSet, what="data set")
+        except ValueError as error:
+            problems.append(f"--dataset: {error}")
+    return problems
 
 
 def given(settings: Any, names: Iterable[str]) -> list[str]:

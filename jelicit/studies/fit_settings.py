@@ -38,7 +38,13 @@ class FitSettings:
     memory_gb: float = 2.0
 
     def config(self, methods: Sequence[str | Method]) -> SweepConfig:
-        """The settings of a sweep over these methods."""
+        """The settings of a sweep over these methods.
+
+        Raises:
+            ValueError: The memory is no number above 0.
+        """
+        if not 0 < self.memory_gb < float("inf"):
+            raise ValueError(f"--memory-gb {self.memory_gb}: allowed are numbers above 0")
         from jelicit.probes.config import SweepConfig
 
         return SweepConfig(

@@ -6,6 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ from jelicit.studies.prompted import measure_prompting
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.settings import REBALANCED, PromptedStudySettings, fit_identity
 from jelicit.studies.situation import Runs, Situation
-from jelicit.studies.states import States
+from jelicit.studies.states import States, digest_of_arrays
 
 
 class Session:
@@ -66,7 +67,10 @@ class Session:
             name: What their stores are called, before the split; None = set and feature.
         """
         if isinstance(self.model, Cases):
-            return self.model.states(situation)
+            states = self.model.states(situation)
+            # Arrays have no account of themselves but their numbers.
+            own = {**states.origin, "arrays": digest_of_arrays(situation, states)}
+            return replace(states, origin=own)
         name = name or f"{situation.dataset}-{situation.feature}"
         easy = situation.easy
         return States.of_stores(

@@ -21,6 +21,7 @@ from jelicit.studies.checks import (
     layer_problems,
     refuse,
     repeated,
+    set_problems,
     too_small,
     unknown,
 )
@@ -85,6 +86,7 @@ class StudySettings:
         if len(set(self.dataset)) < len(self.dataset) or not self.dataset:
             given = " ".join(self.dataset)
             found.append(f"--dataset {given}: name at least one, each once")
+        found += set_problems(self.dataset)
         found += layer_problems(self.layers)
         found += too_small(
             [
