@@ -3,21 +3,26 @@
 import re
 import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from small_reports import data_of
 
 from jelicit import load_probe
 from jelicit.activations import ActivationStore, StoreSpec, StoreWriter
 from jelicit.commands import cli
+from jelicit.commands.sweep_results import show
 from jelicit.data.items import Item, digest
 from jelicit.probes.methods import SweepConfig
 from jelicit.results import ItemScoreStore, Record, Results
-from jelicit.studies.grid import Grid, run_grid
+from jelicit.studies.grid import Grid, GridResult, run_grid
 
 N, D, LAYERS = 60, 6, (0, 1, 2)
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def planted_store(
@@ -305,6 +310,49 @@ def test_a_method_of_ones_own_is_swept_with_its_settings(stores, tmp_path, capsy
     assert straight > 0.95 > tilted
     saved = load_probe(out / "probes" / "first_axis-layer2-tilt-4.0")
     assert saved.settings["tilt"] == 4.0
+    # Another process knows nothing of the method but what the record says.
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "First axis [/] of mine" in str(data_of(page))
+    (out / "report.html").unlink()
+    code = f"from jelicit.commands import cli; cli.main(['report', {str(out)!r}])"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert (out / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_a_fit_that_failed_is_seen_in_the_mean(stores, tmp_path, capsys):
+    """One row of three without an AUROC: the mean says that it is of two."""
+    rows = pd.DataFrame(
+        {"layer": 1, "method": "ccs", "orientation": "oracle", "seed": range(3)}
+    ).assign(auroc=[0.8, np.nan, 0.9])
+    result = GridResult(rows=rows, grid=Grid(methods=("ccs",)), sweeps=(), signs={})
+    show(result, others=False)
+    said = capsys.readouterr().out
+    assert re.search(r"0\.85 .* 2 of 3$", said, re.MULTILINE)
+
+
+def test_results_on_a_full_disk_name_the_file(stores, tmp_path, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+        with pytest.raises(SystemExit):
+            cli.main(["sweep", stores[0], "--test", stores[1], *QUICK, "--out", str(tmp_path)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert re.search(
+        rf"error: {tmp_path}/\S+ could not be written: File too large", capsys.readouterr().err
+    )
+
+
+def test_names_that_a_terminal_or_a_table_would_obey_are_shown(tmp_path, capsys):
+    bad = "\x1b[31m[/]$\\frac{1}{2$"
+    train = planted_store(tmp_path / "train", seed=0, split="train", others={bad: True})
+    test = planted_store(tmp_path / "test", seed=1, split="test", others={bad: False})
+    words = ["sweep", str(train), "--test", str(test), *QUICK, "--others", bad]
+    cli.main([*words, "--out", str(tmp_path / bad)])
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err.replace("\x1b[A", "")
+    assert "is false in all 60 rows" in said.err
+    assert (tmp_path / bad / "report.html").is_file()
 
 
 def test_where_scores_or_results_cannot_go_is_said_before_anything_is_read(tmp_path, capsys):

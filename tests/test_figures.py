@@ -2,6 +2,7 @@ import itertools
 import math
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -349,6 +350,26 @@ def test_what_cannot_be_drawn_is_refused():
         salience_scatter(rows_of({"none": NAN}))
     with pytest.raises(ValueError, match="no column layer"):
         layers_figure([{k: v for k, v in r.items() if k != "layer"} for r in rows])
+
+
+BROKEN_MATHS = "$\\frac{1}{2$"
+
+
+def test_a_dollar_in_a_name_begins_no_formula_and_escapes_no_xml(tmp_path):
+    """Matplotlib would read it as mathematics, and fail when it draws."""
+    name = f"{BROKEN_MATHS} \x1b[31m"
+    rows = [r | {"dataset": name, "class_share": 0.5} for r in rows_of({name: 0.2, "none": NAN})]
+    plain = [r for r in rows if r["feature"] == "none"]
+    drawn_here = [
+        salience_figure(rows, name),
+        layers_figure(rows),
+        shares_figure(plain, name),
+        salience_scatter([r for r in rows if r["feature"] == name]),
+    ]
+    for number, figure in enumerate(drawn_here):
+        _, svg = save(figure, tmp_path / str(number))
+        texts = [node.text or "" for node in ElementTree.parse(svg).iter() if node.text]
+        assert any(BROKEN_MATHS in text for text in texts), number
 
 
 def test_the_calibration_figure_shows_the_mean_error_of_every_method_on_the_label_asked_for():

@@ -46,7 +46,7 @@ class Report:
             check_out_file(out, such_as=str(COMPARISON))
             say(f"comparison: {compare_reports(self.folders, out)}")
             return
-        folder = self.folders[0]
+        folder = next(iter(self.folders))
         if self.out is not None:
             raise ValueError(
                 f"--out {self.out} is the page of a comparison: name two folders or more, or leave "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from jelicit.commands.said import say
 from jelicit.commands.sweep_plan import SweepPlan
+from jelicit.method_names import own_titles
 from jelicit.report import write_report
 from jelicit.results import ItemScores, ItemScoreStore, Record, Results, summarise
 from jelicit.results.identity import plain
@@ -23,10 +24,13 @@ def show(result: GridResult, *, others: bool) -> None:
         result: What was found.
         others: Whether other labels were measured, too.
     """
-    of = ["target"] if others else []
-    key = ["layer", "class_share", *result.grid.settings, "method", "orientation", *of]
+    target = ["target"] if others else []
+    key = ["layer", "class_share", *result.grid.settings, "method", "orientation", *target]
     rows = result.rows.assign(class_share=result.rows.get("class_share"))
     means = summarise(rows, by=key, value="auroc").dropna(axis="columns", how="all")
+    of = means.pop("of")
+    if (of > means["n"]).any():  # a fit that failed, or a label of one class, has no AUROC
+        means["n"] = [f"{n} of {all_}" for n, all_ in zip(means["n"], of, strict=True)]
     say(means.round(3).to_string(index=False))
 
 
@@ -50,7 +54,8 @@ def write(plan: SweepPlan, result: GridResult, *, seconds: float) -> None:
     Results(out / "rows").write(plan.run, rows, plan.identity)
     scores = ItemScores.of(test.items, result.scores, target=target)
     ItemScoreStore(out / "items").write(plan.run, scores)
-    _record(plan, seconds).write(out)
+    titles = own_titles(result.rows["method"])
+    replace(_record(plan, seconds), titles=titles).write(out)
     say(f"rows: {out / 'rows'} ({len(rows)} of this command)")
     say(f"report: {write_report(out)}")
 

@@ -39,6 +39,7 @@ STYLE: Mapping[Any, Any] = {
     "legend.fontsize": 7.5,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names are data: a dollar in one begins no formula
     "svg.hashsalt": "jelicit",
     "xtick.labelsize": 7,
     "xtick.major.width": 0.6,

@@ -41,7 +41,8 @@ def summarise(rows: Rows, *, by: Sequence[str], value: str) -> pd.DataFrame:
     Returns:
         The columns of `by` and: mean; sd, the sample standard deviation over seeds (nan for one);
         low and high, the means of `<value>_low` and `<value>_high` (the interval over test items
-        of an average seed; nan where the rows have none); n, the number of rows with a value.
+        of an average seed; nan where the rows have none); n, the number of rows with a value; of,
+        the number of all rows.
         Points stand in order of first appearance; values that are nan do not count.
 
     Raises:
@@ -60,6 +61,7 @@ def summarise(rows: Rows, *, by: Sequence[str], value: str) -> pd.DataFrame:
         low=("low", "mean"),
         high=("high", "mean"),
         n=(value, "count"),
+        of=("seed", "size"),
     ).reset_index()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from jelicit.data.items import digest
+from jelicit.data.shown import printable
 from jelicit.data.subsets import rebalanced
 from jelicit.probes.method import EASY
 from jelicit.probes.methods import get_method
@@ -47,7 +48,7 @@ class Session:
 
     def say(self, line: str) -> None:
         """One line for the user, never wrapped: paths and run ids can be copied whole."""
-        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        self.console.print(printable(line), soft_wrap=True, markup=False, highlight=False)
 
     def progress(self, title: str) -> Any:
         """A bar for long work; see `jelicit.progress.progress`."""
