@@ -24,10 +24,8 @@ from kills import COMMANDS
 from mutations import Cut, Field, Flip, Header
 from run import Settings, run
 from spoiled import SIX, search_through_faults
-from tally import RESULT, Tally
+from tally import Tally
 from whats_left import differences, left
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "trust.md"
 
 
 @pytest.fixture(scope="module")
@@ -192,24 +190,7 @@ def test_mutations_change_what_they_say():
     assert changed[8 + length :] == b"numbers"
 
 
-# --- the manual ----------------------------------------------------------------------------------
-
-
-def test_the_page_shows_the_counts_that_are_committed():
-    text = PAGE.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\w[^|]*?) +\| (\w[^|]*?) +\| ([\d,]+) +\| ([\d,]+) +\|$", text, re.M)
-    shown = {(part, what): (tried, survived) for part, what, tried, survived in rows}
-    counts = json.loads(RESULT.read_text(encoding="utf-8"))
-    seed = counts.pop("seed")
-    assert shown == {
-        (part, what): (f"{count['tried']:,}", f"{count['survived']:,}")
-        for part, whats in counts.items()
-        for what, count in whats.items()
-    }
-    assert f"seed {seed}" in text
-    for part, whats in counts.items():
-        total = sum(count["tried"] for count in whats.values())
-        assert f"{total:,} {part}" in text
+# --- the counts -----------------------------------------------------------------------------------
 
 
 def test_the_counts_of_a_part_that_was_not_tried_stay(tmp_path):
