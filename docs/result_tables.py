@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "docs/results/rows"
 RECORDS = "records.json"
 CARD = ROOT / "extract/pocket/card.json"
+CAMPAIGN = ROOT / "docs/results/campaign.json"
 
 STUDIES = ("salience", "imbalance", "impossible", "layers", "transfer", "icm")
 JUDGED = ("salience", "imbalance", "impossible", "icm")
@@ -268,6 +269,21 @@ def _number(value: float) -> str:
     return "" if pd.isna(value) else f"{value:.2f}"
 
 
+# --- the campaign --------------------------------------------------------------------------------
+
+
+def _campaign() -> str:
+    """What was tried by force and what survived, as `tests/campaign/run.py --write` counted it."""
+    counts = json.loads(CAMPAIGN.read_text(encoding="utf-8"))
+    lines = [
+        (part, what, f"{count['tried']:,}", f"{count['survived']:,}")
+        for part, whats in counts.items()
+        if part != "seed"
+        for what, count in whats.items()
+    ]
+    return markdown_table(("Part", "What", "Tried", "Survived"), lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "salience-arithmetic": partial(_salience, "pocket/arithmetic"),
     "salience-larger-than": partial(_salience, "pocket/larger_than"),
@@ -286,4 +302,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "card-kinds": _card_kinds,
     "card-judges": _card_judges,
     "card-runs": _card_runs,
+    "campaign": _campaign,
 }

@@ -170,7 +170,8 @@ class ModelFile:
             return "a temporary file is left"
         if self._out.exists() and ActivationStore.open(self._out).complete:
             return "a store that counts as whole is left"
-        return wrong_ending(ended, names=(str(copy), self._file))
+        # An item that is too long for it is told by the model's name.
+        return wrong_ending(ended, names=(str(copy), self._file, f"{copy.name} reads at most"))
 
     def _wrong_store(self, is_other: bool) -> str:
         store = ActivationStore.open(self._out)

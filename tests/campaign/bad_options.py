@@ -105,9 +105,11 @@ class Options:
     def changes(self) -> st.SearchStrategy[Option]:
         """A command, one of its options, and a value."""
         return st.one_of(
-            st.builds(Option, st.just(command), st.just(option), values)
-            for command, options in OPTIONS.items()
-            for option, values in options.items()
+            [
+                st.builds(Option, st.just(command), st.just(option), values)
+                for command, options in OPTIONS.items()
+                for option, values in options.items()
+            ]
         )
 
     def wrong(self, change: Option) -> str:

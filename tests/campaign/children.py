@@ -110,6 +110,7 @@ class Children:
         return self._process.stdout.readline()
 
     def _wait(self, seconds: float) -> bool:
+        assert self._process.stdout is not None
         return bool(select.select([self._process.stdout], [], [], max(seconds, 0.0))[0])
 
 

@@ -149,15 +149,18 @@ class Killing:
         if command.name not in self._undisturbed:
             if command.name == "sweep":
                 self._make_stores()
-            # Twice: the first run also compiles.
-            for _ in range(2):
-                folder = self._fresh(f"{command.name}-undisturbed")
-                ended = self._run(command, folder)
-                if ended.code != 0:
-                    raise RuntimeError(f"{command.name} does not even run: {ended.err[-2000:]}")
-            self.told.seconds[command.name] = ended.seconds
+            self._timed(command)  # compiles
+            self.told.seconds[command.name], folder = self._timed(command)
             self._undisturbed[command.name] = left(folder / "out")
         return self._undisturbed[command.name]
+
+    def _timed(self, command: Command) -> tuple[float, Path]:
+        """Seconds of an undisturbed run, and its folder."""
+        folder = self._fresh(f"{command.name}-undisturbed")
+        ended = self._run(command, folder)
+        if ended.code != 0:
+            raise RuntimeError(f"{command.name} does not even run: {ended.err[-2000:]}")
+        return ended.seconds, folder
 
     def _make_stores(self) -> None:
         for split in STORES:

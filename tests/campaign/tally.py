@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,17 @@ class Tally:
     failures: list[str] = field(default_factory=list)
 
     def add(self, part: str, what: str, *, tried: int, survived: int) -> None:
-        """Counts of one more thing."""
+        """Counts of one more thing; also told at once, since the whole takes long."""
         self.counts.setdefault(part, {})[what] = Count(tried, survived)
+        print(f"{part}, {what}: {tried} tried, {survived} survived", file=sys.stderr, flush=True)
 
     def lines(self) -> list[str]:
-        """What is printed: a line for each thing, then the failures."""
+        """What is printed at the end: a line for each part, then the failures."""
         lines = [f"seed {self.seed}"]
         for part, counts in self.counts.items():
-            for what, count in counts.items():
-                lines.append(f"{part}, {what}: {count.tried} tried, {count.survived} survived")
+            tried = sum(count.tried for count in counts.values())
+            survived = sum(count.survived for count in counts.values())
+            lines.append(f"{part}: {tried} tried, {survived} survived")
         return lines + [f"FAILED {failure}" for failure in self.failures]
 
     def to_json(self) -> dict[str, Any]:
