@@ -14,8 +14,9 @@ import tyro
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-WAITING = ("from jelicit.studies import salience",)
-"""Code blocks with one of these lines are not run: they ask whole studies, which takes minutes."""
+WAITING = ("open_model(",)
+"""Code blocks with one of these lines are not run: they ask whole studies of a model, which takes
+minutes."""
 
 
 def _blocks(page: Path, language: str) -> list[str]:
