@@ -126,7 +126,8 @@ class Sweep:
         check_out_folder(self.out)
         train, test = _open(self.train), _open(self.test)
         easy = None if self.easy is None else _open(self.easy)
-        target = self.target or str(train.spec.prompt_format["target"])
+        asked = self.target
+        target = str(train.spec.prompt_format["target"]) if asked is None else asked
         grid = self._grid([train, test, *([] if easy is None else [easy])])
         warn_of_other_model(test, self.test, train.spec, f"the probes of {self.train}")
         warn_of_shared_items(train, test)
