@@ -170,6 +170,8 @@ class Sweep:
                 f"--methods {' '.join(unknown)} --seeds {self.seeds}: known methods are "
                 f"{', '.join(ALL_METHODS)}; seeds start at 1"
             )
+        if self.train_size is not None and self.train_size < 1:
+            raise ValueError(f"--train-size {self.train_size}: allowed are numbers from 1")
         usable = tuple(m for m in self.methods if self.easy is not None or m not in NEEDS_EASY)
         if left_out := [m for m in self.methods if m not in usable]:
             print(f"without --easy there is no {', '.join(left_out)}")
