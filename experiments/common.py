@@ -7,20 +7,22 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import jax
 import rich
 import tyro
 
-from extract import open_model
-from extract.models import Dtype
-from extract.opened import OpenedModel
-from jelicit.commands.ending import ending_in_one_line
+from jelicit.commands.ending import ending_in_one_line, stopping_at_once
+from jelicit.data.shown import printable
 from jelicit.studies.study import Study, StudyResult
+
+if TYPE_CHECKING:
+    from extract.opened import OpenedModel
 
 console = rich.get_console()
 Settings = TypeVar("Settings")
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,9 @@ class ModelSettings:
 
     def open(self, **changes: Any) -> OpenedModel:
         """The model, loaded when it is first needed; `changes` are other settings of it."""
+        with stopping_at_once():  # here, so that help does not wait for torch
+            from extract import open_model
+
         return open_model(**{**vars(self), **changes}, say=say)
 
 
@@ -66,8 +71,9 @@ def start(main: Callable[[Settings], Any], settings: type[Settings], *, about: s
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", "runs/compiled")
     )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    given = tyro.cli(settings, description=about)
     with ending_in_one_line():
+        with stopping_at_once():
+            given = tyro.cli(settings, description=about)
         main(given)
 
 
@@ -79,4 +85,4 @@ def ask(study: Study, model: Any, settings: Any) -> StudyResult:
 
 def say(line: str) -> None:
     """One line for the user, never wrapped: paths and run ids can be copied whole."""
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+    console.print(printable(line), soft_wrap=True, markup=False, highlight=False)

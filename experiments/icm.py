@@ -14,15 +14,19 @@ and ends with their paths. Every step of a search is kept: the same command afte
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from jelicit.commands.ending import stopping_at_once
 
-import tyro
-from common import ModelSettings, ask, console, start
+with stopping_at_once():
+    from dataclasses import dataclass, field
+    from pathlib import Path
 
-from extract import open_server
-from jelicit.studies import icm
-from jelicit.studies.model import Prompted
+    import tyro
+    from common import ModelSettings, ask, console, start
+
+    from extract import open_server
+    from jelicit.studies import icm
+    from jelicit.studies.checks import given
+    from jelicit.studies.model import Prompted
 
 __all__ = ["Settings", "console", "main"]
 
@@ -35,12 +39,16 @@ class Settings(icm.Settings):
         run_on: Which language model, and how it runs.
         scorer: local, or the URL of an OpenAI-compatible server (vLLM: http://localhost:8000/v1).
         served: Name of the model there; None = the only one that is served.
+        tokenizer: Hub id or folder of the model that is served, where its name there is an alias.
+        patience: Seconds after which a request that keeps failing is given up; None = ten minutes.
         chat_model: Another model for zero_shot_chat: an id or folder.
     """
 
     run_on: tyro.conf.OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
     scorer: str = "local"
     served: str | None = None
+    tokenizer: str | None = None
+    patience: float | None = None
     chat_model: str | None = None
     out: Path = Path("runs/icm")
 
@@ -52,15 +60,36 @@ class Settings(icm.Settings):
         if (icm.CHAT in self.methods) != (self.chat_model is not None):
             both = f"--chat-model and --methods {icm.CHAT}"
             problems.append(f"{both} go together: give both or neither")
+        if self.patience is not None and not self.patience > 0:
+            problems.append(f"--patience {self.patience:g}: allowed are seconds above 0")
         return problems
+
+    def idle(self) -> list[str]:
+        """Problems of options that would do nothing: of searches, a server, or a model here."""
+        problems = super().idle()
+        if self.scorer == "local":
+            options = given(self, OF_SERVERS)
+            return problems + [f"{option} does nothing without --scorer URL" for option in options]
+        options = [] if self.chat_model is not None else given(self.run_on, OF_MODELS_HERE)
+        said = f"does nothing with --scorer {self.scorer}"
+        return problems + [f"{option} {said}" for option in options]
+
+
+OF_SERVERS = ("served", "tokenizer", "patience")
+OF_MODELS_HERE = ("dtype", "device", "threads", "token_budget")
 
 
 def model(settings: Settings) -> Prompted:
     """The model that labels: here, or on its server."""
     if settings.scorer == "local":
         return settings.run_on.open()
-    journal = settings.out / "answers.jsonl"
-    return open_server(settings.scorer, model=settings.served, journal=journal)
+    return open_server(
+        settings.scorer,
+        model=settings.served,
+        tokenizer=settings.tokenizer,
+        journal=settings.out / "answers.jsonl",
+        **({} if settings.patience is None else {"patience": settings.patience}),
+    )
 
 
 def main(settings: Settings) -> None:

@@ -13,13 +13,16 @@ paths. Runs with settings that were run before are read back, not computed again
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from jelicit.commands.ending import stopping_at_once
 
-import tyro
-from common import ModelSettings, ask, console, start
+with stopping_at_once():
+    from dataclasses import dataclass, field
+    from pathlib import Path
 
-from jelicit.studies import layers
+    import tyro
+    from common import ModelSettings, ask, console, start
+
+    from jelicit.studies import layers
 
 __all__ = ["Settings", "console", "main"]
 

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
+from jelicit.data.shown import printable
 
-def printable(text: str) -> str:
-    r"""The text with every control character but "\n" spelled out: a terminal obeys none of it.
-
-    Also those that hide or reorder what stands beside them (zero width, right to left).
-    """
-    return "".join(
-        char
-        if char.isprintable() or char == "\n"
-        else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
+__all__ = ["first_line", "listed", "printable"]
 
 
 def first_line(error: object, *, limit: int = 300) -> str:

@@ -89,6 +89,7 @@ class ServerScorer:
         timeout: float = 120.0,
         retries: int = 8,
         backoff: float = 0.5,
+        patience: float = 600.0,
         journal: str | os.PathLike[str] | None = None,
         progress: bool = False,
     ) -> None:
@@ -115,6 +116,7 @@ class ServerScorer:
             retries: Times that a request is repeated after 429, 5xx, timeouts, cut connections and
                 answers that are none.
             backoff: Seconds before the first repetition, doubled for each further one.
+            patience: Seconds after a request was first sent from which on it is not repeated.
             journal: File of what was answered. A run that was killed asks only for the rest.
             progress: Show a progress bar.
 
@@ -139,6 +141,7 @@ class ServerScorer:
             timeout=timeout,
             retries=retries,
             backoff=backoff,
+            patience=patience,
         )
         self.tokenizer = _tokenizer(tokenizer, self.server)
         self.match: Match = match

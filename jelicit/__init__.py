@@ -7,8 +7,6 @@ in JAX, and the challenges that make them fail.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jelicit.version import __version__
-
 if TYPE_CHECKING:
     from jelicit.activations import ActivationStore
     from jelicit.data.datasets import load_dataset
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from jelicit.probes.normalise import Normaliser
     from jelicit.probes.sweep import FitStore, SweepData, SweepResult, sweep
     from jelicit.studies.grid import Grid, GridResult, run_grid
+    from jelicit.version import __version__
 
 _HOME = {
     "ActivationStore": "jelicit.activations",
@@ -36,6 +35,7 @@ _HOME = {
     "SweepConfig": "jelicit.probes.config",
     "SweepData": "jelicit.probes.sweep",
     "SweepResult": "jelicit.probes.sweep",
+    "__version__": "jelicit.version",
     "load_dataset": "jelicit.data.datasets",
     "load_probe": "jelicit.probes.files",
     "run_grid": "jelicit.studies.grid",
@@ -69,7 +69,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # On demand, so that reading items does not wait for JAX.
+    # On demand: reading items does not wait for JAX, and Ctrl-C finds nothing half imported.
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'jelicit' has no attribute {name!r}")

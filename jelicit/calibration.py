@@ -28,7 +28,7 @@ class Platt(NamedTuple):
         return jax.nn.sigmoid(self.slope[..., None] * scores + self.intercept[..., None])
 
 
-def fit_platt(scores: Scores, labels: Labels) -> Platt:
+def fit_platt(scores: Scores, labels: Labels, *, rows: np.ndarray | None = None) -> Platt:
     """Slope and intercept that minimise the cross-entropy on labelled items (Platt 1999).
 
     Labels are softened to (N1 + 1) / (N1 + 2) and 1 / (N0 + 2), so that separable scores have a
@@ -37,6 +37,7 @@ def fit_platt(scores: Scores, labels: Labels) -> Platt:
     Args:
         scores: truth scores [..., n].
         labels: [n], 1 or 0; rows with nan are left out.
+        rows: which items count, bool [..., n], for each run its own; None = all of them.
 
     Returns:
         One pair per run; nan where a class is empty or a score is not finite.
@@ -45,35 +46,39 @@ def fit_platt(scores: Scores, labels: Labels) -> Platt:
         ValueError: lengths differ, or a label is something other than 0, 1 and nan.
     """
     scores, values = _checked(scores, labels)
-    used = ~np.isnan(values)
-    true, count = values[used].sum(), used.sum()
-    if not 0 < true < count:
-        nothing = jnp.full(scores.shape[:-1], jnp.nan)
-        return Platt(nothing, nothing)
-    soft = np.where(values[used] == 1, (true + 1) / (true + 2), 1 / (count - true + 2))
-    scores = scores[..., used]
-    flat = scores.reshape(-1, scores.shape[-1])
-    slope, intercept = jax.vmap(_newton, in_axes=(0, None))(flat, jnp.asarray(soft, flat.dtype))
-    return Platt(slope.reshape(scores.shape[:-1]), intercept.reshape(scores.shape[:-1]))
+    chosen = True if rows is None else np.asarray(rows, bool)
+    used = np.broadcast_to(~np.isnan(values) & chosen, scores.shape)
+    true, count = (used & (values == 1)).sum(-1, keepdims=True), used.sum(-1, keepdims=True)
+    soft = np.where(values == 1, (true + 1) / (true + 2), 1 / (count - true + 2))
+    flat = [each.reshape(-1, scores.shape[-1]) for each in (scores, soft, used)]
+    slope, intercept = jax.vmap(_newton)(*(jnp.asarray(each, scores.dtype) for each in flat))
+    both = jnp.asarray(((true > 0) & (true < count))[..., 0])
+    return Platt(
+        *(jnp.where(both, each.reshape(both.shape), jnp.nan) for each in (slope, intercept))
+    )
 
 
 @jax.jit
 def _newton(
-    scores: Float[Array, " n"], targets: Float[Array, " n"]
+    scores: Float[Array, " n"], targets: Float[Array, " n"], used: Float[Array, " n"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    centre, spread = scores.mean(), scores.std()
+    # A row that does not count may hold anything, and nan would spoil a sum at weight zero.
+    scores = jnp.where(used > 0, scores, 0.0)
+    share = used / jnp.maximum(used.sum(), 1)
+    centre = (share * scores).sum()
+    spread = jnp.sqrt((share * (scores - centre) ** 2).sum())
     spread = jnp.where(spread > 0, spread, 1.0)
     design = jnp.stack([(scores - centre) / spread, jnp.ones_like(scores)], axis=1)
 
     def loss(params):
         logits = (design * params[None]).sum(1)
-        return jnp.mean(jax.nn.softplus(logits) - targets * logits)
+        return (share * (jax.nn.softplus(logits) - targets * logits)).sum()
 
     def step(params, _):
         p = jax.nn.sigmoid((design * params[None]).sum(1))
-        gradient = (design * (p - targets)[:, None]).mean(0)
-        weighted = design * (p * (1 - p))[:, None]
-        hessian = weighted.T @ design / len(scores) + 1e-9 * jnp.eye(2)
+        gradient = (design * (share * (p - targets))[:, None]).sum(0)
+        weighted = design * (share * p * (1 - p))[:, None]
+        hessian = weighted.T @ design + 1e-9 * jnp.eye(2)
         move = jnp.linalg.solve(hessian, gradient)
         # Halved until the loss no longer rises: far from the optimum a full step overshoots.
         sizes = 0.5 ** jnp.arange(12)

@@ -4,8 +4,22 @@ A probe's name and group are those of its declaration, a user's own probe includ
 named; what is no probe (prompting, label search, controls) stands here.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from jelicit.data.datasets import title_of
+from jelicit.data.features import FEATURES
+from jelicit.data.shown import printable
+from jelicit.method_groups import (
+    CEILING,
+    COHERENCE,
+    CONTROL,
+    GROUPS,
+    OTHER,
+    PROMPTING,
+)
 
 
 class MethodName(NamedTuple):
@@ -15,11 +29,6 @@ class MethodName(NamedTuple):
     name: str
     group: str
 
-
-UNSUPERVISED, EASY_TO_HARD = "Unsupervised", "Easy-to-hard"
-COHERENCE, CEILING, PROMPTING = "Coherence", "Ceiling", "Prompting"
-CONTROL, OTHER = "Control", "Other"
-GROUPS = (PROMPTING, COHERENCE, UNSUPERVISED, EASY_TO_HARD, CEILING, CONTROL, OTHER)
 
 # Those that are no probes; in reading order within each group: simple before combined.
 _NO_PROBES = (
@@ -46,20 +55,40 @@ _REBALANCED = "_rebalanced"
 # Every probe may have one: fitted on what is left once answers were balanced.
 _WITH_REBALANCED = ("ccs", "pca")
 
-_NAMES = {
-    "none": "No added feature",
-    "gsm8k": "GSM8K",
-    "liar": "LIAR",
-    "civil_comments": "Civil Comments",
-    "ctrl_z": "Ctrl-Z",
-    "larger_than": "Larger than",
-}
-
 
 def known() -> tuple[MethodName, ...]:
     """All methods in reading order: group by group, a user's own after those built in."""
-    methods = [*_probes(), *_NO_PROBES]
+    probes = list(_probes())
+    declared = {method.key for method in probes}
+    probes += [method for method in _ALSO.get() if method.key not in declared]
+    methods = [*probes, *_NO_PROBES]
     return tuple(sorted(methods, key=lambda method: GROUPS.index(method.group)))
+
+
+_ALSO: ContextVar[tuple[MethodName, ...]] = ContextVar("also named", default=())
+
+
+@contextmanager
+def also_named(titles: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    """Inside, methods that nothing here declares have the names that a record carries.
+
+    Args:
+        titles: Of `own_titles`, maybe of another process.
+    """
+    names = (MethodName(k, name, g if g in GROUPS else OTHER) for k, (name, g) in titles.items())
+    before = _ALSO.set(tuple(names))
+    try:
+        yield
+    finally:
+        _ALSO.reset(before)
+
+
+def own_titles(keys: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Name and group of those of these methods that are a user's own, by key: for records."""
+    from jelicit.probes.registry import BUILT_IN, known_methods
+
+    own = {m.name: (m.title, m.group) for m in known_methods() if m not in BUILT_IN}
+    return {key: own[key] for key in dict.fromkeys(keys) if key in own}
 
 
 def _probes() -> Iterator[MethodName]:
@@ -98,15 +127,12 @@ def in_reading_order(keys: Iterable[str]) -> list[MethodName]:
 
 
 def readable(name: str) -> str:
-    """A dataset's or feature's name for readers: "pocket/larger_than" -> "Larger than (pocket)"."""
+    """A dataset's or feature's name for readers: "pocket/larger_than" -> "Larger than (pocket)".
+
+    Control characters are spelled out: neither terminals nor SVG files take them.
+    """
     if " + " in name:
         return " + ".join(readable(part) for part in name.split(" + "))
-    world, _, short = name.rpartition("/")
-    words = _NAMES.get(short, short[:1].upper() + short[1:].replace("_", " "))
-    return f"{words} ({world})" if world else words
-
-
-def __getattr__(name: str) -> Any:
-    if name == "METHODS":
-        return known()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "none":
+        return "No added feature"
+    return printable(FEATURES[name].title if name in FEATURES else title_of(name))

@@ -1,4 +1,4 @@
-"""What each algorithm's number stands for: a digest of its code, and truth scores of a small sweep.
+"""What each algorithm's number stands for: a digest of its code, and a few numbers that it makes.
 
     python tests/algorithms.py
 
@@ -10,18 +10,24 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from coherent import FORMAT, Coherent, sums
 from planted import planted
 
+from jelicit.icm import SearchSettings, search
+from jelicit.icm.search import ALGORITHM as SEARCH
 from jelicit.probes.config import SweepConfig
 from jelicit.probes.normalise import ALGORITHM as NORMALISER
 from jelicit.probes.registry import ALL_METHODS, BUILT_IN
 from jelicit.probes.sweep import SweepData, sweep
 from jelicit.probes.sweep.fitting import ALGORITHM as SWEEP
+from jelicit.prompting import METHODS as PROMPTING
+from jelicit.prompting import few_shot
+from jelicit.studies import scoring
+from jelicit.studies.situation import Runs, Situation
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = Path(__file__).with_suffix(".json")
@@ -29,29 +35,45 @@ DECIDING = ("jelicit.probes.", "jelicit.pairs", "jelicit.metrics")
 # They say what a method is and decide no number: a word of help is no other algorithm.
 DECLARING = tuple(f"jelicit.probes.{name}" for name in ("method", "settings", "config", "registry"))
 STAGES = {
-    "normaliser": (NORMALISER, "jelicit.probes.normalise"),
-    "sweep": (SWEEP, "jelicit.probes.sweep.fitting"),
+    "normaliser": (NORMALISER, "jelicit.probes.normalise", DECIDING),
+    "sweep": (SWEEP, "jelicit.probes.sweep.fitting", DECIDING),
 }
-"""What all fits go through, beside their own code."""
+"""What all fits go through, beside their own code: number, module, what decides numbers of it."""
+
+PROMPTS = ("jelicit.prompting.", "jelicit.data.prompts")
+ROWS_DECIDING = (
+    *("jelicit.studies.scoring", "jelicit.studies.situation", "jelicit.data.subsets"),
+    *("jelicit.metrics", "jelicit.pairs"),
+)
+STUDY_STAGES = {
+    "rows": (scoring.ALGORITHM, "jelicit.studies.measuring", ROWS_DECIDING),
+    "prompting": (few_shot.ALGORITHM, "jelicit.prompting.few_shot", PROMPTS),
+    "search": (SEARCH, "jelicit.icm", ("jelicit.icm.", *PROMPTS)),
+}
+"""What studies do beside fits: they name runs."""
 
 TOLERANCE = 1e-3
 """Of the spread of the scores: another machine sums in another order, another algorithm does more.
 """
 
 
-def digest_of(module: str) -> str:
+def digest_of(module: str, deciding: tuple[str, ...] = DECIDING) -> str:
     """A hash of the code of a module and of all that it imports of what decides numbers."""
-    code = {name: _code(name) for name in sorted({module, *_imported(module)})}
+    code = {name: _code(name) for name in sorted({module, *imported(module, deciding)})}
     return hashlib.blake2b(json.dumps(code).encode(), digest_size=16).hexdigest()
 
 
-def _imported(module: str, seen: frozenset[str] = frozenset()) -> set[str]:
+def imported(
+    module: str, deciding: tuple[str, ...], seen: frozenset[str] = frozenset()
+) -> set[str]:
+    """What a module imports, directly or not, of what decides numbers."""
     names = {
         name
         for name in _imports(_tree(module))
-        if name.startswith(DECIDING) and name not in DECLARING and name not in seen
+        if name.startswith(deciding) and name not in DECLARING and name not in seen
+        if _path(name).is_file()
     }
-    deeper = (_imported(name, seen | names | {module}) for name in names)
+    deeper = (imported(name, deciding, seen | names | {module}) for name in names)
     return names.union(*deeper)
 
 
@@ -106,15 +128,18 @@ def _is_text(node: ast.stmt) -> bool:
 
 def digests() -> dict[str, str]:
     """Method or stage -> the digest of the code behind its numbers."""
-    modules = {method.name: method.fit.__module__ for method in BUILT_IN}
-    modules |= {stage: module for stage, (_, module) in STAGES.items()}
-    return {name: digest_of(import_module(module).__name__) for name, module in modules.items()}
+    methods = {method.name: digest_of(method.fit.__module__) for method in BUILT_IN}
+    stages = {**STAGES, **STUDY_STAGES}
+    return methods | {
+        name: digest_of(module, deciding) for name, (_, module, deciding) in stages.items()
+    }
 
 
 def numbers() -> dict[str, int]:
     """Method or stage -> the number of its algorithm."""
     methods = {method.name: method.algorithm for method in BUILT_IN}
-    return methods | {stage: number for stage, (number, _) in STAGES.items()}
+    stages = {**STAGES, **STUDY_STAGES}
+    return methods | {name: number for name, (number, *_) in stages.items()}
 
 
 def golden() -> dict[str, list[float]]:
@@ -145,6 +170,61 @@ def golden() -> dict[str, list[float]]:
     return scores
 
 
+def golden_stages() -> dict[str, list[float]]:
+    """Stage of studies -> a few numbers that it makes."""
+    return {"rows": _rows(), "prompting": _prompting(), "search": _search()}
+
+
+def _rows() -> list[float]:
+    """Two probes of two methods, one of unknown sign, on the truth and on another label."""
+    rng = np.random.default_rng(0)
+    train, other, test = (rng.random(n) < 0.5 for n in (40, 40, 30))
+    groups = np.arange(30) // 2
+    others = {"other": (other, rng.random(30) < 0.5)}
+    situation = Situation.of_labels(train, test, others=others, groups=groups)
+    runs = Runs.balanced(situation, 2)
+    known = {
+        name: {method: rng.normal(size=(2, n)) for method in ("pca", "supervised")}
+        for name, n in (("train", 40), ("easy", 20), ("test", 30))
+    }
+    scores = scoring.LayerScores(**known)  # type: ignore[arg-type]
+    made: list[dict[str, Any]] = []
+    for target in situation.targets():
+        signs = scoring.signs(
+            scores, target, subsets=runs.subsets, easy_labels=rng.random(20) < 0.5
+        )
+        made += scoring.method_rows(
+            scoring.signed_scores(scores, signs),
+            target,
+            situation.boot(50),
+            layer=1,
+            subsets=runs.subsets,
+            runs=runs.about,
+        )
+    measures = ("auroc", "auroc_low", "auroc_high", "accuracy", "accuracy_low", "accuracy_high")
+    return [float(row[name]) for row in made for name in ("n_train", *measures)]
+
+
+def _prompting() -> list[float]:
+    """Scores of every prompting method, and the labels that it showed."""
+    items, made = sums(24), []
+    for method in PROMPTING:
+        done = few_shot.prompted(
+            method, Coherent(by_order=0.5), items[:4], items[4:], FORMAT, shots=(2, 6), seed=1
+        )
+        made += [*done.scores.tolist(), *done.labels.astype(float).tolist()]
+    return made
+
+
+def _search() -> list[float]:
+    """The labels that a search finds, and how it went."""
+    settings = SearchSettings(seed=1, draws=30)
+    result = search(Coherent(by_order=0.8, lean=0.05), sums(12), FORMAT, settings)
+    labels = [-1.0 if label is None else float(label) for label in result.labels]
+    steps = [float(step.utility or 0.0) for step in result.history]
+    return [*labels, *steps, float(result.converged)]
+
+
 def differs(scores: list[float], others: list[float]) -> bool:
     """Whether these are the numbers of another algorithm."""
     if len(scores) != len(others):
@@ -165,14 +245,14 @@ def changed_without_a_number(scores: dict[str, list[float]], before: dict[str, A
         for name, now in scores.items()
         if name in before["scores"]
         and differs(now, before["scores"][name])
-        and not stages
+        and not (stages and name not in STUDY_STAGES)
         and numbers()[name] == before["numbers"][name]
     ]
 
 
 def main() -> None:
     """Write the file, unless a number would have to be raised first."""
-    scores = golden()
+    scores = golden() | golden_stages()
     silent = changed_without_a_number(scores, recorded()) if FILE.exists() else []
     if silent:
         raise SystemExit(

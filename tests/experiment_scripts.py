@@ -1,17 +1,27 @@
 """Experiments as modules, run in this process with the words of a command line."""
 
+from __future__ import annotations
+
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pandas as pd
 import tyro
+from rich.console import Console
 
 from jelicit.results import Results
+from jelicit.studies.run_folder import RunFolder
+from jelicit.studies.session import Session
+from jelicit.studies.study import Study
+
+NOBODY: Any = SimpleNamespace(name="nobody", trained_length=None)
+"""A model for what never asks one."""
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 FEW_PROMPTS = ("--shots", "1", "2", "--pool", "10", "--prompt-tests", "12")
@@ -52,6 +62,23 @@ def run(script: Any, *words: str, model: Path, stores: Path | str, out: Path) ->
     # Long paths are broken over lines where the console is narrow.
     text = re.sub(r"\s+", " ", printed.get())
     return Done(text, pd.concat(found, ignore_index=True) if found else pd.DataFrame(), out)
+
+
+def session_of(
+    study: Study,
+    settings: Any,
+    folder: Path,
+    *,
+    model: Any = NOBODY,
+    console: Console | None = None,
+) -> Session:
+    """A run of a study before its first step; it prints nothing unless a console is given."""
+    return Session(model, settings, RunFolder(study.name, folder), console or Console(quiet=True))
+
+
+def planned(study: Study, settings: Any, folder: Path) -> Sequence[Any]:
+    """The parts of a study, with all text loaded and nothing extracted."""
+    return study.plan(settings, session_of(study, settings, folder))
 
 
 def joined(text: str) -> str:

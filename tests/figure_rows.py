@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 from matplotlib.axes import Axes
 
-from jelicit.method_names import METHODS as KNOWN
+from jelicit.method_names import known
 from jelicit.probes.methods import ALL_METHODS
 from jelicit.prompting import METHODS as PROMPTING
 
 NAN = float("nan")
 KEYS = {"zero_shot", "ccs_rebalanced", "pca_rebalanced", "control_length"}
-METHODS = [m for m in KNOWN if m.key in {*KEYS, *ALL_METHODS, *PROMPTING}]
+METHODS = [m for m in known() if m.key in {*KEYS, *ALL_METHODS, *PROMPTING}]
 """What the studies of the three challenges measure."""
 
 NEED_NO_SIGN = {"zero_shot", "e2h", "ue_e2h", "supervised", "control_length"}

@@ -56,6 +56,20 @@ def test_runs_are_fitted_on_their_own_and_rows_without_truth_have_no_say():
     assert float(fit_platt(padded, extended).slope) == pytest.approx(float(both.slope[0]), rel=1e-4)
 
 
+def test_a_run_is_scaled_on_its_own_rows():
+    (one, labels), (two, _) = _case(2, 1.0), _case(3, 3.0)
+    rows = np.stack([np.arange(400) < 250, np.arange(400) >= 100])
+    both = fit_platt(np.stack([one, two]), labels, rows=rows)
+    for run, scores in enumerate((one, two)):
+        alone = fit_platt(scores[rows[run]], labels[rows[run]])
+        assert float(both.slope[run]) == pytest.approx(float(alone.slope), rel=1e-3)
+        assert float(both.intercept[run]) == pytest.approx(float(alone.intercept), abs=1e-3)
+    # What does not count may hold anything.
+    spoilt = fit_platt(np.where(rows[0], one, np.nan), labels, rows=rows[0])
+    assert float(spoilt.slope) == pytest.approx(float(both.slope[0]), rel=1e-4)
+    assert np.isnan(fit_platt(one, labels, rows=labels == 1).slope)
+
+
 def test_separable_scores_stay_finite_and_one_class_is_nan():
     scores = np.linspace(-1, 1, 40, dtype=np.float32)
     found = fit_platt(scores, scores > 0)

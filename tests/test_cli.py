@@ -3,33 +3,42 @@
 import re
 import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from small_reports import data_of
 
 from jelicit import load_probe
 from jelicit.activations import ActivationStore, StoreSpec, StoreWriter
 from jelicit.commands import cli
+from jelicit.commands.sweep_results import show
 from jelicit.data.items import Item, digest
 from jelicit.probes.methods import SweepConfig
 from jelicit.results import ItemScoreStore, Record, Results
-from jelicit.studies.grid import Grid, run_grid
+from jelicit.studies.grid import Grid, GridResult, run_grid
 
 N, D, LAYERS = 60, 6, (0, 1, 2)
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def planted_store(folder, *, seed, split, model_digest="abc"):
+def planted_store(
+    folder, *, seed, split, model_digest="abc", texts=(), groups=(), labels=None, others=None
+):
     """Claims whose truth is the first coordinate of their pair's difference at layers 1 and 2."""
     rng = np.random.default_rng(seed)
-    truth = np.arange(N) % 2 == 0
+    truth = np.arange(N) % 2 == 0 if labels is None else np.array(labels)
+    texts = [*texts, *(f"{split} claim {row}" for row in range(len(texts), N))]
     items = [
         Item(
             id=f"{split}/{row}",
-            choice=f"claim {row}",
+            choice=texts[row],
             label=bool(right),
-            alt_labels={"early": row < N // 2},
+            group=dict(groups).get(row, ""),
+            alt_labels={"early": row < N // 2, **(others or {})},
             dataset="planted",
         )
         for row, right in enumerate(truth)
@@ -200,10 +209,150 @@ def test_hidden_states_of_another_model_are_told(swept, stores, tmp_path, capsys
     assert "was fitted on layer 2 and scores layer 1" in said
 
 
-def test_items_that_are_fitted_on_and_measured_are_told(stores, tmp_path, capsys):
-    cli.main(["sweep", stores[0], "--test", stores[0], *QUICK, "--out", str(tmp_path)])
+def test_rows_that_test_has_too_are_left_out_told_and_part_of_the_identity(tmp_path, capsys):
+    """Three train texts are test texts, in other letters; one of them has a companion."""
+    shared = ["TEST  claim 0", "test claim 1", "test claim 2"]
+    train = planted_store(
+        tmp_path / "train", seed=0, split="train", texts=shared, groups={2: "twins", 3: "twins"}
+    )
+    test = planted_store(tmp_path / "test", seed=1, split="test")
+    easy = planted_store(tmp_path / "easy", seed=2, split="easy", texts=shared[:1])
+    words = ["sweep", str(train), "--test", str(test), "--easy", str(easy), "--seeds", "1"]
+    words += ["--methods", "supervised", "e2h", "--layers", "2", "--boot", "5"]
+    rows, runs = {}, {}
+    for policy in ("drop", "keep"):
+        out = tmp_path / policy
+        cli.main([*words, "--overlap", policy, "--out", str(out)])
+        runs[policy] = Record.read(out).runs[0]
+        rows[policy] = Results(out / "rows").read(runs[policy]).set_index("method")
+        said = capsys.readouterr().err
+        ends = {"drop": "4 rows are left out with their groups", "keep": "is not held out"}
+        assert "warning: train: 3 of 60 rows are test rows as well" in said
+        assert ends[policy] in said
+        assert "warning: easy: 1 of 60 rows is a test row as well" in said
+    assert rows["drop"]["n_train"]["supervised"] == N - 4
+    assert rows["keep"]["n_train"]["supervised"] == N
+    assert runs["drop"] != runs["keep"]
+    # The fits are those of stores without these rows.
+    states = ActivationStore.open(train), ActivationStore.open(test)
+    kept = np.arange(4, N)
+    truth = np.arange(N) % 2 == 0
+    expected = run_grid(
+        Grid(methods=("supervised",), seeds=(0,), orientations=("oracle",)),
+        {2: states[0].pairs(2, kept)},
+        truth[kept],
+        test={2: states[1].pairs(2)},
+        test_labels=truth,
+        boot=5,
+    ).rows.set_index("method")
+    assert rows["drop"]["auroc"]["supervised"] == pytest.approx(expected["auroc"]["supervised"])
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--overlap", "refuse", "--out", str(tmp_path / "refuse")])
+    assert "error: train: 3 of 60 rows are test rows" in capsys.readouterr().err
+
+
+def test_a_store_that_is_its_own_test_set_leaves_nothing_to_fit_on(stores, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", stores[0], "--test", stores[0], *QUICK, "--out", str(tmp_path)])
     said = capsys.readouterr().err
-    assert f"{N} of the {N} test items are train items as well, such as 'train/0'" in said
+    assert said.startswith(f"error: train: {N} of {N} rows are test rows as well")
+    assert "no row is left to fit on" in said
+
+
+def test_test_rows_that_say_nothing_are_told_not_shown_as_nan(swept, stores, tmp_path, capsys):
+    one_class = str(planted_store(tmp_path / "one", seed=1, split="one", labels=[True] * N))
+    few = str(
+        planted_store(tmp_path / "few", seed=1, split="few", labels=[True] * 57 + [False] * 3)
+    )
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", stores[0], "--test", one_class, *QUICK, "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().err.startswith(
+        f"error: --test {one_class}: 'label' is true in all {N} rows; AUROC"
+    )
+    cli.main(["sweep", stores[0], "--test", few, *QUICK, "--out", str(tmp_path / "out")])
+    assert f"warning: --test {few}: only 57 true and 3 false rows" in capsys.readouterr().err
+    probe = str(swept / "probes" / "supervised-layer2-share0.3")
+    cli.main(["probe", "score", probe, one_class])
+    said = capsys.readouterr().err
+    assert said.startswith(f"no AUROC: 'label' is true in all {N} rows")
+    assert "nan" not in said
+
+
+OWN = """
+from dataclasses import dataclass
+import jax.numpy as jnp
+from jelicit.probes import LinearProbe, Method, PerRun, rate
+from jelicit.probes.discriminant import unbiased
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    tilt: PerRun = rate(0.0, least=-9, help="Of the second coordinate.")
+
+def fit(run, data, settings):
+    width = data.hard.pos.shape[1]
+    return unbiased(jnp.zeros(width).at[0].set(1.0).at[1].set(settings.tilt))
+
+MY = Method(name="first_axis", title="First axis [/] of mine", group="Unsupervised", fit=fit,
+            settings=Settings, free_sign=False, source="")
+"""
+
+
+def test_a_method_of_ones_own_is_swept_with_its_settings(stores, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(OWN)
+    own, out = f"{tmp_path / 'mine.py'}:MY", tmp_path / "out"
+    words = ["sweep", stores[0], "--test", stores[1], "--methods", own, "--seeds", "1"]
+    words += ["--settings", "tilt=0,4", "--layers", "-1", "--boot", "5", "--save-probes"]
+    cli.main([*words, "--out", str(out)])
+    rows = Results(out / "rows").read(Record.read(out).runs[0])
+    rows = rows[rows["method"] == "first_axis"].set_index("tilt")
+    assert set(rows["layer"]) == {2}  # the last of 0, 1 and 2
+    straight, tilted = np.asarray(rows["auroc"].loc[[0.0, 4.0]])
+    assert straight > 0.95 > tilted
+    saved = load_probe(out / "probes" / "first_axis-layer2-tilt-4.0")
+    assert saved.settings["tilt"] == 4.0
+    # Another process knows nothing of the method but what the record says.
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "First axis [/] of mine" in str(data_of(page))
+    (out / "report.html").unlink()
+    code = f"from jelicit.commands import cli; cli.main(['report', {str(out)!r}])"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert (out / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_a_fit_that_failed_is_seen_in_the_mean(stores, tmp_path, capsys):
+    """One row of three without an AUROC: the mean says that it is of two."""
+    rows = pd.DataFrame(
+        {"layer": 1, "method": "ccs", "orientation": "oracle", "seed": range(3)}
+    ).assign(auroc=[0.8, np.nan, 0.9])
+    result = GridResult(rows=rows, grid=Grid(methods=("ccs",)), sweeps=(), signs={})
+    show(result, others=False)
+    said = capsys.readouterr().out
+    assert re.search(r"0\.85 .* 2 of 3$", said, re.MULTILINE)
+
+
+def test_results_on_a_full_disk_name_the_file(stores, tmp_path, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+        with pytest.raises(SystemExit):
+            cli.main(["sweep", stores[0], "--test", stores[1], *QUICK, "--out", str(tmp_path)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert re.search(
+        rf"error: {tmp_path}/\S+ could not be written: File too large", capsys.readouterr().err
+    )
+
+
+def test_names_that_a_terminal_or_a_table_would_obey_are_shown(tmp_path, capsys):
+    bad = "\x1b[31m[/]$\\frac{1}{2$"
+    train = planted_store(tmp_path / "train", seed=0, split="train", others={bad: True})
+    test = planted_store(tmp_path / "test", seed=1, split="test", others={bad: False})
+    words = ["sweep", str(train), "--test", str(test), *QUICK, "--others", bad]
+    cli.main([*words, "--out", str(tmp_path / bad)])
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err.replace("\x1b[A", "")
+    assert "is false in all 60 rows" in said.err
+    assert (tmp_path / bad / "report.html").is_file()
 
 
 def test_where_scores_or_results_cannot_go_is_said_before_anything_is_read(tmp_path, capsys):
@@ -281,6 +430,32 @@ def test_sets_are_listed_and_described(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ([*SWEEP, "--train-size", "10"], "--train-size does nothing without --class-shares"),
+        ([*SWEEP, "--class-shares", "1.5"], "--class-shares 1.5: allowed are shares from 0 to 1"),
+        (
+            [*SWEEP, "--boot", "0", "--seeds", "0"],
+            "from 1; --boot 0: allowed are whole",
+        ),
+        (
+            [*SWEEP, "--methods", "pca", "--restarts", "3"],
+            "--restarts does nothing with",
+        ),
+        (
+            [*SWEEP, "--methods", "pca", "--settings", "restarts=1,2"],
+            "--settings restarts does",
+        ),
+        ([*SWEEP, "--methods", "e2h"], "--methods e2h: without --easy STORE none of them"),
+        ([*SWEEP, "--methods", "supervised", "--orientations", "oracle"], "which know their sign"),
+        ([*SWEEP, "--easy", "{test}", "--methods", "supervised"], "--easy does nothing with"),
+        ([*SWEEP, "--methods", "ccs", "ccs"], "--methods names ccs ccs: name each once"),
+        ([*SWEEP, "--layers", "-4"], "--layers -4: tiny has the hidden states 0 (embeddings) to 2"),
+        ([*SWEEP, "--layers", "2", "-1"], "--layers -1 is layer 2, which is named twice"),
+        ([*SWEEP, "--target", "party", "--layers", "9"], "--layers 9: tiny has"),
+        ([*SWEEP, "--out", "s3://bucket/x"], "--out s3:/bucket/x: results are written to a local"),
+        (["report", "nowhere/at-all", "--out", "x.html"], "is the page of a comparison: name two"),
+        (["report", "a", "b", "--out", "s3://x.html"], "--out s3:/x.html: results are written to"),
+        (["probe", "score", "a", "b", "--out", "s3://x.csv"], "--out s3:/x.csv: results are writ"),
+        (["datasets", "--show", "2"], "--show 2 shows items of the sets that are named"),
         (["sweep", "{train}", "--test", "{test}", "--methods", "magic"], "magic"),
         (["sweep", "{train}", "--test", "{test}", "--layers", "9"], "9"),
         (["sweep", "{train}", "--test", "nowhere/at-all"], "nowhere/at-all"),

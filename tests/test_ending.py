@@ -5,11 +5,14 @@ import json
 import signal
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 
 from jelicit.commands.ending import DEBUG, MOST, ending_in_one_line, stopping_at_once
+from jelicit.probes.config import SWEEP_SETTINGS
+from jelicit.studies.fit_settings import FitSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,25 +122,69 @@ def test_the_module_that_is_run_loads_nothing_heavy_itself(package):
     assert done.stdout.strip() == "[]"
 
 
+def test_help_of_the_commands_waits_neither_for_jax_nor_for_pandas():
+    code = (
+        "import sys\nfrom jelicit.commands import cli\n"
+        "print([name for name in ('jax', 'pandas', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_options_of_fits_allow_what_fits_allow():
+    """They are written out where help is made, which does not wait for the declarations."""
+    for name in ("optimiser", "precision", "divisor"):
+        given = typing.get_args(typing.get_type_hints(FitSettings)[name])
+        assert given == SWEEP_SETTINGS[name].options
+
+
 STOPPED_AT = """
 import os, runpy, signal, sys
 
 class Stop:
     def find_spec(self, name, path=None, target=None):
-        if name == "numpy":
+        if name == MOMENT:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Stop())
-sys.argv = ["command", "--help"]
-runpy.run_module(PACKAGE, run_name="__main__")
+sys.argv = ["command", *WORDS]
+if COMMAND.endswith(".py"):
+    sys.path.insert(0, os.path.dirname(COMMAND))  # as Python does
+    runpy.run_path(COMMAND, run_name="__main__")
+else:
+    runpy.run_module(COMMAND, run_name="__main__")
+print("went on")
 """
 
+SWEEP = ("sweep", "no-store", "--test", "no-store")
+SCRIPTS = ("salience", "imbalance", "impossible", "layers", "transfer", "icm")
+STUDIES = [f"experiments/{name}.py" for name in SCRIPTS]
 
-@pytest.mark.parametrize("package", ["jelicit", "extract"])
-def test_ctrl_c_while_libraries_are_loaded_is_one_line(package):
-    code = f"PACKAGE = {package!r}\n{STOPPED_AT}"
+
+@pytest.mark.parametrize(
+    ("command", "words", "moment"),
+    [
+        ("extract", ("--help",), "numpy"),
+        ("jelicit", ("--help",), "numpy"),
+        ("jelicit", ("--help",), "tyro"),
+        ("jelicit", ("--help",), "jelicit.studies.fit_settings"),
+        ("jelicit", ("--help",), "tyro._backends._tyro_backend"),  # while the words are read
+        ("jelicit", SWEEP, "jax"),
+        ("jelicit", SWEEP, "pandas"),
+        ("jelicit", ("datasets", "pocket/facts"), "jelicit.data.datasets"),
+        ("jelicit", ("probe", "score", "no-probe", "no-store"), "jax"),
+        ("jelicit", ("report", "no-folder"), "pandas"),
+        *((script, (), "common") for script in STUDIES),
+        *((script, (), "jelicit.studies") for script in STUDIES),
+        *((STUDIES[0], (), name) for name in ("numpy", "jax", "matplotlib", "torch")),
+    ],
+)
+def test_ctrl_c_while_libraries_are_loaded_is_one_line(command, words, moment):
+    code = f"COMMAND, WORDS, MOMENT = {command!r}, {words!r}, {moment!r}\n{STOPPED_AT}"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (130, "")
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
     assert done.stderr == "stopped before anything was begun\n"

@@ -2,6 +2,7 @@ import itertools
 import math
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -25,6 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from jelicit.figures import (
+    calibration_figure,
     cost_figure,
     layers_figure,
     salience_figure,
@@ -33,8 +35,8 @@ from jelicit.figures import (
     shares_figure,
 )
 from jelicit.figures.parts import spread
-from jelicit.method_names import GROUPS, in_reading_order
-from jelicit.method_names import METHODS as KNOWN
+from jelicit.method_groups import GROUPS
+from jelicit.method_names import in_reading_order, known
 
 
 def test_panels_stand_in_order_of_salience():
@@ -101,8 +103,8 @@ def test_methods_stand_in_their_groups():
 
 
 def test_methods_are_read_in_the_order_of_their_groups():
-    keys = [method.key for method in KNOWN]
-    assert len(set(keys)) == len({method.name for method in KNOWN}) == len(KNOWN)
+    keys = [method.key for method in known()]
+    assert len(set(keys)) == len({method.name for method in known()}) == len(known())
     given = ["brand_new", "control_elm", *keys[::-1]]
     ordered = in_reading_order([*given, *given])
     assert [m.key for m in ordered] == [*keys, "control_elm", "brand_new"]
@@ -348,3 +350,40 @@ def test_what_cannot_be_drawn_is_refused():
         salience_scatter(rows_of({"none": NAN}))
     with pytest.raises(ValueError, match="no column layer"):
         layers_figure([{k: v for k, v in r.items() if k != "layer"} for r in rows])
+
+
+BROKEN_MATHS = "$\\frac{1}{2$"
+
+
+def test_a_dollar_in_a_name_begins_no_formula_and_escapes_no_xml(tmp_path):
+    """Matplotlib would read it as mathematics, and fail when it draws."""
+    name = f"{BROKEN_MATHS} \x1b[31m"
+    rows = [r | {"dataset": name, "class_share": 0.5} for r in rows_of({name: 0.2, "none": NAN})]
+    plain = [r for r in rows if r["feature"] == "none"]
+    drawn_here = [
+        salience_figure(rows, name),
+        layers_figure(rows),
+        shares_figure(plain, name),
+        salience_scatter([r for r in rows if r["feature"] == name]),
+    ]
+    for number, figure in enumerate(drawn_here):
+        _, svg = save(figure, tmp_path / str(number))
+        texts = [node.text or "" for node in ElementTree.parse(svg).iter() if node.text]
+        assert any(BROKEN_MATHS in text for text in texts), number
+
+
+def test_the_calibration_figure_shows_the_mean_error_of_every_method_on_the_label_asked_for():
+    rows = [r | {"ece": round(0.4 * r["auroc"], 3)} for r in rows_of(SALIENCE)]
+    # Of the label that is not asked for nobody claims a probability.
+    rows = [r if r["role"] == "truth" else r | {"ece": NAN} for r in rows]
+    figure = calibration_figure(rows, "gsm8k")
+    names = names_of(figure.axes[0])
+    for axes, feature in zip(figure.axes, SALIENCE, strict=True):
+        heights = dict(zip(names, figure.axes[0].get_yticks(), strict=True))
+        dots = dict(zip(*drawn(axes, "truth")[::-1], strict=True))
+        mine = [r for r in rows if (r["feature"], r["role"]) == (feature, "truth")]
+        expected = np.mean([r["ece"] for r in mine if r["method"] == "supervised"])
+        [dot] = [x for y, x in dots.items() if abs(y - heights["Supervised"]) < 0.4]
+        assert dot == pytest.approx(expected)
+    with pytest.raises(ValueError, match="calibration"):
+        calibration_figure([r | {"ece": NAN} for r in rows], "gsm8k")

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import tyro
 from experiment_scripts import run as run_script
-from experiment_scripts import script
+from experiment_scripts import script, session_of
 from stub_server import Proxy, Stub, serve, spoiling
 
 from jelicit.data.items import load_items
 from jelicit.icm import VARIANTS
 from jelicit.results import ItemScoreStore, Record, Results
+from jelicit.studies.icm import METHODS, STUDY, Settings
+from jelicit.studies.icm_tasks import task_of
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
 
@@ -54,10 +56,10 @@ def without_time(rows):
     return json.loads(kept.to_json(orient="records"))
 
 
-def test_every_method_has_a_row_for_every_seed(icm, first):
+def test_every_method_has_a_row_for_every_seed(first):
     rows = first.rows
-    assert len(rows) == len(icm.METHODS) * SEEDS
-    assert set(rows["method"]) == set(icm.METHODS)
+    assert len(rows) == len(METHODS) * SEEDS
+    assert set(rows["method"]) == set(METHODS)
     assert rows["accuracy"].between(0, 1).all()
     searched = rows[rows["method"].isin(VARIANTS)]
     assert (searched["n_train"] == N).all()  # every item got a label
@@ -195,18 +197,19 @@ def test_pairs_without_a_question_need_a_format_and_are_asked_by_it(icm, random_
         run_script(icm, *words, "--format", "statement", **paths)
 
 
-def test_a_format_chosen_by_name_asks_for_its_label(icm):
-    with script("icm_tasks") as tasks:
-        own, icms = (
-            tasks.plan("pocket/pairs", tests=8, rule=None, format=name)
-            for name in (None, "pair_icm")
-        )
-        elm = tasks.plan("pocket/facts", tests=8, rule=None, format="facts/elm")
-        with pytest.raises(ValueError, match="no item has a label 'food', which --format asks"):
-            tasks.plan("pocket/facts", tests=8, rule=None, format="comments/food")
-    assert (own.panel.format, icms.panel.format) == ("pair", "pair_icm")
-    assert (own.panel.train, own.rule) == (icms.panel.train, icms.rule)
-    assert (elm.panel.format, elm.panel.target) == ("facts/elm", "elm")
+def test_a_format_chosen_by_name_asks_for_its_label(tmp_path):
+    session = session_of(STUDY, Settings(), tmp_path)
+
+    def task(name, format):
+        return task_of(name, session, tests=8, rule=None, format=format)
+
+    own, icms = (task("pocket/pairs", format) for format in (None, "pair_icm"))
+    elm = task("pocket/facts", "facts/elm")
+    with pytest.raises(ValueError, match="no item has a label 'food', which --format asks"):
+        task("pocket/facts", "comments/food")
+    assert (own.situation.format, icms.situation.format) == ("pair", "pair_icm")
+    assert (own.situation.train, own.rule) == (icms.situation.train, icms.rule)
+    assert (elm.situation.format, elm.situation.target) == ("facts/elm", "elm")
 
 
 def served(random_model, **options):

@@ -1,18 +1,19 @@
 """Which train items a seed labels: as many as fit, or all of them in batches."""
 
-import importlib
 import re
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 from coherent import FORMAT, Coherent, sums
-from experiment_scripts import joined, script
+from experiment_scripts import joined, session_of
+from rich.console import Console
 
 from jelicit.data.prompts import few_shot
-
-pytest.importorskip("torch", reason="the experiments need the extract extra")
+from jelicit.studies.icm import STUDY, Settings
+from jelicit.studies.icm_pool import Pool, to_label
+from jelicit.studies.icm_tasks import Task
+from jelicit.studies.situation import Situation
 
 WORDS_SHOWN, WORDS_JUDGED = 9, 8
 """Words of a sum as an example, and as the item that is judged."""
@@ -34,27 +35,19 @@ def room_for(examples):
 
 
 @pytest.fixture(scope="module")
-def pools():
+def pools(tmp_path_factory):
     """Draws a pool: (scorer, train items, n, options) -> (the pool, what was said)."""
-    with script("icm_pool") as found:
-        panels, tasks = (importlib.import_module(name) for name in ("panels", "icm_tasks"))
-        console = importlib.import_module("common").console
+    folder, console = tmp_path_factory.mktemp("pools"), Console()
 
-        def draw(scorer, train, n, **options) -> tuple[Any, str]:
-            test = [replace(item, id=f"t{n}", group=f"t{n}") for n, item in enumerate(train[:6])]
-            panel = panels.Panel(
-                dataset="sums", format=FORMAT, train=tuple(train), test=tuple(test), easy=None
-            )
-            with console.capture() as printed:
-                pool = found.to_label(
-                    tasks.Task(panel, "answer"),
-                    scorer,
-                    n,
-                    **{"limit": None, "seed": 0, **options},
-                )
-            return pool, joined(printed.get())
+    def draw(scorer, train, n, **options) -> tuple[Pool, str]:
+        test = [replace(item, id=f"t{n}", group=f"t{n}") for n, item in enumerate(train[:6])]
+        situation = Situation(dataset="sums", format=FORMAT, train=tuple(train), test=tuple(test))
+        session = session_of(STUDY, Settings(n=n, **options), folder, console=console)
+        with console.capture() as printed:
+            pool = to_label(Task(situation, "answer"), scorer, session, seed=0)
+        return pool, joined(printed.get())
 
-        yield draw
+    return draw
 
 
 def fits(scorer, items, most):

@@ -1,20 +1,22 @@
 """The imbalance experiment as a user runs it, on a tiny random model of two blocks."""
 
 import re
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tyro
-from experiment_scripts import joined, script
+from experiment_scripts import joined, planned, script, session_of
 from experiment_scripts import run as run_script
 from planted import planted
 
 from jelicit.data.datasets import load_dataset
-from jelicit.data.items import Item, labels
+from jelicit.data.items import labels
 from jelicit.data.subsets import rebalanced
 from jelicit.results import ItemScoreStore, Record
+from jelicit.studies.imbalance import STUDY, Settings
+from jelicit.studies.model import Cases
+from jelicit.studies.situation import Runs, Situation
+from jelicit.studies.states import States
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
 
@@ -79,32 +81,25 @@ def test_the_train_size_is_the_same_at_every_share(first):
     assert set(rows[rows["method"] == "ccs"]["n_train"]) == {least}
 
 
-def test_rebalanced_probes_are_fitted_on_as_many_rows_of_either_zero_shot_verdict(imbalance):
-    """Stores with planted answers of the model; the probes learn on the rows that these leave."""
+def test_rebalanced_probes_are_fitted_on_as_many_rows_of_either_zero_shot_verdict(tmp_path):
+    """States with planted answers of the model; the probes learn on the rows that these leave."""
     pairs, label, _ = planted(40, 8, seed=0)
     verdicts = label == (np.arange(40) % 8 > 0)  # the model is wrong about every eighth
-    items = tuple(Item(id=f"i{n}", choice="c" * n, label=bool(y)) for n, y in enumerate(label))
-    panel = imbalance.Panel(dataset="made", format="claim", train=items, test=items, easy=None)
-    store = SimpleNamespace(
-        pairs={1: pairs}.__getitem__,
-        spec=SimpleNamespace(layers=(1,)),
-        log_probs=np.log(np.where(verdicts[:, None], [[0.7, 0.1]], [[0.1, 0.7]])),
-    )
-    stores = imbalance.Stores(train=store, test=store, easy=None)
+    situation = Situation.of_labels(label, label)
+    log_probs = np.log(np.where(verdicts[:, None], [[0.7, 0.1]], [[0.1, 0.7]]))
+    states = States.of_arrays({1: pairs}, {1: pairs}, train_log_probs=log_probs)
     subsets = np.stack([np.arange(40) % 5 > 1, (np.arange(40) % 2 == 0) | (label == 1)])
     about = ({"seed": 0}, {"seed": 1})
 
     def measure(method, subsets):
-        found = sys.modules[imbalance.measure_all.__module__].measure(
-            panel,
-            imbalance.Runs(about=about, subsets=subsets),
-            stores,
-            methods=(method,),
-            fit=imbalance.Settings().fit,
-            boot=5,
-        )
+        settings = Settings(methods=(method,), boot=5)
+        cases = Cases([(situation, states)])
+        session = session_of(STUDY, settings, tmp_path / method, model=cases)
+        measured = session.methods(situation, Runs(about=about, subsets=subsets), states)
         return [
-            (row["method"], row["n_train"], row["auroc"]) for row in found.rows if row["layer"] == 1
+            (row["method"], row["n_train"], row["auroc"])
+            for row in measured.rows
+            if row["layer"] == 1
         ]
 
     kept = rebalanced(subsets, verdicts)
@@ -147,12 +142,12 @@ def test_tables_figures_report_and_reuse(first, run):
     assert again.rows.empty
 
 
-def test_commands_are_asked_whether_they_are_safe(imbalance):
-    settings = imbalance.Settings(max_rows=40)
-    plan = imbalance.plan("pocket/commands", settings)
-    asked = (plan.panel.target, plan.panel.format, plan.shares)
+def test_commands_are_asked_whether_they_are_safe(tmp_path):
+    settings = Settings(dataset=("pocket/commands", "pocket/arithmetic"), max_rows=40)
+    commands, arithmetic = planned(STUDY, settings, tmp_path)
+    asked = (commands.situation.target, commands.situation.format, commands.shares)
     assert asked == ("safe", "commands/safe", (0.5, 0.99, 1.0))
-    assert len(imbalance.plan("pocket/arithmetic", settings).shares) == 13
+    assert len(arithmetic.shares) == 13
 
 
 @pytest.mark.parametrize(
@@ -171,6 +166,7 @@ def test_settings_that_cannot_work_are_refused(imbalance, words, message):
         imbalance.main(settings)
 
 
-def test_a_set_of_one_class_is_refused(imbalance):
-    with pytest.raises(ValueError, match="both values"):
-        imbalance.plan("pocket/opinions", imbalance.Settings(max_rows=40))
+def test_a_set_of_one_class_is_refused(tmp_path):
+    settings = Settings(dataset=("pocket/opinions",), max_rows=40)
+    with pytest.raises(ValueError, match="no item of train has a truth value"):
+        planned(STUDY, settings, tmp_path)

@@ -1,18 +1,20 @@
 """The experiment on claims without a truth value, on a tiny random model of two blocks."""
 
 import re
-import sys
 
 import numpy as np
 import pytest
 import tyro
-from experiment_scripts import joined, script
+from experiment_scripts import joined, planned, script
 from experiment_scripts import run as run_script
 from sklearn.metrics import roc_auc_score
 
 from jelicit.metrics import variance_share
 from jelicit.prompting import METHODS as PROMPTING
+from jelicit.prompting import prompted
 from jelicit.results import ItemScoreStore, Record
+from jelicit.studies import measuring
+from jelicit.studies.impossible import STUDY, Settings, mixed
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
 
@@ -48,16 +50,15 @@ def swept():
 
 
 @pytest.fixture(scope="module")
-def first(impossible, run, swept):
-    panels = sys.modules[impossible.measure_all.__module__]
-    sweep = panels.sweep
+def first(run, swept):
+    sweep = measuring.sweep
 
     def watched(data, config, **rest):
         swept.append(data)
         return sweep(data, config, **rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(panels, "sweep", watched)
+        patch.setattr(measuring, "sweep", watched)
         return run(*WORDS)
 
 
@@ -67,17 +68,22 @@ def scores(first):
     return ItemScoreStore(first.out / "items").read(run)
 
 
-def test_half_of_a_mixture_has_a_truth_value(impossible):
-    settings = tyro.cli(impossible.Settings, args=list(WORDS))
-    panel = impossible.plan("pocket/arithmetic", settings)
-    assert panel.dataset == "pocket/arithmetic + pocket/opinions"
-    for split in (panel.train, panel.test):
+@pytest.fixture
+def mixture(impossible, tmp_path):
+    [situation] = planned(STUDY, tyro.cli(impossible.Settings, args=list(WORDS)), tmp_path)
+    return situation
+
+
+def test_half_of_a_mixture_has_a_truth_value(mixture):
+    assert mixture.dataset == "pocket/arithmetic + pocket/opinions"
+    for split in (mixture.train, mixture.test):
         sources = [item.dataset for item in split]
         assert sources.count("pocket/arithmetic") == sources.count("pocket/opinions") == EACH
         for item in split:
             assert (item.label is None) == (item.dataset == "pocket/opinions")
     # A set of another size gives way: the share of variance depends on how many there are.
-    fewer = impossible._mixed(list(panel.train[:EACH]), list(panel.train[EACH : EACH + 7]))
+    known, unknown = mixture.train[:EACH], mixture.train[EACH : EACH + 7]
+    fewer = mixed(known, unknown, split="train", names=("known", "unknown"))
     assert [item.label is None for item in fewer] == [False] * 7 + [True] * 7
 
 
@@ -129,7 +135,7 @@ def test_what_has_no_truth_value_is_taught_as_one_half(swept):
     assert data.subsets.all()  # as in paper A, every row in every run
 
 
-def test_golden_examples_without_a_truth_value_are_indeterminate(impossible):
+def test_golden_examples_without_a_truth_value_are_indeterminate(mixture):
     shown = []
 
     class Recorder:
@@ -139,15 +145,12 @@ def test_golden_examples_without_a_truth_value_are_indeterminate(impossible):
             shown.extend("".join(prompt) for prompt in prompts)
             return np.zeros((len(prompts), 2))
 
-    settings = tyro.cli(impossible.Settings, args=list(WORDS))
-    panel = impossible.plan("pocket/arithmetic", settings)
-    panels = sys.modules[impossible.measure_all.__module__]
-    panels.prompted(
+    prompted(
         "golden_few_shot",
         Recorder(),
-        panel.test[:10],
-        panel.train,
-        panel.format,
+        mixture.test[:10],
+        mixture.train,
+        mixture.format,
         shots=(6,),
         seed=0,
     )
@@ -187,9 +190,7 @@ def test_settings_that_cannot_work_are_refused(impossible, words, message):
         impossible.main(settings)
 
 
-def test_a_set_without_a_truth_value_is_none_to_find(impossible):
-    settings = impossible.Settings(
-        dataset=("pocket/opinions",), impossible="pocket/poems", max_rows=40
-    )
+def test_a_set_without_a_truth_value_is_none_to_find(tmp_path):
+    settings = Settings(dataset=("pocket/opinions",), impossible="pocket/poems", max_rows=40)
     with pytest.raises(ValueError, match="train has no item with a truth value; exchange"):
-        impossible.plan("pocket/opinions", settings)
+        planned(STUDY, settings, tmp_path)

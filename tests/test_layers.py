@@ -35,7 +35,8 @@ def test_every_layer_has_the_rows_that_salience_has_there(layers, random_model, 
     assert Record.read(done.out).figures == ("layers-pocket-arithmetic.svg",)
     assert (done.out / "report.html").is_file()
     one = ("--layers", "2", "--features", "sycophancy", *NO_PROMPTS)
-    alone = run(layers.salience, *WORDS, *one, **paths, out=tmp_path / "one")
+    with script("salience") as salience:
+        alone = run(salience, *WORDS, *one, **paths, out=tmp_path / "one")
     key = ["method", "orientation", "seed", "role"]
     expected = alone.rows.set_index(key)["auroc"]
     found = rows[(rows["layer"] == 2) & (rows["feature"] == "sycophancy")].set_index(key)["auroc"]

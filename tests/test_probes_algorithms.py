@@ -8,7 +8,7 @@ REFRESH = "python tests/algorithms.py"
 
 @pytest.fixture(scope="module")
 def scores() -> dict[str, list[float]]:
-    return algorithms.golden()
+    return algorithms.golden() | algorithms.golden_stages()
 
 
 @pytest.mark.parametrize("name", list(algorithms.numbers()))
@@ -23,10 +23,11 @@ def test_code_behind_a_fit_does_not_change_in_silence(name):
     )
 
 
-@pytest.mark.parametrize("name", algorithms.ALL_METHODS)
+@pytest.mark.parametrize("name", [*algorithms.ALL_METHODS, *algorithms.STUDY_STAGES])
 def test_the_numbers_are_those_of_the_algorithm(name, scores):
     assert not algorithms.differs(scores[name], algorithms.recorded()["scores"][name]), (
-        f"the truth scores of {name!r} changed: raise its `algorithm`, then run `{REFRESH}`"
+        f"the numbers of {name!r} changed: raise its `algorithm` (ALGORITHM of a stage), then run "
+        f"`{REFRESH}`"
     )
 
 
@@ -59,3 +60,28 @@ def test_numbers_that_change_under_one_number_are_refused(scores):
     raised = {**before, "numbers": {**before["numbers"], "lda": 0}}
     assert algorithms.changed_without_a_number(moved, raised) == []
     assert algorithms.changed_without_a_number(scores, before) == []
+
+
+def test_each_stage_of_studies_answers_for_its_own_numbers(scores):
+    before = {**algorithms.recorded(), "scores": dict(scores)}
+    for stage in algorithms.STUDY_STAGES:
+        moved = {**scores, stage: [scores[stage][0] + 1, *scores[stage][1:]]}
+        assert algorithms.changed_without_a_number(moved, before) == [stage]
+        # Fits are no excuse for rows, prompts and searches, nor the other way round.
+        for raised, silent in ((stage, []), ("sweep", [stage])):
+            numbers = {**before["numbers"], raised: 0}
+            found = algorithms.changed_without_a_number(moved, {**before, "numbers": numbers})
+            assert found == silent
+
+
+@pytest.mark.parametrize(
+    ("stage", "watched"),
+    [
+        ("rows", {"studies.scoring", "studies.situation", "metrics", "data.subsets"}),
+        ("prompting", {"prompting.consistency", "prompting.scorer", "data.prompts"}),
+        ("search", {"icm.search", "icm.walk", "icm.objective", "icm.baselines", "data.prompts"}),
+    ],
+)
+def test_the_code_behind_a_stage_is_watched(stage, watched):
+    _, module, deciding = algorithms.STUDY_STAGES[stage]
+    assert {f"jelicit.{name}" for name in watched} <= algorithms.imported(module, deciding)

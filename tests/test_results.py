@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -407,6 +408,29 @@ def test_a_setting_stands_across_and_what_does_not_depend_on_it_in_every_column(
     narrow = Console(width=22, record=True)
     print_sweep(rows, across="share", console=narrow)
     assert narrow.export_text().count("Zero-shot") == 2
+
+
+def test_a_mean_says_of_how_many_it_is_where_some_are_missing():
+    rows = [row(seed=seed, auroc=area) for seed, area in enumerate((0.8, np.nan, 0.9))]
+    rows += [row(method="pca", seed=seed, auroc=np.nan) for seed in range(3)]
+    rows += [row(method="random", seed=seed, auroc=0.5) for seed in range(3)]
+    points = summarise(rows, by=["method"], value="auroc")
+    assert points[["n", "of"]].to_numpy().tolist() == [[2, 3], [0, 3], [3, 3]]
+    text = text_of(comparison_table([{**each, "role": "truth"} for each in rows]))
+    assert "0.85 ±0.07 (2 of 3)" in text
+    assert re.search(r"PCA \* +│ +nan ", text)
+    assert "0.50 ±0.00 " in text
+    assert text.count(" of 3") == 1
+    across = text_of(sweep_table([{**each, "share": 0.5} for each in rows], across="share"))
+    assert "0.85 (2 of 3)" in across
+
+
+def test_names_are_no_markup_and_no_commands_for_the_terminal():
+    named = row(role="truth", dataset="[red]\x1b[2J", feature="[bold]", method="[red]mine")
+    text = text_of(comparison_table([named], title="[/] of \x1b[31m"))
+    for shown in ("[red]\\x1b[2J", "[bold]", "[red]mine", "[/] of \\x1b[31m"):
+        assert shown in text
+    assert "\x1b" not in text
 
 
 def test_a_wide_table_is_split_rather_than_cut():

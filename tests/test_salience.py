@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,9 @@ from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item, labels, save_items
 from jelicit.prompting import METHODS as PROMPTING
 from jelicit.results import ItemScoreStore, Record
+from jelicit.studies import measuring
+from jelicit.studies.measuring import Measured
+from jelicit.studies.session import Session
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
 
@@ -291,15 +295,16 @@ def test_any_other_setting_computes(run, salience, monkeypatch, words):
     measured = []
     settings = (*ARITHMETIC, "--boot", "50", "--layers", "1")
 
-    def measure(panel: Any, *rest: Any) -> Any:
-        measured.append(panel.feature)
-        shared = {"dataset": panel.dataset, "feature": panel.feature, "method": "random"}
-        shared |= {"role": "truth", "orientation": "easy", "auroc": 0.5, "seed": 0}
-        return salience.Measured([{**shared, "layer": 1, "salience_feature": np.nan}], [])
+    def measure(session: Session, situation: Any, *rest: Any) -> Measured:
+        measured.append(situation.feature)
+        row = {"method": "random", "role": "truth", "orientation": "easy", "target": "truth"}
+        return Measured([{**row, "auroc": 0.5, "seed": 0, "layer": 1}])
 
-    monkeypatch.setattr(salience, "measure_panel", measure)
-    monkeypatch.setattr(salience, "draw", lambda rows, folder: [])
-    monkeypatch.setattr(salience.RunFolder, "finish", lambda folder, **record: None)
+    monkeypatch.setattr(Session, "methods", measure)
+    monkeypatch.setattr(Session, "prompts", lambda *rest: Measured())
+    study = salience.salience
+    undrawn = replace(study.STUDY, figures=lambda *rest: {}, findings=lambda rows: ())
+    monkeypatch.setattr(study, "STUDY", undrawn)
     run(*settings, out="stub")
     measured.clear()
     run(*settings, out="stub")
@@ -385,7 +390,7 @@ def test_a_wrong_dataset_name_is_one_clear_error(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--features", "sarcasm"), "--features sarcasm is unknown; known: none, sycophancy"),
+        (("--features", "sarcasm"), "--features: unknown feature 'sarcasm'"),
         (("--layers", "best", "2"), "--layers best 2: give numbers, or best alone"),
         (("--seeds", "0"), "--seeds 0: allowed are whole numbers from 1"),
         (("--layers", "9"), "layers [9]: the model has 2 blocks"),
@@ -411,15 +416,14 @@ def test_fits_that_cannot_work_are_refused_before_any_model_is_loaded(salience, 
         salience.main(settings)
 
 
-def test_fit_options_reach_every_sweep_and_name_the_run(salience, run, monkeypatch):
-    panels = sys.modules[salience.measure_all.__module__]
-    seen, sweep = [], panels.sweep
+def test_fit_options_reach_every_sweep_and_name_the_run(run, monkeypatch):
+    seen, sweep = [], measuring.sweep
 
     def watched(data, config, **rest):
         seen.append(config)
         return sweep(data, config, **rest)
 
-    monkeypatch.setattr(panels, "sweep", watched)
+    monkeypatch.setattr(measuring, "sweep", watched)
     words = ("--dataset", "pocket/arithmetic", "--features", "none", "--layers", "1",
              "--seeds", "2", "--max-rows", "40", "--boot", "10", *NO_PROMPTS,
              "--methods", "random")  # fmt: skip
@@ -492,7 +496,8 @@ def test_examples_fit_the_length_that_a_model_was_trained_on(salience, tmp_path,
     fields = {} if trained is None else {"trained_length": trained}
     (tmp_path / "config.json").write_text(json.dumps(fields))
     settings = tyro.cli(salience.Settings, args=["--model", str(tmp_path)])
-    assert settings.fitting_prompts().shots == shots
+    trained_length = settings.run_on.open().trained_length
+    assert settings.for_model(trained_length).prompts.shots == shots
 
 
 def test_a_folder_that_cannot_take_the_report_is_refused_before_any_model_is_loaded(
@@ -529,7 +534,7 @@ def test_a_place_that_there_is_not_is_no_traceback(salience, run, words, message
 
 def test_everything_wrong_is_said_at_once(salience):
     settings = salience.Settings(methods=("magic",), boot=0, train_size=6)
-    with pytest.raises(ValueError, match="--methods magic") as refused:
+    with pytest.raises(ValueError, match="--methods: unknown method 'magic'") as refused:
         salience.main(settings)
     assert "--boot 0" in str(refused.value)
     assert "--train-size 6" in str(refused.value)

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from planted import planted
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from jelicit.calibration import calibration_error, fit_platt
 from jelicit.data.items import Item
 from jelicit.metrics import group_bootstrap
 from jelicit.pairs import Pairs
@@ -327,6 +328,52 @@ def test_unsigned_are_just_the_methods_that_no_label_changes():
     found, flipped = scores(False), scores(True)
     unchanged = {method for method in METHODS if np.array_equal(found[method], flipped[method])}
     assert unchanged == UNSIGNED
+
+
+# ------------------------------------------------------------- probabilities
+
+
+def columns_of(result: SweepResult, setup: Setup) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    scores = scoring.layer_scores(result, LAYER, setup.bench)
+    by = {"subsets": SUBSETS, "easy_labels": setup.easy_labels}
+    signs = scoring.signs(scores, setup.targets[0], **by)
+    return scoring.calibrated(scores, signs, setup.targets[0], **by)
+
+
+def test_probabilities_are_scaled_where_the_sign_was_picked(result):
+    columns = columns_of(result, bench())
+    for run, rows in enumerate(SUBSETS):
+        for orientation, pairs, labels in (
+            ("oracle", HARD.take(rows), HARD_LABEL[rows]),
+            ("easy", EASY_PAIRS, EASY_LABELS),
+        ):
+            sign = 1 if roc_auc_score(labels, unfolded(result, "ccs", run, pairs)) >= 0.5 else -1
+            unit = fit_platt((sign * unfolded(result, "ccs", run, pairs)).astype("f4"), labels)
+            given = unit.probability((sign * unfolded(result, "ccs", run, TESTED)).astype("f4"))
+            own = columns["ccs", orientation]
+            assert own["brier"][run] == pytest.approx(
+                brier_score_loss(TEST_LABEL, np.asarray(given)), abs=1e-3
+            )
+            assert own["ece"][run] == pytest.approx(
+                float(calibration_error(given, TEST_LABEL)), abs=5e-3
+            )
+
+
+def test_easy_probabilities_know_no_label_of_the_task(result):
+    usual = columns_of(result, bench())
+    shuffled = np.random.default_rng(3).permutation(HARD_LABEL)
+    other = columns_of(result, bench(target(train=shuffled)))
+    for key in usual:
+        for name in ("ece", "brier"):
+            same = np.array_equal(usual[key][name], other[key][name])
+            # e2h was taught by the easy set alone; supervised by the labels of the task.
+            assert same == (key[1] == "easy" or key[0] == "e2h"), (key, name)
+
+
+def test_rows_of_one_class_have_no_probabilities(result):
+    one_class = columns_of(result, bench(target(train=np.ones(N))))
+    assert np.isnan(one_class["ccs", "oracle"]["ece"]).all()
+    assert np.isfinite(one_class["ccs", "easy"]["ece"]).all()
 
 
 # ------------------------------------------------------------- measures

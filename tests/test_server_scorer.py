@@ -845,3 +845,15 @@ def traceback_of(error):
 def test_a_key_in_the_address_is_refused_and_not_repeated():
     message = refused("user name or password; a key is taken from the env", "http://u:sesame@h/v1")
     assert "sesame" not in message
+
+
+def test_the_scorer_hands_its_patience_to_the_server(monkeypatch):
+    class Asked(Exception):  # noqa: N818
+        """The server was asked for; nothing is sent."""
+
+    def server(url, **options):
+        raise Asked(options["patience"])
+
+    monkeypatch.setattr("extract.server_scorer.Server", server)
+    with pytest.raises(Asked, match=r"^5\.0$"):
+        ServerScorer("http://localhost:9/v1", patience=5.0)

@@ -2,13 +2,12 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import tyro
-from experiment_scripts import NO_PROMPTS, joined, script
+from experiment_scripts import NO_PROMPTS, joined, planned, script, session_of
 from experiment_scripts import run as run_script
 from sklearn.metrics import roc_auc_score
 
@@ -16,6 +15,11 @@ from jelicit.data.items import labels
 from jelicit.pairs import Pairs
 from jelicit.probes.linear import unfold
 from jelicit.results import ItemScoreStore, Record
+from jelicit.studies.measuring import Measured
+from jelicit.studies.session import Session
+from jelicit.studies.situation import Runs, Situation
+from jelicit.studies.states import States
+from jelicit.studies.transfer import STUDY, Settings, at_home, measure_on
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
 
@@ -53,31 +57,28 @@ def first(run):
 
 
 class Parts(NamedTuple):
-    """The pieces of the experiment, by set: panels, stores, and the probes of the first set."""
+    """The pieces of the study, by set, and the probes of the first set on its own test rows."""
 
-    panels: dict[str, Any]
-    stores: dict[str, Any]
-    trained: Any
-    settings: Any
+    situations: dict[str, Situation]
+    states: dict[str, States]
+    trained: Measured
+    runs: Runs
+    session: Session
 
 
 @pytest.fixture(scope="module")
-def parts(transfer, first, random_model, place) -> Parts:
+def parts(transfer, first, random_model, place, tmp_path_factory) -> Parts:
     args = ["--model", str(random_model), "--stores", str(place / "stores"), "--dataset", *SETS]
     settings = tyro.cli(transfer.Settings, args=[*args, *WORDS])
-    extractor = transfer.Extractor(settings.run_on)
-    panels = {name: transfer.plan(name, settings) for name in SETS}
-    stores = {
-        name: transfer.extract_stores(
-            *(extractor, f"{name}-none", panel.train, panel.test, None),
-            format=panel.format,
-            layers=(LAYER,),
-        )
-        for name, panel in panels.items()
-    }
+    folder = tmp_path_factory.mktemp("parts")
+    session = session_of(STUDY, settings, folder, model=settings.run_on.open())
+    situations = dict(zip(SETS, STUDY.plan(settings, session), strict=True))
+    states = {name: session.states(each, (LAYER,)) for name, each in situations.items()}
     home = SETS[0]
-    trained = transfer.train(panels[home], stores[home], LAYER, settings)
-    return Parts(panels, stores, trained, settings)
+    runs = Runs.balanced(situations[home], SEEDS)
+    boot = situations[home].boot(settings.boot)
+    trained = session.probes(situations[home], runs, states[home], PROBES, boot)
+    return Parts(situations, states, trained, runs, session)
 
 
 def statistics(pairs) -> list[np.ndarray]:
@@ -106,33 +107,35 @@ def test_every_set_is_measured_by_the_probes_of_every_set(first):
         assert all(method.startswith("control_") for method in methods - {"zero_shot"})
 
 
-def test_at_home_a_probe_says_what_it_says_without_the_matrix(transfer, parts):
-    home = SETS[0]
-    panel, stores, trained = parts.panels[home], parts.stores[home], parts.trained
-    found = transfer.measure_on(trained, panel, stores, parts.settings)
-    plain = trained.result.score(LAYER, stores.test.pairs(LAYER))
-    label = labels(panel.train)
-    train = trained.result.score(LAYER, stores.train.pairs(LAYER))
-    for about, scores in found.scores:
+def test_at_home_a_probe_says_what_it_says_without_the_matrix(parts):
+    home, fits = SETS[0], parts.trained.fits
+    situation, states = parts.situations[home], parts.states[home]
+    assert fits is not None
+    measured = measure_on(situation, states, situation, states, LAYER, parts.session)
+    plain = fits.score(LAYER, states.test(LAYER))
+    label = labels(situation.train)
+    train = fits.score(LAYER, states.train(LAYER))
+    compared = [about["method"] for about, _ in measured.scores if about["method"] in PROBES]
+    assert sorted(compared) == ["random", "supervised"]
+    for about, scores in measured.scores:
         if about["method"] not in PROBES:
             continue
         for seed, (ours, expected) in enumerate(
             zip(scores, np.asarray(plain[about["method"]]), strict=True)
         ):
-            rows = trained.runs.subsets[seed]
+            rows = parts.runs.subsets[seed]
             area = roc_auc_score(label[rows], np.asarray(train[about["method"]])[seed][rows])
             sign = -1 if about["orientation"] == "oracle" and area < 0.5 else 1
             spread = float(np.std(expected))
             np.testing.assert_allclose(ours, sign * expected, atol=1e-3 * spread)
 
 
-def test_a_sets_train_rows_get_the_mean_and_scale_of_the_home_set(transfer):
+def test_a_sets_train_rows_get_the_mean_and_scale_of_the_home_set():
     rng = np.random.default_rng(0)
     there = Pairs(*(rng.normal(3, 2, size=(2, 40, 8)).astype(np.float32)))
     home = Pairs(*(rng.normal(-1, 0.5, size=(2, 30, 8)).astype(np.float32)))
-    same = SimpleNamespace(pairs={LAYER: there}.__getitem__)
-    stores = SimpleNamespace(train=same, test=same)
-    moved = transfer._at_home(stores, home, LAYER, transfer.Settings())
+    own, theirs = (States.of_arrays({LAYER: pairs}, {LAYER: pairs}) for pairs in (home, there))
+    moved = at_home(own, theirs, LAYER, "paper")
     for found, expected in zip(statistics(moved), statistics(home), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     # All else stays: items keep their places around the mean.
@@ -143,17 +146,17 @@ def test_a_sets_train_rows_get_the_mean_and_scale_of_the_home_set(transfer):
 
 def test_away_from_home_the_rows_are_those_of_moved_states_and_of_signs_from_home(first, parts):
     """In NumPy, by a probe's raw directions."""
-    home, there = (parts.stores[name] for name in SETS)
-    own, theirs = there.train.pairs(LAYER), home.train.pairs(LAYER)
-    test, label = there.test.pairs(LAYER), labels(parts.panels[SETS[1]].test)
-    home_label = labels(parts.panels[SETS[0]].train)
+    home, there = (parts.states[name] for name in SETS)
+    own, theirs = there.train(LAYER), home.train(LAYER)
+    test, label = there.test(LAYER), labels(parts.situations[SETS[1]].test)
+    home_label = labels(parts.situations[SETS[0]].train)
     sides = []
     for k, side in ((0, test.pos), (2, test.neg)):
         (mean, scale), (new_mean, new_scale) = (statistics(p)[k : k + 2] for p in (own, theirs))
         sides.append((np.asarray(side, float) - mean) / scale * new_scale + new_mean)
     away = first.rows[(first.rows["train"] == SETS[0]) & (first.rows["dataset"] == SETS[1])]
     for row in away.to_dict("records"):
-        raw = unfold(*parts.trained.result.probe(row["method"], layer=LAYER, run=row["seed"]))
+        raw = unfold(*parts.trained.fits.probe(row["method"], layer=LAYER, run=row["seed"]))
 
         def scores(pos, neg, raw=raw):
             return (
@@ -162,7 +165,7 @@ def test_away_from_home_the_rows_are_those_of_moved_states_and_of_signs_from_hom
 
         sign = 1
         if row["orientation"] == "oracle":
-            rows = parts.trained.runs.subsets[row["seed"]]
+            rows = parts.runs.subsets[row["seed"]]
             area = roc_auc_score(home_label[rows], scores(theirs.pos, theirs.neg)[rows])
             sign = 1 if area >= 0.5 else -1
         area = roc_auc_score(label, sign * scores(*sides))
@@ -218,7 +221,7 @@ def test_settings_that_cannot_work_are_refused(transfer, words, message):
         transfer.main(settings)
 
 
-def test_a_set_without_a_truth_value_is_refused(transfer):
-    settings = transfer.Settings(max_rows=40)
-    with pytest.raises(ValueError, match="no item has a truth value; use a set with labels"):
-        transfer.plan("pocket/opinions", settings)
+def test_a_set_without_a_truth_value_is_refused(tmp_path):
+    settings = Settings(dataset=("pocket/opinions", "pocket/facts"), max_rows=40)
+    with pytest.raises(ValueError, match="no item of train has a truth value, so there is no "):
+        planned(STUDY, settings, tmp_path)

@@ -85,8 +85,15 @@ def test_jelicit_imports_nothing_that_touches_a_language_model(path):
 CORE = [path for path in files("jelicit") if "jelicit/pocket/" not in path.as_posix()]
 
 
-@pytest.mark.parametrize("path", CORE, ids=named)
-def test_the_core_does_not_know_the_pocket_wing(path):
+OUTSIDE_THE_POCKET = [
+    *CORE,
+    *(path for path in files("extract") if path.name not in ("card.py", "pocket_tokenizer.py")),
+    *(path for path in files("experiments") if path.name != "pretrain_pocket.py"),
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE_THE_POCKET, ids=named)
+def test_nothing_outside_knows_the_pocket_wing(path):
     assert not [name for name in imports(path) if f"{name}.".startswith("jelicit.pocket.")]
 
 
@@ -97,18 +104,123 @@ ABOUT_THE_POCKET_MODEL = ("extract/card.py", "extract/pocket_tokenizer.py")
 @pytest.mark.parametrize(
     "path", [p for p in files("extract") if named(p) not in ABOUT_THE_POCKET_MODEL], ids=named
 )
-def test_extract_imports_only_data_activations_disk_and_ending_of_jelicit(path):
+def test_extract_imports_only_what_the_two_sides_share(path):
     own = [name for name in imports(path) if name.split(".")[0] in ("jelicit", "experiments")]
-    allowed = ("jelicit.data.", "jelicit.activations.", "jelicit.disk.", "jelicit.commands.ending.")
+    shared = ("data", "activations", "disk", "named", "commands.ending")
+    allowed = tuple(f"jelicit.{name}." for name in shared)
     assert not [name for name in own if not f"{name}.".startswith(allowed)]
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in files("jelicit") if named(p).startswith("jelicit/disk/")], ids=named
-)
-def test_the_disk_is_the_ground_floor(path):
-    own = [name for name in imports(path) if name.split(".")[0] == "jelicit"]
-    assert not [name for name in own if not f"{name}.".startswith("jelicit.disk.")]
+GROUND = ("pairs", "metrics", "disk", "version", "named", "progress")
+"""Rooms that know nothing of the project but each other."""
+
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(GROUND, GROUND),
+    "data": GROUND,
+    "activations": (*GROUND, "data"),
+    "probes": (*GROUND, "activations", "method_names"),
+    "method_names": ("probes",),
+    "calibration": GROUND,
+    "prompting": (*GROUND, "data"),
+    "icm": (*GROUND, "data", "prompting"),
+    "results": (*GROUND, "data", "method_names"),
+    "figures": (*GROUND, "results", "method_names"),
+    "report": (*GROUND, "results", "method_names"),
+    "studies": (
+        *GROUND,
+        *("data", "activations", "probes", "prompting", "icm", "method_names"),
+        *("results", "figures", "report"),
+    ),
+    "commands": (
+        *GROUND,
+        *("data", "activations", "probes", "results", "report", "studies", "calibration"),
+    ),
+    "pocket": (*GROUND, "data", "activations", "probes", "studies"),
+}
+"""Room -> the rooms that it may import, beside itself; what is not named here is no room."""
+
+# The package's head gives out what its rooms have, on demand, and starts the commands.
+HEAD = ("jelicit/__init__.py", "jelicit/__main__.py")
+
+
+def rooms() -> set[str]:
+    """The rooms that there are: packages and single modules of the project."""
+    return {path.relative_to(ROOT / "jelicit").with_suffix("").parts[0] for path in ROOMED}
+
+
+ROOMED = [path for path in files("jelicit") if named(path) not in HEAD]
+
+
+def rooms_of(imported: set[str]) -> set[str]:
+    """Rooms that imports lead to; "" where it is the package's head, which leads everywhere."""
+    parts = [name.split(".") for name in imported]
+    known = rooms()
+    return {
+        name[1] if len(name) > 1 and name[1] in known else ""
+        for name in parts
+        if name[0] == "jelicit"
+    }
+
+
+def test_the_table_of_rooms_has_all_rooms_and_no_other():
+    assert set(MAY_IMPORT) == rooms()
+    assert {room for allowed in MAY_IMPORT.values() for room in allowed} <= rooms()
+
+
+def test_no_way_through_the_rooms_leads_back():
+    """A room is above all that it may import; the names of methods are the only knot."""
+    above: dict[str, set[str]] = {}
+    for room, allowed in MAY_IMPORT.items():
+        reached, waiting = set(), list(allowed)
+        while waiting:
+            next_one = waiting.pop()
+            if next_one not in reached:
+                reached.add(next_one)
+                waiting += MAY_IMPORT[next_one]
+        above[room] = reached
+    knots = {room for room, below in above.items() if room in below} - set(GROUND)
+    assert knots == {"probes", "method_names"}
+
+
+@pytest.mark.parametrize("path", ROOMED, ids=named)
+def test_a_room_imports_only_what_is_below_it(path):
+    own = path.relative_to(ROOT / "jelicit").with_suffix("").parts[0]
+    assert rooms_of(imports(path)) <= {own, *MAY_IMPORT[own]}
+
+
+EXPERIMENTS = [
+    path
+    for path in files("experiments")
+    if not path.name.startswith("bench") and path.name != "pretrain_pocket.py"
+]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=named)
+def test_experiments_are_settings_and_wiring(path):
+    """No mathematics, and no file longer than what can be read at one glance."""
+    arrays = ("numpy", "jax.numpy", "jax.lax", "pandas", "scipy", "sklearn", "torch")
+    assert not [name for name in imports(path) if f"{name}.".startswith(arrays)]
+    assert lines_of_code(path.read_text(encoding="utf-8")) <= 60
+
+
+def lines_of_code(text: str) -> int:
+    """Lines with code on them: no comments, docstrings or empty lines."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [each for each in body if not _is_text(each)]  # type: ignore[attr-defined]
+    edges = ("lineno", "end_lineno")
+    return len({getattr(node, edge, 0) for node in ast.walk(tree) for edge in edges} - {0})
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def test_code_is_counted_without_words():
+    words = ['"""A."""', "# b", "", "def d():", '    """E.', "", '    F.\n    """']
+    assert lines_of_code("\n".join([*words, "    return (", "        1", "    )"])) == 4
 
 
 def test_how_commands_end_imports_nothing_but_the_standard_library():

@@ -1,22 +1,23 @@
 """How commands end: a mistake in one line, a stop without a traceback. Only the standard library.
 
 `JELICIT_DEBUG=1` shows the traceback of what ends in one line.
+
+A command's first import. It has to be quick, for until `stopping_at_once` begins Ctrl-C is a
+traceback: what errors alone need is imported where it is needed.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
-import sysconfig
-import tempfile
 import threading
-import traceback
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
+
+TYPE_CHECKING = False  # of typing, which takes longer to import than all else here
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
 
 DEBUG = "JELICIT_DEBUG"
 """Environment variable: if set (and not 0), errors keep their traceback."""
@@ -46,6 +47,8 @@ def ending_in_one_line() -> Iterator[None]:
         if not isinstance(error, _TOLD) and not _is_of_a_library(error):
             raise
         if os.environ.get(DEBUG, "0") not in ("", "0"):
+            import traceback
+
             traceback.print_exception(error)
         print(f"error: {in_words(error)}", file=sys.stderr)
         raise SystemExit(1) from error
@@ -84,6 +87,9 @@ def in_words(error: BaseException) -> str:
 
 
 def _said(error: BaseException) -> str:
+    import re
+    import tempfile
+
     text = str(error).strip()
     hint = f"; {DEBUG}=1 shows where"
     if isinstance(error, RecursionError):
@@ -106,6 +112,10 @@ def _said(error: BaseException) -> str:
 
 def _is_of_a_library(error: BaseException) -> bool:
     """Whether an error arose in an installed package, not in jelicit's own code."""
+    import sysconfig
+    import traceback
+    from pathlib import Path
+
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return False

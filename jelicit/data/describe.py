@@ -11,6 +11,7 @@ from jelicit.data.datasets import Dataset
 from jelicit.data.features import add_feature
 from jelicit.data.items import Item, labels, with_target
 from jelicit.data.overlap import overlap
+from jelicit.data.shown import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -100,9 +101,7 @@ def _plain(name: str) -> str:
     """A name as a table shows it: neither markup nor anything that a terminal obeys."""
     from rich.markup import escape
 
-    return escape(
-        "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-    )
+    return escape(printable(name))
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Values in messages: enough of them to be found, never the whole of a long one."""
+"""Values in messages: enough of them to be found, nothing that a terminal obeys."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ def listed(names: Iterable[str]) -> str:
     """Names with commas between them, long ones cut, and at most twenty of them."""
     words = [name if len(name) <= MOST else shown(name) for name in names]
     return ", ".join(words[:20]) + (f" and {len(words) - 20} more" if len(words) > 20 else "")
+
+
+def printable(text: str) -> str:
+    r"""The text with every control character but "\n" spelled out: a terminal obeys none of it.
+
+    Also those that hide or reorder what stands beside them (zero width, right to left).
+    """
+    return "".join(
+        char
+        if char.isprintable() or char == "\n"
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
 
 
 def _cut(text: str) -> str:

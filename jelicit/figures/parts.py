@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from jelicit.disk import whole_file
-from jelicit.method_names import (
+from jelicit.method_groups import (
     CEILING,
     COHERENCE,
     CONTROL,
@@ -22,9 +22,8 @@ from jelicit.method_names import (
     OTHER,
     PROMPTING,
     UNSUPERVISED,
-    MethodName,
-    in_reading_order,
 )
+from jelicit.method_names import MethodName, in_reading_order
 from jelicit.results import Rows, as_frame, asked_for, summarise
 
 WIDTH = 7.0  # inches: the text width of a one-column page
@@ -40,6 +39,7 @@ STYLE: Mapping[Any, Any] = {
     "legend.fontsize": 7.5,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names are data: a dollar in one begins no formula
     "svg.hashsalt": "jelicit",
     "xtick.labelsize": 7,
     "xtick.major.width": 0.6,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jelicit.method_names import UNSUPERVISED
+from jelicit.method_groups import UNSUPERVISED
 from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
 from jelicit.probes.losses import ccs_loss

@@ -1,6 +1,6 @@
 """E2H (paper A): the supervised fit on the labelled easy set, read on the hard one."""
 
-from jelicit.method_names import EASY_TO_HARD
+from jelicit.method_groups import EASY_TO_HARD
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.method import EASY, Data, Method, Run
 from jelicit.probes.supervised import fit_supervised

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jelicit.method_names import EASY_TO_HARD
+from jelicit.method_groups import EASY_TO_HARD
 from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.linear import Affine, LinearProbe, logits
 from jelicit.probes.losses import bce_loss, ccs_loss

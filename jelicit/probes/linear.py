@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jelicit.pairs import Pairs
-from jelicit.probes.normalise import Normaliser, matmul, normalise
+from jelicit.probes.normalise import Normaliser, contrast, contrast_scales, matmul, normalise
 from jelicit.probes.pytree import frozen_pytree
 
 
@@ -116,9 +116,17 @@ def score(probe: LinearProbe, normaliser: Normaliser, pairs: Pairs) -> Float[Arr
 
 
 def score_folded(probe: LinearProbe, normaliser: Normaliser, pairs: Pairs) -> Float[Array, " n"]:
-    """`score` through `logits`: the same up to rounding, and without a normalised copy."""
-    pos, neg = logits(Affine(probe.weight, probe.bias), normaliser, pairs)
-    return pos - neg - probe.offset
+    """`score` with the normaliser folded into the probe: the same, without a normalised copy.
+
+    Through a `Contrast`, so that probes whose scores are far below the content's keep their digits:
+    a late component, or an ensemble of components that are scaled by their variance.
+    """
+    hidden = contrast(*pairs)
+    mean = contrast(normaliser.mean_pos, normaliser.mean_neg)
+    near, far = contrast_scales(normaliser)
+    near, far = near * probe.weight, far * probe.weight
+    constant = matmul(mean.apart, near) + matmul(mean.shared, far) + probe.offset
+    return matmul(hidden.apart, near) + matmul(hidden.shared, far) - constant
 
 
 def combine(probes: LinearProbe, weights: Float[Array, " m"]) -> LinearProbe:

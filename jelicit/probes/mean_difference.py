@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jelicit.method_names import CEILING
+from jelicit.method_groups import CEILING
 from jelicit.pairs import Pairs
 from jelicit.probes.discriminant import (
     DiscriminantInfo,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jelicit.method_names import GROUPS
+from jelicit.method_groups import GROUPS
 from jelicit.pairs import Pairs
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.normalise import Normaliser, identity_normaliser

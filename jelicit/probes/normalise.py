@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jelicit.pairs import Pairs, check_shapes, full_floats
@@ -164,6 +165,34 @@ def identity_normaliser(d: int, *, fitted_on: str = "nothing", dtype=jnp.float32
     return Normaliser(
         mean_pos=zero, mean_neg=zero, scale_pos=one, scale_neg=one, fitted_on=fitted_on
     )
+
+
+class Contrast(NamedTuple):
+    """Pairs as what sets the two signs apart and what they share (the content of the item).
+
+    phi+' - phi-' = apart * near + shared * far - (the same of the means): see `contrast_scales`.
+    The content is much larger than the rest. Here it enters times `far` alone, which is small, so
+    that its rounding is small, too; in the difference of two products it would not be.
+    """
+
+    apart: Float[Array, "*n d"]
+    """phi+ - phi-."""
+    shared: Float[Array, "*n d"]
+    """(phi+ + phi-) / 2."""
+
+
+def contrast(pos: ArrayLike, neg: ArrayLike) -> Contrast:
+    """The two signs of hidden states, or their means, as a `Contrast`."""
+    pos, neg = full_floats(pos), full_floats(neg)
+    return Contrast(pos - neg, (pos + neg) / 2)
+
+
+def contrast_scales(normaliser: Normaliser) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """(near, far): mean and difference of 1 / scale of the true and of the false sign."""
+    pos, neg = normaliser.scale_pos, normaliser.scale_neg
+    near, far = (1 / pos + 1 / neg) / 2, (neg - pos) / (pos * neg)
+    width = normaliser.mean_pos.shape
+    return jnp.broadcast_to(near, width), jnp.broadcast_to(far, width)
 
 
 def compose(outer: Normaliser, inner: Normaliser) -> Normaliser:

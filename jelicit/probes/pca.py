@@ -1,10 +1,13 @@
 """PCA of the pairs' differences (Burns et al. 2022 call the first component CRC): no labels.
 
-The components are found in a block Krylov space, which touches the hidden states through matmuls
-only. Many subsets of one pool therefore share them: no subset copies its rows.
+Components are right singular vectors of the differences themselves, never eigenvectors of their
+covariance or Gram matrix: squaring costs half the digits, and in float32 a component of variance
+1e-7 of the first one's would be rounding. Where a whole decomposition is cheap it is made; else a
+block Krylov space is, which touches the hidden states through matmuls only. Many subsets of one
+pool therefore share them: no subset copies its rows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jelicit.method_names import UNSUPERVISED
+from jelicit.method_groups import UNSUPERVISED
 from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.method import Common, Data, Method, Run
-from jelicit.probes.normalise import Normaliser, matmul
+from jelicit.probes.normalise import Normaliser, contrast, contrast_scales, matmul
 from jelicit.probes.settings import count as count_setting
 
 
@@ -29,171 +32,229 @@ class PCAInfo(NamedTuple):
     residual: Float[Array, "*batch k"]
     """||C v - lambda v|| / lambda_1 of each component; about rounding where it has converged."""
     steps: Int[Array, "*batch"]
-    """Iterations taken after the Krylov space."""
+    """Restarts of the Krylov space; 0 too where all was decomposed at once."""
     finite: Bool[Array, "*batch"]
     """Whether all of it is finite."""
 
 
 class _Differences(NamedTuple):
-    """A = diag(sqrt(share)) (D - 1 mean), D = phi+' - phi-' [n, d]; A itself is never built.
+    """A = diag(sqrt(share)) (D - 1 mean), D = phi+' - phi-' [n, d]; see `Contrast`.
 
     Constants drop out of D by the centring, so only the scales of the normaliser matter.
     """
 
-    pairs: Pairs
-    scale_pos: Float[Array, ""] | Float[Array, " d"]
-    scale_neg: Float[Array, ""] | Float[Array, " d"]
+    apart: Float[Array, "n d"]
+    shared: Float[Array, "n d"]
+    near: Float[Array, " d"]
+    far: Float[Array, " d"]
     share: Float[Array, " n"]
 
-    def centre(self, rows: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        root = jnp.sqrt(self.share)[:, None]
-        return root * (rows - matmul(self.share, rows)[None])
-
-    def centre_transposed(self, rows: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        rows = jnp.sqrt(self.share)[:, None] * rows
-        return rows - self.share[:, None] * rows.sum(axis=0)[None]
-
-    def divisors(self) -> tuple[Float[Array, "d 1"], Float[Array, "d 1"]]:
-        """The scale of every dimension, for each sign."""
-        shape = (self.pairs.pos.shape[1],)
+    def mean(self) -> Float[Array, " d"]:
+        """Mean row of D."""
         return (
-            jnp.broadcast_to(self.scale_pos, shape)[:, None],
-            jnp.broadcast_to(self.scale_neg, shape)[:, None],
+            matmul(self.share, self.apart) * self.near + matmul(self.share, self.shared) * self.far
         )
 
+    def matrix(self) -> Float[Array, "n d"]:
+        """A."""
+        return self._centre(self.apart * self.near[None] + self.shared * self.far[None])
+
     def project(self, V: Float[Array, "d k"]) -> Float[Array, "n k"]:
-        """D V."""
-        by_pos, by_neg = self.divisors()
-        return matmul(self.pairs.pos, V / by_pos) - matmul(self.pairs.neg, V / by_neg)
+        """A V."""
+        apart = matmul(self.apart, self.near[:, None] * V)
+        return self._centre(apart + matmul(self.shared, self.far[:, None] * V))
 
     def gather(self, U: Float[Array, "n k"]) -> Float[Array, "d k"]:
         """A^T U."""
-        U = self.centre_transposed(U)
-        by_pos, by_neg = self.divisors()
-        return matmul(self.pairs.pos.T, U) / by_pos - matmul(self.pairs.neg.T, U) / by_neg
-
-    def covariance(self, V: Float[Array, "d k"]) -> Float[Array, "d k"]:
-        """A^T A V."""
-        return self.gather(self.centre(self.project(V)))
-
-    def gram(self) -> Callable[[Float[Array, "n k"]], Float[Array, "n k"]]:
-        """U -> A A^T U, from three blocks that do not depend on the subset or the scales.
-
-        For one scale per sign.
-        """
-        pos, neg = self.pairs
-        both_pos, both_neg = matmul(pos, pos.T), matmul(neg, neg.T)
-        crossed = matmul(pos, neg.T)
-        crossed = crossed + crossed.T
-
-        def apply(U):
-            U = self.centre_transposed(U)
-            product = matmul(both_pos, U) / self.scale_pos**2
-            product -= matmul(crossed, U) / (self.scale_pos * self.scale_neg)
-            return self.centre(product + matmul(both_neg, U) / self.scale_neg**2)
-
-        return apply
+        root = jnp.sqrt(self.share)[:, None]
+        U = root * (U - root * matmul(root.T, U))
+        apart = matmul(self.apart.T, U) * self.near[:, None]
+        return apart + matmul(self.shared.T, U) * self.far[:, None]
 
     def variance(self) -> Float[Array, ""]:
         """Trace of A^T A: mean squared row norm of D minus the squared norm of its mean."""
-        pos, neg = self.pairs
-        by_pos, by_neg = (1 / scale[:, 0] for scale in self.divisors())
-        squares = matmul(jnp.square(pos), by_pos**2) + matmul(jnp.square(neg), by_neg**2)
-        squares -= 2 * matmul(pos * neg, by_pos * by_neg)
-        mean = matmul(self.share, pos) / self.scale_pos - matmul(self.share, neg) / self.scale_neg
+        squares = matmul(jnp.square(self.apart), jnp.square(self.near))
+        squares += matmul(jnp.square(self.shared), jnp.square(self.far))
+        squares += 2 * matmul(self.apart * self.shared, self.near * self.far)
+        mean = self.mean()
         return matmul(self.share, squares) - matmul(mean, mean)
 
+    def _centre(self, rows: Float[Array, "n k"]) -> Float[Array, "n k"]:
+        # Twice: the mean is rounded to its own size, which may be far above that of the rows
+        # around it, and what is left of it would pass for a component.
+        for _ in range(2):
+            rows = rows - matmul(self.share, rows)[None]
+        return jnp.sqrt(self.share)[:, None] * rows
 
-class _Eigen(NamedTuple):
-    basis: Float[Array, "m k"]
+
+class _Space(NamedTuple):
+    """A block Krylov space of A^T A."""
+
+    basis: Float[Array, "d k"]
+    """Orthonormal columns Q."""
+    image: Float[Array, "n k"]
+    """A Q."""
+    block: Float[Array, "d w"]
+    """Where it would go on: orthonormal, and orthogonal to the basis."""
+    coupling: Float[Array, "w w"]
+    """A^T A Q = Q (...) + block coupling (last w rows of the identity)."""
+
+
+class _Triplets(NamedTuple):
+    """Leading singular triplets of A, largest first."""
+
     values: Float[Array, " k"]
-    vectors: Float[Array, "m k"]
+    vectors: Float[Array, "d k"]
+    image: Float[Array, "n k"]
+    """A V."""
     residual: Float[Array, " k"]
+    """||A^T A v - s^2 v|| / s_1^2."""
+    block: Float[Array, "d w"]
+    """Of the space that they come from."""
     step: Int[Array, ""]
 
 
-_Operator = Callable[[Float[Array, "m k"]], Float[Array, "m k"]]
+class _Shape(NamedTuple):
+    """Sizes of the search for `wanted` components."""
+
+    wanted: int
+    kept: int
+    """Vectors carried over a restart."""
+    width: int
+    total: int
+    """Columns of a whole space."""
+
+    @classmethod
+    def of(cls, count: int) -> "_Shape":
+        width = min(max(8, count // 8), 32)
+        # Some vectors more than wanted: the error then falls with the ratio to the first left out.
+        kept = count + max(8, count // 8)
+        total = max(96, 4 * count)
+        return cls(count, kept, width, -(-total // width) * width)
 
 
-def _krylov_shape(m: int, count: int) -> tuple[int, int]:
-    """Width and number of blocks; one block of full width where that is about as cheap."""
-    total = max(96, 4 * count)
-    if total >= m:
-        return m, 1
-    width = min(max(8, count // 8), 32)
-    return width, -(-total // width)
-
-
-def _krylov(operator: _Operator, m: int, count: int, dtype: jnp.dtype) -> tuple[Array, Array]:
-    """An orthonormal basis Q [m, k] of a block Krylov space, and the operator's image of it."""
-    width, blocks = _krylov_shape(m, count)
-
-    def orthonormal(block, basis):
-        # Twice: what is left of a block that lies in the basis is rounding, and is made a fresh
-        # direction, orthogonal to the basis only after a second pass.
-        for _ in range(2):
-            block = block - matmul(basis, matmul(basis.T, block))
-            block = jnp.linalg.qr(block)[0]
-        return block
+def _extended(
+    rows: _Differences,
+    basis: Float[Array, "d k"],
+    image: Float[Array, "n k"],
+    block: Float[Array, "d w"],
+    blocks: int,
+) -> _Space:
+    """The space of a basis with its image, and `blocks` blocks more."""
+    start, width = basis.shape[1], block.shape[1]
+    room = [(0, 0), (0, blocks * width)]
+    basis, image = jnp.pad(basis, room), jnp.pad(image, room)
 
     def step(carry, place):
-        basis, block = carry
-        basis = jax.lax.dynamic_update_slice_in_dim(basis, block, place * width, axis=1)
-        image = operator(block)
-        return (basis, orthonormal(image, basis)), image
+        basis, image, block, _ = carry
+        basis = jax.lax.dynamic_update_slice_in_dim(basis, block, place, axis=1)
+        own = rows.project(block)
+        image = jax.lax.dynamic_update_slice_in_dim(image, own, place, axis=1)
+        fresh = jax.random.normal(jax.random.key(place), block.shape, block.dtype)
+        block, coupling = _orthonormal(rows.gather(own), basis, fresh, least)
+        return (basis, image, block, coupling), None
+
+    begin = (basis, image, block, jnp.zeros((width, width), basis.dtype))
+    least = jnp.finfo(basis.dtype).eps ** 2 * rows.variance()
+    places = start + width * jnp.arange(blocks)
+    return _Space(*jax.lax.scan(step, begin, places)[0])
+
+
+def _orthonormal(
+    block: Float[Array, "d w"],
+    basis: Float[Array, "d k"],
+    fresh: Float[Array, "d w"],
+    least: Float[Array, ""],
+) -> tuple[Float[Array, "d w"], Float[Array, "w w"]]:
+    """(F, r) with F r = what of a block is orthogonal to the basis, F orthonormal.
+
+    Where that is below `least`, the basis spans all the rows do: F comes from `fresh` draws then.
+    Rounding of rounding, ever smaller, would end in directions that the basis already has.
+    """
+    block = block - matmul(basis, matmul(basis.T, block))
+    size = jnp.abs(block).max()
+    ended = size <= least
+    # NaN stays, and is told of.
+    block = jnp.where(ended, fresh, block / jnp.where(ended, 1.0, size))
+    coupling = jnp.where(ended, 0.0, size) * jnp.eye(block.shape[1], dtype=block.dtype)
+    # Twice more: what is left of a block that lies in the basis is rounding, and is made a
+    # direction of its own, orthogonal to the basis only after another pass.
+    for _ in range(2):
+        block, factor = jnp.linalg.qr(block)
+        coupling = matmul(factor, coupling)
+        block = block - matmul(basis, matmul(basis.T, block))
+    block, factor = jnp.linalg.qr(block)
+    return block, matmul(factor, coupling)
+
+
+def _rayleigh_ritz(space: _Space, kept: int, step: Array) -> _Triplets:
+    """Singular values and right vectors of A within a space: those of A Q, not of its square."""
+    factor = jnp.linalg.qr(space.image, mode="r")
+    values, rotation = jnp.linalg.svd(factor, full_matrices=False)[1:]
+    values, rotation = values[:kept], rotation[:kept].T
+    width = space.block.shape[1]
+    error = jnp.linalg.norm(matmul(space.coupling, rotation[-width:]), axis=0)
+    return _Triplets(
+        values,
+        matmul(space.basis, rotation),
+        matmul(space.image, rotation),
+        error / _largest_square(values),
+        space.block,
+        step,
+    )
+
+
+def _largest_square(values: Float[Array, " k"]) -> Float[Array, ""]:
+    return jnp.maximum(jnp.square(values[0]), jnp.finfo(values.dtype).tiny)
+
+
+def _search(rows: _Differences, shape: _Shape, max_steps: int) -> _Triplets:
+    """Leading singular triplets from a block Krylov space with thick restarts.
+
+    Musco & Musco 2015 for the space, Wu & Simon 2000 for the restart: it goes on from the best
+    vectors and the block that the space would have gone on with, which holds the errors of all of
+    them. Ends once the errors are small enough: of the first vector about rounding, of the others
+    that, or a thousandth of their own eigenvalue. Vectors inside the space do not mix at that.
+    """
+    (n, d), dtype = rows.apart.shape, rows.apart.dtype
+    eps = jnp.finfo(dtype).eps
+    more = (shape.total - shape.kept) // shape.width
+
+    def unsettled(now: _Triplets):
+        share = jnp.square(now.values[: shape.wanted]) / _largest_square(now.values)
+        # The products round to eps of the first singular value.
+        rounding = 20 * eps * jnp.sqrt(share)
+        allowed = jnp.maximum(rounding, 1e-3 * share).at[0].set(20 * eps)
+        # NaN must end the loop, too.
+        return (now.step < max_steps) & (now.residual[: shape.wanted] > allowed).any()
+
+    def restart(now: _Triplets) -> _Triplets:
+        space = _extended(rows, now.vectors, now.image, now.block, more)
+        return _rayleigh_ritz(space, shape.kept, now.step + 1)
 
     # Any start that is not orthogonal to the answer leads to it: the draw is part of the
     # algorithm, not of the experiment, so it has a fixed key.
-    begin = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (m, width), dtype))[0]
-    empty = jnp.zeros((m, width * blocks), dtype)
-    (basis, _), images = jax.lax.scan(step, (empty, begin), jnp.arange(blocks))
-    return basis, jnp.moveaxis(images, 0, 1).reshape(m, width * blocks)
+    begin = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (d, shape.width), dtype))[0]
+    nothing = jnp.zeros((d, 0), dtype), jnp.zeros((n, 0), dtype)
+    space = _extended(rows, *nothing, begin, shape.total // shape.width)
+    return jax.lax.while_loop(unsettled, restart, _rayleigh_ritz(space, shape.kept, jnp.asarray(0)))
 
 
-def _rayleigh_ritz(basis: Array, image: Array, step: Array) -> _Eigen:
-    """Eigenvalues and vectors of the operator within an orthonormal basis, largest first."""
-    small = matmul(basis.T, image)
-    values, rotation = jnp.linalg.eigh((small + small.T) / 2)
-    values, rotation = values[::-1], rotation[:, ::-1]
-    vectors, image = matmul(basis, rotation), matmul(image, rotation)
-    error = jnp.linalg.norm(image - vectors * values[None], axis=0)
-    tiny = jnp.finfo(values.dtype).tiny
-    return _Eigen(image, values, vectors, error / jnp.maximum(values[0], tiny), step)
-
-
-def _top_eigenvectors(
-    operator: _Operator, m: int, *, wanted: int, dtype: jnp.dtype, max_steps: int
-) -> _Eigen:
-    """The leading eigenvectors of a symmetric positive semi-definite operator.
-
-    Rayleigh-Ritz in a block Krylov space (Musco & Musco 2015), then subspace iteration from there
-    until the residuals are small enough: of the first vector about rounding, of the others that, or
-    a thousandth of their own eigenvalue. In a flat spectrum neighbours are not told apart any
-    further, and as members of an ensemble they need not be.
-    """
-    rounding = 20 * jnp.finfo(dtype).eps
-    # Some vectors more than wanted: the error then falls with the ratio to the first one left out.
-    block = min(wanted + max(8, wanted // 8), m)
-
-    def body(now: _Eigen) -> _Eigen:
-        basis = jnp.linalg.qr(now.basis)[0]
-        return _rayleigh_ritz(basis, operator(basis), now.step + 1)
-
-    def unsettled(now: _Eigen):
-        share = now.values[:wanted] / jnp.maximum(now.values[0], jnp.finfo(dtype).tiny)
-        allowed = jnp.maximum(rounding, 1e-3 * share).at[0].set(rounding)
-        # NaN must end the loop, too.
-        return (now.step < max_steps) & (now.residual[:wanted] > allowed).any()
-
-    found = _rayleigh_ritz(*_krylov(operator, m, wanted, dtype), jnp.asarray(0))
-    first = _Eigen(
-        found.basis[:, :block],
-        found.values[:block],
-        found.vectors[:, :block],
-        found.residual[:block],
-        found.step,
-    )
-    return jax.lax.while_loop(unsettled, body, first)
+def _decomposed(rows: _Differences, count: int) -> _Triplets:
+    """Leading singular triplets from the whole of A, brought to a square first."""
+    A = rows.matrix()
+    n, d = A.shape
+    if n >= d:
+        vectors = jnp.linalg.svd(jnp.linalg.qr(A, mode="r"))[2].T
+    else:
+        across, factor = jnp.linalg.qr(A.T)
+        vectors = matmul(across, jnp.linalg.svd(factor.T)[2].T)
+    vectors = vectors[:, :count]
+    image = matmul(A, vectors)
+    values = jnp.linalg.norm(image, axis=0)
+    error = matmul(A.T, image) - vectors * jnp.square(values)[None]
+    residual = jnp.linalg.norm(error, axis=0) / _largest_square(values)
+    return _Triplets(values, vectors, image, residual, vectors[:, :0], jnp.asarray(0))
 
 
 def fit_components(
@@ -207,15 +268,15 @@ def fit_components(
     """The leading principal components of phi+' - phi-' over the weighted rows.
 
     Each component is a unit vector in normalised coordinates whose largest loading (in absolute
-    value) is positive. The offset centres the scores on the weighted rows. Where the rows do not
-    span `count` dimensions, the missing components are zero.
+    value; the first of equals) is positive. The offset centres the scores on the weighted rows.
+    Where the rows do not span `count` dimensions, the missing components are zero.
 
     Args:
         pairs: hidden states [n, d], without a large common mean.
         normaliser: applied to them.
         weights: row weights [n]; 0 and 1 choose a subset.
         count: how many components, at most min(n, d).
-        max_steps: cap on the iterations after the Krylov space.
+        max_steps: cap on the restarts of the Krylov space.
 
     Returns:
         `count` stacked probes by falling variance, of unknown sign, and how the search went.
@@ -230,26 +291,37 @@ def fit_components(
         raise ValueError(f"count={count}; pairs {(n, d)} have 1 to {min(n, d)} components.")
     weights = jnp.ones(n, dtype) if weights is None else weights
     share = weights / weights.sum()
-    rows = _Differences(pairs, normaliser.scale_pos, normaliser.scale_neg, share)
-    # An iteration costs 8ndk operations through the hidden states, 6nnk through the Gram blocks.
-    by_rows = 4 * d > 3 * n and normaliser.scale_pos.ndim == 0
-    operator = rows.gram() if by_rows else rows.covariance
-    m = n if by_rows else d
-    found = _top_eigenvectors(operator, m, wanted=count, dtype=dtype, max_steps=max_steps)
-    V = rows.gather(found.vectors) if by_rows else found.vectors
-    V = _signed_units(V[:, :count], found.values[:count])
+    rows = _Differences(*contrast(*pairs), *contrast_scales(normaliser), share)
+    shape = _Shape.of(count)
+    # The space would be as large as all there is.
+    whole = shape.total >= min(n, d)
+    found = _decomposed(rows, count) if whole else _search(rows, shape, max_steps)
+    values = found.values[:count]
+    V = _signed_units(found.vectors[:, :count], _present(values, weights))
     # Scores are centred on the weighted rows: their mean, less what the normaliser takes off.
     shift = normaliser.mean_pos / normaliser.scale_pos - normaliser.mean_neg / normaliser.scale_neg
-    offset = matmul(share, rows.project(V)) - matmul(shift, V)
+    offset = matmul(rows.mean() - shift, V)
     probes = LinearProbe(weight=V.T, bias=jnp.zeros(count, dtype), offset=offset)
-    explained = found.values[:count] / rows.variance()
+    explained = jnp.square(values) / rows.variance()
     finite = jnp.isfinite(V).all() & jnp.isfinite(explained).all()
     return probes, PCAInfo(explained, found.residual[:count], found.step, finite)
 
 
-def _signed_units(V: Float[Array, "d k"], values: Float[Array, " k"]) -> Float[Array, "d k"]:
-    """Columns of length 1 whose largest loading is positive; zero where there is no variance."""
-    present = values > 100 * jnp.finfo(values.dtype).eps * values[0]
+def _present(values: Float[Array, " k"], weights: Float[Array, " n"]) -> Bool[Array, " k"]:
+    """Which components the rows have: those that stand out of rounding.
+
+    A decomposition leaves an error of about eps of the first singular value in all of them, so a
+    direction that is not there seems to have that much. m centred rows span m - 1 dimensions.
+    """
+    spanned = jnp.arange(len(values)) < (weights > 0).sum() - 1
+    return spanned & (values > 4 * jnp.finfo(values.dtype).eps * values[0])
+
+
+def _signed_units(V: Float[Array, "d k"], present: Bool[Array, " k"]) -> Float[Array, "d k"]:
+    """Columns of length 1 whose largest loading is positive; zero where there is no component.
+
+    As NumPy's argmax has it, the first of several equal loadings decides.
+    """
     largest = jnp.take_along_axis(V, jnp.abs(V).argmax(axis=0)[None], axis=0)[0]
     length = jnp.where(present, jnp.linalg.norm(V, axis=0) * jnp.sign(largest), 1.0)
     return jnp.where(present[None], V / length[None], 0.0)
@@ -271,9 +343,7 @@ def fit_pca(
 class PCASettings:
     """Of PCA, alone or in ensembles."""
 
-    pca_steps: int = count_setting(
-        5, least=0, help="Cap on the iterations of PCA after its Krylov space."
-    )
+    pca_steps: int = count_setting(5, least=0, help="Cap on the restarts of PCA's Krylov space.")
 
 
 Components = tuple[LinearProbe, PCAInfo]
@@ -314,7 +384,9 @@ def _fit(run: Run, data: Data, settings: PCASettings, components: Components) ->
 
 def vectors_of_components(settings: PCASettings) -> int:
     """Vectors that the search for components holds; see `Method.vectors`."""
-    return max(12, 8 * getattr(settings, "ensemble_size", 16))
+    # As XLA's memory analysis has it: 4 per component in a Krylov space; at the most 10.5, in a
+    # whole decomposition of few rows (500 of width 4,096).
+    return max(12, 11 * getattr(settings, "ensemble_size", 16))
 
 
 PCA = Method(
@@ -326,6 +398,7 @@ PCA = Method(
     source="Burns et al. 2022, section 3.3 (CRC)",
     settings=PCASettings,
     common=COMPONENTS,
+    algorithm=2,
     info=PCAInfo,
     by_seed=False,
     vectors=vectors_of_components,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jelicit.method_names import EASY_TO_HARD, UNSUPERVISED
+from jelicit.method_groups import EASY_TO_HARD, UNSUPERVISED
 from jelicit.probes.ensembles import (
     EasyWeighting,
     EnsembleInfo,
@@ -52,6 +52,7 @@ PCA_ENSEMBLE_CONSENSUS = Method(
     source="Paper A",
     settings=PCAEnsembleSettings,
     common=COMPONENTS,
+    algorithm=2,
     info=EnsembleInfo,
     by_seed=False,
     vectors=vectors_of_components,
@@ -67,6 +68,7 @@ PCA_ENSEMBLE_E2H = Method(
     needs=frozenset({EASY}),
     settings=PCAE2HSettings,
     common=COMPONENTS,
+    algorithm=2,
     info=EnsembleInfo,
     by_seed=False,
     vectors=vectors_of_components,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import jax
 
-from jelicit.method_names import EASY_TO_HARD, UNSUPERVISED
+from jelicit.method_groups import EASY_TO_HARD, UNSUPERVISED
 from jelicit.probes.ensembles import (
     EasyWeighting,
     EnsembleInfo,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jelicit.method_names import UNSUPERVISED
+from jelicit.method_groups import UNSUPERVISED
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.method import Data, Method, Run
 from jelicit.probes.training import unit_vector

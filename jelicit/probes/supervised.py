@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jelicit.method_names import CEILING
+from jelicit.method_groups import CEILING
 from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
 from jelicit.probes.losses import bce_loss

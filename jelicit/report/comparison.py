@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from jelicit.method_names import also_named
 from jelicit.report import html
 from jelicit.report.document import document, save
 from jelicit.report.folder import RunFolder, read_folder
@@ -53,6 +54,12 @@ def compare_reports(folders: Sequence[str | Path], out: str | Path) -> Path:
     out = Path(out)
     _check(folders)
     runs = dict(zip(short_names(folders), map(read_folder, folders), strict=True))
+    titles = {key: of for run in runs.values() for key, of in run.record.titles.items()}
+    with also_named(titles):
+        return save(_page(runs, out), out)
+
+
+def _page(runs: Mapping[str, RunFolder], out: Path) -> str:
     rows = pd.concat(
         [run.rows.assign(report=name) for name, run in runs.items()], ignore_index=True
     )
@@ -66,13 +73,12 @@ def compare_reports(folders: Sequence[str | Path], out: str | Path) -> Path:
         "chart": about_chart(points, series="report"),
     }
     tables = {"rows": points, "joined": joined}
-    page = document(
+    return document(
         title=_title(runs),
         navigation=_navigation(runs, has_chart=about["chart"] is not None),
         body=_body(runs, out, has_chart=about["chart"] is not None),
         data=pack(about, {name: columns_of(table) for name, table in tables.items()}),
     )
-    return save(page, out)
 
 
 def key_columns(rows: pd.DataFrame) -> list[str]:

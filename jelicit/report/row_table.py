@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from jelicit.method_names import GROUPS, in_reading_order, readable
+from jelicit.method_groups import GROUPS
+from jelicit.method_names import in_reading_order, readable
 from jelicit.results.rows import MEASURED
 from jelicit.results.store import SETTING_PREFIX
 

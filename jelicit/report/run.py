@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jelicit.method_names import also_named
 from jelicit.report import html
 from jelicit.report.document import document, save
 from jelicit.report.folder import RunFolder, read_folder
@@ -34,16 +35,20 @@ def write_report(folder: str | Path) -> Path:
         ValueError: a file is damaged.
     """
     run = read_folder(folder)
+    with also_named(run.record.titles):
+        return save(_page(run), run.path / FILE)
+
+
+def _page(run: RunFolder) -> str:
     rows = table_of(run.rows)
     items = about_items(run.items, run.rows)
     about = {"rows": about_rows(rows), "chart": about_chart(rows), "items": items}
-    page = document(
+    return document(
         title=run.record.title,
         navigation=_navigation(run, has_chart=about["chart"] is not None),
         body=_body(run, has_chart=about["chart"] is not None),
         data=pack(about, {"rows": columns_of(rows), **tables_of(run.items)}),
     )
-    return save(page, run.path / FILE)
 
 
 def _navigation(run: RunFolder, *, has_chart: bool) -> dict[str, str]:

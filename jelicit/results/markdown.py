@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jelicit.method_names import Method, in_reading_order
+from jelicit.method_names import MethodName, in_reading_order
 from jelicit.results.rows import Rows, as_frame, need, summarise
 
 MARKS = {"oracle": r" \*", "easy": " (easy sign)", "none": ""}
@@ -93,7 +93,7 @@ def truth_and_spurious(rows: pd.DataFrame) -> str:
 
 def _lines(
     rows: pd.DataFrame, orientations: Sequence[str]
-) -> Iterator[tuple[Method, str, np.ndarray]]:
+) -> Iterator[tuple[MethodName, str, np.ndarray]]:
     """Every method and sign that there is, and which rows are theirs."""
     for method in in_reading_order(rows["method"]):
         of_method = (rows["method"] == method.key).to_numpy()

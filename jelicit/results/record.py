@@ -45,6 +45,8 @@ class Record:
             of them) this command asked for.
         figures: File names, in the folder, of the figures (SVG), in reading order.
         findings: The paper's findings, checked.
+        titles: Name and group of methods that are the user's own, by key: whoever reads the record
+            may not have them (`method_names.own_titles`).
     """
 
     experiment: str
@@ -58,6 +60,7 @@ class Record:
     runs: tuple[str, ...]
     figures: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = field(default=())
+    titles: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def write(self, folder: str | Path) -> None:
         """Writes it as `report.json`, whole or not at all."""
@@ -82,6 +85,8 @@ class Record:
             found = json.loads(path.read_text(encoding="utf-8"))
             found["findings"] = tuple(Finding(**each) for each in found["findings"])
             found["runs"], found["figures"] = tuple(found["runs"]), tuple(found["figures"])
+            titles = found.get("titles", {})
+            found["titles"] = {key: (str(name), str(of)) for key, (name, of) in titles.items()}
             return cls(**found)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no record of a command ({error}); delete it") from error

@@ -12,6 +12,7 @@ Rows = pd.DataFrame | Iterable[Mapping[str, Any]]
 MEASURED = (
     *("auroc", "auroc_low", "auroc_high", "accuracy", "accuracy_low", "accuracy_high"),
     *("variance_share", "variance_share_low", "variance_share_high"),
+    *("ece", "brier"),
     *("salience_truth", "salience_feature"),
 )
 
@@ -40,7 +41,8 @@ def summarise(rows: Rows, *, by: Sequence[str], value: str) -> pd.DataFrame:
     Returns:
         The columns of `by` and: mean; sd, the sample standard deviation over seeds (nan for one);
         low and high, the means of `<value>_low` and `<value>_high` (the interval over test items
-        of an average seed; nan where the rows have none); n, the number of rows with a value.
+        of an average seed; nan where the rows have none); n, the number of rows with a value; of,
+        the number of all rows.
         Points stand in order of first appearance; values that are nan do not count.
 
     Raises:
@@ -59,6 +61,7 @@ def summarise(rows: Rows, *, by: Sequence[str], value: str) -> pd.DataFrame:
         low=("low", "mean"),
         high=("high", "mean"),
         n=(value, "count"),
+        of=("seed", "size"),
     ).reset_index()
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from jelicit.data.shown import printable
 from jelicit.method_names import in_reading_order, readable
 from jelicit.results.rows import Rows, as_frame, asked_for, need, summarise
 
@@ -16,7 +18,8 @@ def comparison_table(rows: Rows, *, value: str = "auroc", title: str = "") -> Ta
     """Methods down, (dataset, feature) across, with asked-for and spurious label side by side.
 
     The column of the label that the prompt asks for is headed by that label's name, such as truth.
-    Cells are means over seeds, with the standard deviation where there are several seeds. Signs
+    Cells are means over seeds, with the standard deviation where there are several seeds; where
+    some seeds gave no number, a cell says of how many it is, such as "0.84 (2 of 3)". Signs
     that were chosen with the task's own labels are marked by an asterisk.
 
     Args:
@@ -46,8 +49,8 @@ def comparison_table(rows: Rows, *, value: str = "auroc", title: str = "") -> Ta
 def sweep_table(rows: Rows, *, across: str, value: str = "auroc", title: str = "") -> Table:
     """Methods down, the values of one setting across (class shares, layers, ...).
 
-    Cells are means over seeds. What does not depend on the setting (it is nan there) stands in
-    every column.
+    Cells are means over seeds, as in `comparison_table`. What does not depend on the setting (it
+    is nan there) stands in every column.
 
     Args:
         rows: tidy rows of one data set and role with method, orientation, seed, `across`, `value`.
@@ -93,7 +96,9 @@ def _sweep_table(
     for point in points.to_dict("records"):
         at = point[across]
         for column in shown if pd.isna(at) else [at]:
-            cells[point["method"], point["orientation"], column] = f"{point['mean']:.2f}"
+            cells[point["method"], point["orientation"], column] = counted(
+                f"{point['mean']:.2f}", point["n"], point["of"]
+            )
     columns = [(at,) for at in shown]
     return _methods_down(rows, cells, columns, [f"{at:g}" for at in shown], title)
 
@@ -121,8 +126,9 @@ def _methods_down(
     title: str,
 ) -> Table:
     """A line per method and orientation; cells by (method, orientation, *column)."""
+    # Names are data: what looks like markup in them is none.
     table = Table(
-        title=title or None,
+        title=escape(printable(title)) or None,
         caption="* sign chosen with the train labels of the column itself (oracle)"
         if "oracle" in set(rows["orientation"])
         else None,
@@ -130,7 +136,7 @@ def _methods_down(
     )
     table.add_column("Method", no_wrap=True)
     for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(escape(head), justify="right", no_wrap=True)
     group = None
     for method in in_reading_order(rows["method"]):
         if group not in (None, method.group):
@@ -139,7 +145,7 @@ def _methods_down(
         for orientation in dict.fromkeys(rows["orientation"][rows["method"] == method.key]):
             mark = {"oracle": " *", "easy": " (easy sign)"}.get(orientation, "")
             found = (cells.get((method.key, orientation, *column), "") for column in columns)
-            table.add_row(method.name + mark, *found)
+            table.add_row(escape(method.name) + mark, *found)
     return table
 
 
@@ -171,8 +177,14 @@ def _blocks(rows: pd.DataFrame) -> list[tuple[str, str]]:
     ]
 
 
+def counted(mean: str, n: int, of: int) -> str:
+    """A mean as text, and of how many of its rows it is where some had no value."""
+    return mean if n in (0, of) else f"{mean} ({n} of {of})"
+
+
 def _cell(point: Any) -> str:
     """A summary as text: mean, and the seeds' standard deviation where there is one."""
     if np.isnan(point.mean):
         return "nan"
-    return f"{point.mean:.2f}" + ("" if np.isnan(point.sd) else f" ±{point.sd:.2f}")
+    mean = f"{point.mean:.2f}" + ("" if np.isnan(point.sd) else f" ±{point.sd:.2f}")
+    return counted(mean, point.n, point.of)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
+
+from jelicit.data.named_sets import NamedSet
+from jelicit.named import is_reference, resolve
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -54,6 +59,30 @@ def repeated(option: str, given: Sequence[str]) -> list[str]:
     if len(set(given)) == len(given):
         return []
     return [f"{option} names {' '.join(given)}: name each once"]
+
+
+def set_problems(names: Sequence[str]) -> list[str]:
+    """Problems of --dataset: sets of one's own that are not where the reference says."""
+    problems = []
+    for name in filter(is_reference, names):
+        try:
+            resolve(name, NamedSet, what="data set")
+        except ValueError as error:
+            problems.append(f"--dataset: {error}")
+    return problems
+
+
+def given(settings: Any, names: Iterable[str]) -> list[str]:
+    """Those of these options that have another value than their default, as a command names them.
+
+    Args:
+        settings: A dataclass of settings.
+        names: Of its fields.
+    """
+    defaults = {each.name: each.default for each in fields(settings)}
+    return [
+        f"--{name.replace('_', '-')}" for name in names if getattr(settings, name) != defaults[name]
+    ]
 
 
 def same_names(names: Sequence[str]) -> list[str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from jelicit.probes.config import SweepConfig
-from jelicit.probes.method import Method
-from jelicit.probes.normalise import Divisor
-from jelicit.probes.registry import crossable
+if TYPE_CHECKING:
+    from jelicit.probes.config import SweepConfig
+    from jelicit.probes.method import Method
 
+# Written out, and probes imported on demand: a command's help need not wait for JAX.
 Optimiser = Literal["adamw", "lbfgs"]
 Precision = Literal["float32", "tf32", "bfloat16"]
+Divisor = Literal["paper", "norm", "burns", "std"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class FitSettings:
         """
         if not 0 < self.memory_gb < float("inf"):
             raise ValueError(f"--memory-gb {self.memory_gb}: allowed are numbers above 0")
+        from jelicit.probes.config import SweepConfig
+
         return SweepConfig(
             methods=tuple(methods),
             optimiser=self.optimiser,
@@ -68,6 +71,8 @@ def crossed(
     Raises:
         ValueError: An unknown setting, one that is named twice, or a value of another type.
     """
+    from jelicit.probes.registry import crossable
+
     settings = crossable(methods)
     values_of: dict[str, tuple[Any, ...]] = {}
     given = {f.name for f in fields(fit) if getattr(fit, f.name) != f.default}

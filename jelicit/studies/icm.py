@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from jelicit import figures
 from jelicit.data.items import label_of, save_items
+from jelicit.data.overlap import Policy
 from jelicit.data.prompts import FORMATS, get_format
 from jelicit.icm import (
     BASELINES,
@@ -37,12 +38,20 @@ from jelicit.prompting import Scorer, zero_shot_scores
 from jelicit.prompting.consistency import RULES
 from jelicit.results import Results, print_table
 from jelicit.studies import scoring
-from jelicit.studies.checks import folder_problems, refuse, same_names, too_small, unknown
+from jelicit.studies.checks import (
+    folder_problems,
+    given,
+    refuse,
+    same_names,
+    set_problems,
+    too_small,
+    unknown,
+)
 from jelicit.studies.findings import icm_findings
 from jelicit.studies.icm_pool import Pool, to_label
 from jelicit.studies.icm_tasks import Task, task_of
 from jelicit.studies.measuring import Measured
-from jelicit.studies.model import Prompted
+from jelicit.studies.model import Cases, Prompted
 from jelicit.studies.prompted import merged_seeds
 from jelicit.studies.search_bar import SearchBar
 from jelicit.studies.session import Session
@@ -52,6 +61,7 @@ from jelicit.studies.study import Study
 DEFAULT_SETS = ("pocket/facts",)
 CHAT, WRONG, PERTURBED = "zero_shot_chat", "wrong_many_shot", "icm_perturbed"
 METHODS = (*BASELINES, WRONG, *VARIANTS, PERTURBED)
+OF_SEARCHES = ("alpha", "predictability", "schedule", "initial", "draws")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +93,8 @@ class Settings:
         initial: Random labels to begin with.
         draws: Most items drawn in a search; None = 12 for each item.
         shots: Of bootstrapping, round by round; None = 2 8 (pocket) or 2 32.
+        overlap: What to do with train items whose text is a test item's: drop (with all items of
+            their groups), refuse, or keep.
         boot: Bootstrap samples (of whole questions) behind every interval.
         out: Folder of rows, labels, figures and the report; None = a temporary one.
     """
@@ -102,6 +114,7 @@ class Settings:
     initial: int = 8
     draws: int | None = None
     shots: tuple[int, ...] | None = None
+    overlap: Policy = "drop"
     boot: int = 1000
     out: Path | None = None
 
@@ -122,6 +135,7 @@ class Settings:
         problems = unknown("--methods", self.methods, (*METHODS, CHAT))
         if not self.dataset or len(set(self.dataset)) < len(self.dataset):
             problems.append(f"--dataset {' '.join(self.dataset)}: name at least one, each once")
+        problems += set_problems(self.dataset)
         if self.rule is not None and self.rule not in RULES:
             problems.append(f"--rule {self.rule} is unknown; known: {', '.join(RULES)}")
         if self.format is not None:
@@ -139,7 +153,23 @@ class Settings:
                 ("--shots", min(self.shots or (1,)), 1),
             ]
         )
-        return problems + folder_problems(self.out)
+        return problems + self.idle() + folder_problems(self.out)
+
+    def idle(self) -> list[str]:
+        """Problems of options that would do nothing."""
+        problems = []
+        if self.batch is not None and self.batch > self.n:
+            problems.append(f"--batch {self.batch}: there are --n {self.n} items; leave it out")
+        most = min(self.n, self.batch or self.n)
+        if given(self, ["initial"]) and self.initial > most:
+            problems.append(
+                f"--initial {self.initial}: a search has {most} items to begin with labels of; "
+                f"allowed are 1 to {most}"
+            )
+        if not set(self.methods) & set(VARIANTS):
+            options = given(self, OF_SEARCHES)
+            problems += [f"{option} does nothing without a search" for option in options]
+        return problems
 
     def check(self) -> None:
         """Refuse settings that cannot work, before anything is loaded.
@@ -157,7 +187,7 @@ class Settings:
 
     def identity(self) -> dict[str, Any]:
         """What changes the numbers, beside the data."""
-        kept = ("n", "tests", "limit", "seeds", "boot", "shots", "batch")
+        kept = ("n", "tests", "limit", "seeds", "boot", "shots", "batch", "overlap")
         chosen = {name: getattr(self, name) for name in kept if getattr(self, name) is not None}
         return {"methods": list(self.methods), **chosen}
 
@@ -188,8 +218,14 @@ def plan(settings: Settings, session: Session) -> list[Task]:
     """Every set and its question, with all text loaded.
 
     Raises:
-        ValueError: No item has a truth value, or the items lack what the format shows.
+        ValueError: No item has a truth value, the items lack what the format shows, or there are
+            hidden states in the place of a model.
     """
+    if isinstance(session.model, Cases):
+        raise ValueError(
+            "icm asks the model for labels, and hidden states of one's own cannot be asked: give a "
+            "model (extract.open_model, extract.open_server)"
+        )
     tasks = [
         task_of(name, session, tests=settings.tests, rule=settings.rule, format=settings.format)
         for name in settings.dataset
@@ -442,9 +478,8 @@ def show(rows: pd.DataFrame, session: Session) -> None:
         if value in rows:  # zero-shot methods alone show no labels
             shown = rows.dropna(subset=value)
             print_table(shown, value=value, title=said, console=session.console)
-    labels = session.folder.folder / "labels"
-    if labels.is_dir():
-        session.say(f"labels: {labels}")
+    if set(rows["method"]) & set(VARIANTS):
+        session.say(f"labels: {session.folder.folder / 'labels'}")
     if served := counted(rows):
         session.say(served)
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jelicit.data.concerns import few_rows, unmeasurable
 from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import Item, with_target
+from jelicit.data.overlap import held_out
 from jelicit.data.prompts import PromptFormat, formats_for, get_format
 from jelicit.icm import with_mirrors
 from jelicit.studies.session import Session
@@ -29,16 +31,19 @@ def task_of(
 ) -> Task:
     """One set, with all text loaded.
 
+    Train items whose text is a test item's are treated as the session's settings say.
+
     Args:
         name: A named set or a folder.
-        session: Where the set is described.
+        session: Where the set is described; its settings say what becomes of shared items.
         tests: Most test items.
         rule: Consistency rule; None = asymmetry for pairs, else answer.
         format: Name of the prompt format, which also says which label is asked for; None = the
             set's own.
 
     Raises:
-        ValueError: No item has a truth value, or the items lack what the format shows.
+        ValueError: No item has a truth value, all test items have the same one, the items lack what
+            the format shows, or train items are test items and the settings refuse that.
     """
     dataset = load_dataset(name)
     session.console.print(table(describe(dataset)))
@@ -51,13 +56,19 @@ def task_of(
         )
         raise ValueError(f"{name}: no item has a {label} to measure against; use another set")
     _check_shown(name, (*train, *test), form)
+    if wrong := unmeasurable(test, target):
+        raise ValueError(f"{name}: {wrong}")
+    test = drawn(test, tests, seed=0)
+    if doubtful := few_rows(test, target):
+        session.say(f"{name}: {doubtful}")
+    train = held_out(train, test, policy=session.settings.overlap, say=session.say)
     pairs = all(item.choice_2 is not None for item in train)
     situation = Situation(
         dataset=dataset.name,
         format=form.name,
         target=target,
         train=tuple(with_mirrors(train)) if pairs else train,
-        test=drawn(test, tests, seed=0),
+        test=test,
     )
     return Task(situation, rule or ("asymmetry" if pairs else "answer"))
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from jelicit import figures
-from jelicit.data.concerns import unmeasurable
 from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import Item, with_target
@@ -26,7 +26,7 @@ from jelicit.studies.findings import impossible_findings
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.sets import easy_for
+from jelicit.studies.sets import check_measurable, easy_for
 from jelicit.studies.settings import PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States
@@ -67,10 +67,21 @@ def plan(settings: Settings, session: Session) -> list[Situation]:
             share a name.
     """
     if isinstance(session.model, Cases):
-        return [situation for situation, _ in session.model.cases]
+        return [_with_unknown(situation) for situation, _ in session.model.cases]
     situations = [_mixture(name, settings, session) for name in settings.dataset]
     refuse(same_names([situation.dataset for situation in situations]))
     return situations
+
+
+def _with_unknown(situation: Situation) -> Situation:
+    """A situation of one's own, if some of its test rows have no truth value."""
+    unknown = np.isnan(situation.targets()[0].test)
+    if unknown.any() and not unknown.all():
+        return situation
+    raise ValueError(
+        f"{situation.title}: {unknown.sum()} of {len(unknown)} test rows have no truth value "
+        "(nan); this study compares rows with one and rows without: give both"
+    )
 
 
 def _mixture(name: str, settings: Settings, session: Session) -> Situation:
@@ -82,7 +93,7 @@ def _mixture(name: str, settings: Settings, session: Session) -> Situation:
         raise ValueError(f"{name}: its first target is {target!r}; use a set with a truth value")
     session.console.print(table([*describe(possible), *describe(other)]))
     train, test = (
-        _mixed(
+        mixed(
             with_target(getattr(possible, split), target),
             getattr(other, split),
             split=split,
@@ -91,8 +102,7 @@ def _mixture(name: str, settings: Settings, session: Session) -> Situation:
         for split in ("train", "test")
     )
     train = held_out(train, test, policy=settings.overlap, say=session.say)
-    if wrong := unmeasurable(test):
-        raise ValueError(f"{name}: {wrong}")
+    check_measurable(name, test, say=session.say)
     format = possible.formats[target]
     if format not in other.formats.values():
         # One prompt for both, or the prompt would tell them apart.
@@ -106,7 +116,7 @@ def _mixture(name: str, settings: Settings, session: Session) -> Situation:
     )
 
 
-def _mixed(
+def mixed(
     known: Sequence[Item], unknown: Sequence[Item], *, split: str, names: tuple[str, str]
 ) -> tuple[Item, ...]:
     """As many of each, since the share of variance depends on how many there are."""

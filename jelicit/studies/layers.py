@@ -17,7 +17,7 @@ from jelicit import figures
 from jelicit.named import slug
 from jelicit.results import asked_for, print_sweep
 from jelicit.studies import salience
-from jelicit.studies.model import Cases
+from jelicit.studies.model import Cases, Model
 from jelicit.studies.session import Session
 from jelicit.studies.settings import PromptSettings
 from jelicit.studies.study import Study
@@ -55,14 +55,20 @@ def plan(settings: Settings, session: Session) -> list[salience.Plan]:
 def measure(plans: Sequence[salience.Plan], session: Session) -> None:
     """Extract, fit and measure every situation at every layer."""
     model = session.model
-    if not isinstance(model, Cases) and session.settings.layers == ALL:
-        every = tuple(str(layer) for layer in range(model.n_blocks + 1))
+    if session.settings.layers == ALL:
+        every = tuple(str(layer) for layer in _every_layer(model))
         session.settings = replace(session.settings, layers=every)
     for each in plans:
         salience.measure_set(each, session)
         if not isinstance(model, Cases):
             # Which layer would have been chosen is said, too.
             session.best_layer(each.plain, salience.runs_on_plain(each, session.settings))
+
+
+def _every_layer(model: Model | Cases) -> Sequence[int]:
+    if isinstance(model, Cases):
+        return sorted({layer for _, states in model.cases for layer in states.layers})
+    return range(model.n_blocks + 1)
 
 
 def show(rows: pd.DataFrame, session: Session) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jelicit.calibration import fit_platt
 from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
 from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.studies import scoring
@@ -41,6 +42,12 @@ class Measured:
         self.scores += other.scores
         self.fits, self.signs = None, {}
         return self
+
+    def add(self, layer: Measured) -> None:
+        """Add what was measured at one more layer of the same fits."""
+        self.rows += layer.rows
+        self.scores += layer.scores
+        self.signs |= layer.signs
 
 
 def measure(
@@ -80,31 +87,52 @@ def measure(
     names = names or {}
     fits = sweep(sweep_data(situation, runs, states, taught), config, store=store, report=report)
     measured = Measured(fits=fits)
-    targets = situation.targets()
     weights = None
     if states.test is not None:
         weights = situation.boot(boot) if isinstance(boot, int) else boot
     for layer in fits.layers:
-        scores = scoring.layer_scores(fits, layer, bench_at(states, layer))
-        for target in targets:
-            signs = scoring.signs(
-                scores, target, subsets=runs.subsets, easy_labels=_easy_labels(situation, states)
-            )
-            if target is targets[0]:
-                kept = {(layer, *key): np.asarray(sign) for key, sign in signs.items()}
-                measured.signs |= kept
-            if weights is None:
-                break
-            signed = scoring.signed_scores(scores, signs, orientations=orientations)
-            rows = scoring.method_rows(
-                signed, target, weights, layer=layer, subsets=runs.subsets, runs=runs.about
-            )
-            measured.rows += [{**r, "method": names.get(r["method"], r["method"])} for r in rows]
-            if target is targets[0]:
-                for (method, orientation), values in signed.items():
-                    about = {"method": names.get(method, method), "orientation": orientation}
-                    about |= {"layer": layer}
-                    measured.scores += by_setting(about, runs, np.asarray(values))
+        measured.add(_at_layer(situation, runs, states, fits, layer, weights, orientations, names))
+    return measured
+
+
+def _at_layer(
+    situation: Situation,
+    runs: Runs,
+    states: States,
+    fits: SweepResult,
+    layer: int,
+    weights: jax.Array | None,
+    orientations: Sequence[str],
+    names: Mapping[str, str],
+) -> Measured:
+    """What `measure` gives of one layer: scores once, then signs and rows for every target."""
+    scores = scoring.layer_scores(fits, layer, bench_at(states, layer))
+    measured = Measured()
+    asked, *others = situation.targets()
+    by = {"subsets": runs.subsets, "easy_labels": _easy_labels(situation, states)}
+    signs = scoring.signs(scores, asked, **by)
+    measured.signs = {(layer, *key): np.asarray(sign) for key, sign in signs.items()}
+    if weights is None:
+        return measured
+    kept = {key: sign for key, sign in signs.items() if key[1] in ("none", *orientations)}
+    as_probabilities = scoring.calibrated(scores, kept, asked, **by)
+    for target in (asked, *others):
+        own = signs if target is asked else scoring.signs(scores, target, **by)
+        signed = scoring.signed_scores(scores, own, orientations=orientations)
+        measured.rows += scoring.method_rows(
+            *(signed, target, weights),
+            layer=layer,
+            subsets=runs.subsets,
+            runs=runs.about,
+            more=as_probabilities if target is asked else None,
+        )
+        if target is asked:
+            for (method, orientation), values in signed.items():
+                about = {"method": names.get(method, method), "orientation": orientation}
+                about |= {"layer": layer}
+                measured.scores += by_setting(about, runs, np.asarray(values))
+    for row in measured.rows:
+        row["method"] = names.get(row["method"], row["method"])
     return measured
 
 
@@ -163,5 +191,20 @@ def without_training(situation: Situation, states: States, boot: jax.Array) -> M
     # A feature says nothing of itself.
     scores.pop(f"control_{situation.target}", None)
     rows = scoring.fixed_rows(scores, situation.targets(), boot)
+    _add_calibration(rows, situation, states)
     shown = [(name, scores[name]) for name in ("zero_shot",) if name in scores]
     return Measured(rows, [({"method": m, "orientation": "none"}, s) for m, s in shown])
+
+
+def _add_calibration(rows: Sequence[dict[str, Any]], situation: Situation, states: States) -> None:
+    """How well the model's own answer does as a probability, its unit learnt on the train rows."""
+    train, test = states.train_log_probs, states.test_log_probs
+    if train is None or test is None:
+        return
+    asked = situation.targets()[0]
+    known = np.where(np.isin(asked.train, (0, 1)), asked.train, np.nan)
+    unit = fit_platt(train[:, 0] - train[:, 1], known)
+    columns = scoring.as_probabilities(unit, test[:, 0] - test[:, 1], asked.test)
+    for row in rows:
+        if row["method"] == "zero_shot" and row["role"] == "truth":
+            row |= {name: float(value) for name, value in columns.items()}

@@ -69,6 +69,21 @@ class RunFolder:
         with suppress(OSError):  # other fits are there
             fits.parent.rmdir()
 
+    def name_of(self, situation: Situation, settings: Mapping[str, Any]) -> str:
+        """The identity of a run: its items, all that decides its numbers, and nothing else.
+
+        Args:
+            situation: What is measured.
+            settings: Everything that can change a number, beside the items.
+        """
+        stages = {
+            "rows": scoring.ALGORITHM,
+            "prompting": few_shot.ALGORITHM,
+            "search": SEARCH,
+        }
+        items = digest([*situation.train, *situation.test])
+        return run_id({"experiment": self.study, **settings}, items, stages)
+
     def run(
         self,
         situation: Situation,
@@ -89,19 +104,14 @@ class RunFolder:
         Returns:
             The run's id, and whether it was there already.
         """
-        chosen = {"experiment": self.study, **settings}
-        stages = {
-            "rows": scoring.ALGORITHM,
-            "prompting": few_shot.ALGORITHM,
-            "search": SEARCH,
-        }
-        run = run_id(chosen, digest([*situation.train, *situation.test]), stages)
+        run = self.name_of(situation, settings)
         self.runs.append(run)
         there = self.results.has(run) and self.items.has(run)
         if not there:
             measured = measure()
             scores = ItemScores.of(situation.test, measured.scores, target=situation.target)
             self.items.write(run, scores)
+            chosen = {"experiment": self.study, **settings}
             self.results.write(run, [{**about, **row} for row in measured.rows], chosen)
         self.forget(situation.title)
         return run, there

@@ -210,8 +210,11 @@ def _describe(plan: Plan, session: Session) -> None:
         return
     shown = describe(plan.dataset)
     own = {label for item in plan.plain.train for label in ("label", *item.alt_labels)}
+    # One's own has its name in rows, and is found by where it is declared.
+    asked_as = {get_feature(f).name: f for f in session.settings.features if f != "none"}
     for feature in [s.spurious for s in plan.situations if s.spurious and s.spurious not in own]:
-        rows = describe(replace(plan.dataset, train=plan.plain.train), features=[feature])
+        plain = replace(plan.dataset, train=plan.plain.train)
+        rows = describe(plain, features=[asked_as[feature]])
         shown += [row for row in rows if row["target"] == feature]
     session.console.print(table(shown))
 
@@ -322,9 +325,12 @@ def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
     for dataset, layers in per_set.items():
         for layer in layers:
             suffix = f"-layer{layer}" if len(layers) > 1 else ""
-            of_layer = rows[(rows["dataset"] == dataset) & (rows["layer"] == layer)]
-            name = f"salience-{slug(str(dataset))}{suffix}"
-            drawn[name] = figures.salience_figure(of_layer, str(dataset))
+            of_layer = rows.loc[(rows["dataset"] == dataset) & (rows["layer"] == layer)]
+            stem = f"{slug(str(dataset))}{suffix}"
+            drawn[f"salience-{stem}"] = figures.salience_figure(of_layer, str(dataset))
+            if "ece" in of_layer and bool(of_layer["ece"].notna().to_numpy().any()):
+                calibration = figures.calibration_figure(of_layer, str(dataset))
+                drawn[f"calibration-{stem}"] = calibration
     if per_set.map(len).max() == 1 and bool(rows["salience_feature"].notna().to_numpy().any()):
         drawn["salience-all"] = figures.salience_scatter(rows)
     return drawn

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jelicit import metrics
+from jelicit.calibration import Platt, brier_score, calibration_error, fit_platt
 from jelicit.data.items import Item, labels
 from jelicit.pairs import Pairs
+from jelicit.probes.method import EASY
 from jelicit.probes.normalise import fit_normaliser, normalise
 from jelicit.probes.registry import known_methods
 from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
@@ -135,6 +137,55 @@ def signed_scores(
     }
 
 
+def calibrated(
+    scores: LayerScores,
+    signs: Signs,
+    target: Target,
+    *,
+    subsets: np.ndarray,
+    easy_labels: np.ndarray | None = None,
+) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """How well scores do as probabilities: {"ece": [R], "brier": [R]} per method and orientation.
+
+    A score gets its unit by Platt scaling on the rows that gave its sign: the run's train rows
+    under "oracle", the easy set under "easy"; of a method that knows its sign, the rows whose
+    labels taught it. Then `calibration_error` and `brier_score` on the test rows.
+    """
+    assert scores.test is not None
+    needs = {method.name: method.needs for method in known_methods()}
+    columns = {}
+    for (method, orientation), sign in signs.items():
+        on_easy = orientation == "easy" or needs[method] == {EASY}
+        if on_easy and (scores.easy is None or easy_labels is None):
+            continue
+        if on_easy:
+            unit = fit_platt(scores.easy[method] * sign[:, None], easy_labels)  # type: ignore[index]
+        else:
+            known = np.where(np.isin(target.train, (0, 1)), target.train, np.nan)
+            unit = fit_platt(scores.train[method] * sign[:, None], known, rows=subsets)
+        columns[method, orientation] = as_probabilities(
+            unit, scores.test[method] * sign[:, None], target.test
+        )
+    return columns
+
+
+def as_probabilities(unit: Platt, scores: Any, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Expected calibration error and Brier score of scores [..., n]; nan where nothing was learnt.
+
+    Args:
+        unit: Of each run.
+        scores: Of the test rows, signed.
+        labels: Of the test rows [n].
+    """
+    learnt = np.isfinite(np.asarray(unit.slope)) & np.isfinite(np.asarray(scores)).all(-1)
+    if np.isnan(labels).all():
+        learnt = np.zeros_like(learnt)
+    labels = np.where(np.isnan(labels).all(), 0.0, labels)
+    given = jnp.where(jnp.asarray(learnt)[..., None], unit.probability(scores), 0.5)
+    measures = {"ece": calibration_error(given, labels), "brier": brier_score(given, labels)}
+    return {name: np.where(learnt, value, np.nan) for name, value in measures.items()}
+
+
 def method_rows(
     signed: Mapping[tuple[str, str], jax.Array],
     target: Target,
@@ -143,6 +194,7 @@ def method_rows(
     layer: int,
     subsets: np.ndarray,
     runs: Sequence[Mapping[str, Any]],
+    more: Mapping[tuple[str, str], Mapping[str, np.ndarray]] | None = None,
 ) -> list[dict[str, Any]]:
     """One row per method, orientation and run, measured against one target.
 
@@ -157,6 +209,7 @@ def method_rows(
         layer: Where the scores are from.
         subsets: The hard train rows of each run, bool [R, N].
         runs: What every run's rows say of it [R]: its seed, and whatever else was set.
+        more: Further columns, by method and orientation: name -> value of each run [R].
     """
     # All methods at once: one compilation and one pass over the bootstrap per target.
     columns = measured(jnp.stack(list(signed.values())), target.test, boot)
@@ -170,8 +223,10 @@ def method_rows(
             "layer": layer,
             "n_train": int(subsets[number].sum()),
             **{name: float(values[place, number]) for name, values in columns.items()},
+            **{name: float(values[number]) for name, values in own.items()},
         }
         for place, (method, orientation) in enumerate(signed)
+        for own in [(more or {}).get((method, orientation), {})]
         for number, run in enumerate(runs)
     ]
 

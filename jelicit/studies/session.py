@@ -6,6 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from jelicit.data.items import digest
+from jelicit.data.shown import printable
 from jelicit.data.subsets import rebalanced
 from jelicit.probes.method import EASY
 from jelicit.probes.methods import get_method
@@ -26,7 +28,7 @@ from jelicit.studies.prompted import measure_prompting
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.settings import REBALANCED, PromptedStudySettings, fit_identity
 from jelicit.studies.situation import Runs, Situation
-from jelicit.studies.states import States
+from jelicit.studies.states import States, digest_of_arrays
 
 
 class Session:
@@ -46,7 +48,7 @@ class Session:
 
     def say(self, line: str) -> None:
         """One line for the user, never wrapped: paths and run ids can be copied whole."""
-        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        self.console.print(printable(line), soft_wrap=True, markup=False, highlight=False)
 
     def progress(self, title: str) -> Any:
         """A bar for long work; see `jelicit.progress.progress`."""
@@ -65,7 +67,10 @@ class Session:
             name: What their stores are called, before the split; None = set and feature.
         """
         if isinstance(self.model, Cases):
-            return self.model.states(situation)
+            states = self.model.states(situation)
+            # Arrays have no account of themselves but their numbers.
+            own = {**states.origin, "arrays": digest_of_arrays(situation, states)}
+            return replace(states, origin=own)
         name = name or f"{situation.dataset}-{situation.feature}"
         easy = situation.easy
         return States.of_stores(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from jelicit.data.concerns import few_rows, unmeasurable
 from jelicit.data.datasets import Dataset, load_dataset
-from jelicit.data.items import Item, with_target
+from jelicit.data.items import Item, labels, with_target
 from jelicit.data.overlap import held_out
 from jelicit.studies.session import Session
 from jelicit.studies.situation import EasySet, Situation
+
+LEAST = 2
+"""Test rows of a class, at the least: one row alone is missing from a third of all resamples."""
 
 
 def easy_for(
@@ -70,6 +73,33 @@ def easy_set(name: str | None, *, task: str, max_rows: int) -> EasySet | None:
     return EasySet(name=dataset.name, items=items, format=dataset.formats[target])
 
 
+def check_measurable(
+    name: str, test: Sequence[Item], target: str = "label", *, say: Callable[[str], object]
+) -> None:
+    """Refuse test rows that nothing can be measured on, and tell where little can.
+
+    Args:
+        name: Of the set, for messages.
+        test: The test rows.
+        target: The label that is asked for.
+        say: Told where test rows are few.
+
+    Raises:
+        ValueError: A class has no row, or a single one: draws of the bootstrap often lack it.
+    """
+    if wrong := unmeasurable(test, target):
+        raise ValueError(f"{name}: {wrong}")
+    asked = labels(with_target(test, target), target)
+    true, false = int((asked == 1).sum()), int((asked == 0).sum())
+    if min(true, false) < LEAST:
+        raise ValueError(
+            f"{name}: test: {true} true and {false} false rows of {target!r}; AUROC and its "
+            f"interval need at least {LEAST} of each class: add test rows"
+        )
+    if doubtful := few_rows(test, target):
+        say(f"{name}: {doubtful}")
+
+
 def asking(
     dataset: Dataset, target: str, session: Session, *, spurious: str | None = None
 ) -> Situation:
@@ -84,7 +114,8 @@ def asking(
         spurious: A label of the set that is not asked for.
 
     Raises:
-        ValueError: No item of train or test has a value for it, or test has one class only.
+        ValueError: No item of train or test has a value for it, test has no two rows of each
+            class, or train rows are test rows and the settings refuse that.
     """
     train, test = (tuple(with_target(s, target)) for s in (dataset.train, dataset.test))
     if not train or not test:
@@ -93,10 +124,7 @@ def asking(
             f"{dataset.name}: no item of {'train' if not train else 'test'} has a {label}, so "
             "there is no truth to find; use a set with labels"
         )
-    if wrong := unmeasurable(test, target):
-        raise ValueError(f"{dataset.name}: {wrong}")
-    if doubtful := few_rows(test, target):
-        session.say(f"{dataset.name}: {doubtful}")
+    check_measurable(dataset.name, test, target, say=session.say)
     train = held_out(train, test, policy=session.settings.overlap, say=session.say)
     return Situation(
         dataset=dataset.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +17,16 @@ from jelicit.prompting import METHODS as PROMPTING
 from jelicit.prompting.consistency import RULES
 from jelicit.studies.checks import (
     folder_problems,
+    given,
     layer_problems,
     refuse,
     repeated,
+    set_problems,
     too_small,
     unknown,
 )
 from jelicit.studies.fit_settings import FitSettings
+from jelicit.studies.idle import idle_fit_options, reads_easy
 
 SHORT = 2048
 """Tokens trained on that 32 examples, some 1,200 tokens of short claims, are too many for."""
@@ -83,6 +86,7 @@ class StudySettings:
         if len(set(self.dataset)) < len(self.dataset) or not self.dataset:
             given = " ".join(self.dataset)
             found.append(f"--dataset {given}: name at least one, each once")
+        found += set_problems(self.dataset)
         found += layer_problems(self.layers)
         found += too_small(
             [
@@ -92,7 +96,18 @@ class StudySettings:
                 ("--restarts", self.fit.restarts, 1),
             ]
         )
-        return found + folder_problems(self.out)
+        return found + (self.idle() if not found else []) + folder_problems(self.out)
+
+    def idle(self) -> list[str]:
+        """Problems of options that would do nothing, of settings that are right by themselves."""
+        # The layer is chosen by CCS, which reads the settings of fits, too.
+        fitted = self.probes if self.fixed_layers else (*dict.fromkeys(("ccs", *self.probes)),)
+        found = idle_fit_options(self.fit, fitted)
+        if self.easy not in (None, "none") and not reads_easy(self.probes):
+            found.append(
+                f"--easy does nothing with --methods {' '.join(self.methods)}: leave it out"
+            )
+        return found
 
     def check(self) -> None:
         """Refuse settings that cannot work, before anything is loaded.
@@ -180,6 +195,9 @@ class PromptSettings:
         found = []
         if self.prompting != ("none",):
             found += unknown("--prompting", self.prompting, PROMPTING)
+        else:
+            options = given(self, [each.name for each in fields(self) if each.name != "prompting"])
+            found += [f"{option} does nothing with --prompting none" for option in options]
         if self.rule not in RULES:
             found.append(f"--rule {self.rule} is unknown; known: {', '.join(RULES)}")
         numbers = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +14,7 @@ from jelicit.probes.sweep import LayerPairs
 
 if TYPE_CHECKING:
     from jelicit.activations import ActivationStore
+    from jelicit.studies.situation import Situation
 
 
 class Store(Protocol):
@@ -101,6 +103,30 @@ class States:
         )
 
 
+def digest_of_arrays(situation: Situation, states: States) -> str:
+    """What tells labels of one's own, and hidden states of unknown origin, from any others."""
+    content = hashlib.sha256()
+    for part in ("train", "test", "easy"):
+        pairs = None if states.origin else getattr(states, part)
+        for layer in states.layers if pairs is not None else ():
+            for side in at_layer(pairs, layer):
+                _add(content, f"{part} {layer}", side)
+    _add(content, "train log probs", states.train_log_probs)
+    _add(content, "test log probs", states.test_log_probs)
+    for target in situation.targets():
+        _add(content, f"{target.name} train", target.train)
+        _add(content, f"{target.name} test", target.test)
+    _add(content, "easy", None if situation.easy is None else situation.easy.labels)
+    _add(content, "groups", np.array([item.group for item in situation.test]))
+    return content.hexdigest()
+
+
+def _add(content: Any, name: str, values: Any) -> None:
+    array = np.zeros(0) if values is None else np.ascontiguousarray(values)
+    content.update(f"{name} {array.dtype} {array.shape}".encode())
+    content.update(array.tobytes())
+
+
 def at_layer(pairs: LayerPairs, layer: int) -> Pairs:
     """The pairs of a layer, from either form."""
     return pairs(layer) if callable(pairs) else pairs[layer]
@@ -134,7 +160,8 @@ def _origin(store: Any) -> dict[str, Any]:
         "dtype": spec.dtype,
         "prompt_format": dict(spec.prompt_format),
         "settings": dict(spec.settings),
-        "machine": dict(spec.machine),
+        # How many threads made them is no other number, rounding aside.
+        "machine": {name: fact for name, fact in spec.machine.items() if name != "threads"},
         "versions": dict(spec.versions),
         "items": spec.item_digest,
     }

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from jelicit import figures
+from jelicit.method_names import own_titles
 from jelicit.report import write_report
 from jelicit.results import Finding, Record
 from jelicit.results.identity import plain
@@ -118,6 +119,7 @@ class Study:
             runs=tuple(session.folder.runs),
             figures=tuple(path.name for path in files if path.suffix == ".svg"),
             findings=found,
+            titles=own_titles(rows["method"]),
         ).write(folder)
         session.say(f"rows: {folder / 'rows'} ({len(rows)} of this command)")
         for path in files:

@@ -113,7 +113,7 @@ def measure(situations: Sequence[Situation], session: Session) -> None:
                     "layers": [layer],
                     "extraction": {"home": own.origin, "there": theirs.origin},
                 },
-                lambda home=home, own=own, there=there, theirs=theirs, layer=layer: _measured(
+                lambda home=home, own=own, there=there, theirs=theirs, layer=layer: measure_on(
                     *(home, own, there, theirs, layer, session)
                 ),
                 about={"train": home.dataset},
@@ -127,7 +127,7 @@ def _kept(home: Situation) -> str:
     return f"from-{home.dataset}"
 
 
-def _measured(
+def measure_on(
     home: Situation,
     own: States,
     there: Situation,
@@ -143,7 +143,7 @@ def _measured(
         measured += without_training(there, theirs, weights)
         measured.rows = [{**row, "train": "none"} for row in measured.rows]
     # The road is that of every study: home's train rows, with the other's test rows at home there.
-    moved = _at_home(own, theirs, layer, settings.fit.divisor)
+    moved = at_home(own, theirs, layer, settings.fit.divisor)
     measured += session.probes(
         tested_on(home, there),
         Runs.balanced(home, settings.seeds),
@@ -162,7 +162,7 @@ def tested_on(home: Situation, there: Situation) -> Situation:
     return replace(home, test=there.test, answers=answers)
 
 
-def _at_home(own: States, theirs: States, layer: int, divisor: Divisor) -> Pairs:
+def at_home(own: States, theirs: States, layer: int, divisor: Divisor) -> Pairs:
     """A set's test pairs with their own mean and scale exchanged for those of the home set."""
     assert theirs.test is not None
     away = at_layer(theirs.train, layer)

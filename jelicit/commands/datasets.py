@@ -1,0 +1,72 @@
+"""`jelicit datasets`: which sets there are, and what each of them holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import tyro
+
+from jelicit.commands.ending import stopping_at_once
+
+if TYPE_CHECKING:
+    from jelicit.data.datasets import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Datasets:
+    """Say which data sets there are, or describe some of them.
+
+    Without names: all named sets. With names (or folders of train.jsonl and test.jsonl): rows,
+    groups, share of true labels, how much every other label says of the label, and the AUROC of
+    bare length, split by split. What length alone can tell, no method deserves credit for.
+
+    For example: `jelicit datasets pocket/facts pocket/comments`.
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Which sets: pocket/..., a set of the hub, a folder, or file.py:SET."""
+    show: int = 0
+    """Test items to print of each."""
+
+    def main(self) -> None:
+        """Prints the sets.
+
+        Raises:
+            ValueError: A set that cannot be read; or --show that shows nothing.
+        """
+        with stopping_at_once():
+            from jelicit.commands.said import say
+            from jelicit.data.datasets import known_names, load_dataset
+
+        if self.show < 0:
+            raise ValueError(f"--show {self.show}: allowed are whole numbers from 0")
+        if self.names:
+            _describe([load_dataset(name) for name in self.names], self.show)
+            return
+        if self.show:
+            raise ValueError(
+                f"--show {self.show} shows items of the sets that are named: jelicit datasets NAME"
+            )
+        for name in known_names():
+            say(name)
+        say("or a folder with train.jsonl and test.jsonl; describe: jelicit datasets NAME...")
+
+
+def _describe(sets: Sequence[Dataset], show: int) -> None:
+    from rich.console import Console
+
+    from jelicit.commands.said import say
+    from jelicit.data.concerns import concerns
+    from jelicit.data.describe import describe, table
+    from jelicit.data.prompts import zero_shot
+
+    Console().print(table([row for dataset in sets for row in describe(dataset)]))
+    for dataset in sets:
+        for line in concerns(dataset):
+            say(f"{dataset.name}: {line}")
+    for dataset in sets:
+        form = next(iter(dataset.formats.values()))
+        for item in dataset.test[:show]:
+            say(f"--- {item.id}, label {item.label}\n{zero_shot(item, form)}")

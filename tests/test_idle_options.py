@@ -1,0 +1,80 @@
+"""Options that would do nothing are refused: whoever gives one expects it to do something."""
+
+import re
+
+import pytest
+import tyro
+from experiment_scripts import script
+
+SERVED = ("--scorer", "http://localhost:9/v1")
+
+
+def refused(name, words):
+    with script(name) as module:
+        settings = tyro.cli(module.Settings, args=list(words))
+        with pytest.raises(ValueError, match=r"^--") as error:
+            settings.check()
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--initial", "100", "--n", "8"), "--initial 100: a search has 8 items"),
+        (("--initial", "20", "--batch", "16"), "--initial 20: a search has 16 items"),
+        (("--batch", "64", "--n", "32"), "--batch 64: there are --n 32 items"),
+        (
+            ("--served", "x", "--tokenizer", "y"),
+            "without --scorer URL; --tokenizer does",
+        ),
+        (("--patience", "5"), "--patience does nothing without --scorer URL"),
+        ((*SERVED, "--patience", "0"), "--patience 0: allowed are seconds above 0"),
+        ((*SERVED, "--device", "cpu"), "--device does nothing with --scorer http"),
+        (("--alpha", "20", "--methods", "zero_shot"), "--alpha does nothing without a search"),
+        (("--out", "s3://bucket/x"), "--out s3:/bucket/x"),
+    ],
+)
+def test_of_icm(words, message):
+    assert message in refused("icm", words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--prompting", "none", "--shots", "2"), "--shots does nothing with --prompting none"),
+        (("--prompting", "none", "--rule", "none"), "--rule does nothing with --prompting none"),
+        (
+            ("--methods", "pca", "--layers", "2", "--restarts", "3"),
+            "--restarts does nothing with --methods pca",
+        ),
+        (
+            ("--methods", "supervised", "--easy", "pocket/facts"),
+            "--easy does nothing with --methods supervised",
+        ),
+        (("--out", "s3://bucket/x"), "--out s3:/bucket/x"),
+    ],
+)
+@pytest.mark.parametrize("name", ["salience", "imbalance"])
+def test_of_studies_of_probes(name, words, message):
+    assert message in refused(name, words)
+
+
+def test_what_does_something_is_not_refused():
+    """The best layer is CCS's, so its restarts count though CCS is not asked for."""
+    with script("salience") as module:
+        words = ["--methods", "pca", "--restarts", "3", "--easy", "pocket/facts"]
+        tyro.cli(module.Settings, args=words).check()
+    with script("icm") as module:
+        words = ["--n", "4", "--batch", "4", "--chat-model", "x", "--device", "cpu"]
+        words += ["--methods", "icm", "zero_shot_chat", *SERVED, "--tokenizer", "y"]
+        tyro.cli(module.Settings, args=words).check()
+
+
+def test_the_server_is_asked_with_the_tokenizer_and_the_patience_that_were_given(monkeypatch):
+    asked = {}
+    with script("icm") as module:
+        monkeypatch.setattr(module, "open_server", lambda url, **given: asked.update(given))
+        words = [*SERVED, "--served", "alias", "--tokenizer", "org/model", "--patience", "30"]
+        module.model(tyro.cli(module.Settings, args=words))
+    assert re.search("answers.jsonl$", str(asked.pop("journal")))
+    assert asked == {"model": "alias", "tokenizer": "org/model", "patience": 30.0}
