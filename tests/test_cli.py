@@ -470,6 +470,7 @@ def test_sets_are_listed_and_described(capsys):
         ([*SWEEP, "--settings", "restarts=1,2", "--restarts", "3"], "restarts is given twice"),
         ([*SWEEP, "--orientations", "easy"], "without --easy there is only oracle"),
         ([*SWEEP, "--orientations", "test"], "choose some of ('oracle', 'easy')"),
+        ([*SWEEP, "--target", ""], "--target"),
         ([*SWEEP, "--others", "party"], "label 'party'; all have label, early"),
         ([*SWEEP, "--others", "label"], "--others label: name each label once"),
         ([*SWEEP, "--devices", "99"], "devices=99; this machine has"),

@@ -92,7 +92,8 @@ def plan_of(options: Sweep) -> SweepPlan:
     """
     train, test = StoreRows.open(options.train), StoreRows.open(options.test)
     easy = None if options.easy is None else StoreRows.open(options.easy)
-    target = options.target or str(train.spec.prompt_format["target"])
+    asked = options.target
+    target = str(train.spec.prompt_format["target"]) if asked is None else asked
     stores = [train, test, *([] if easy is None else [easy])]
     layers, wrong = _layers(options.layers, stores)
     refuse([*wrong, *_wrong_labels(options, train, test, easy, target=target)])

@@ -127,5 +127,8 @@ class Options:
         if any(re.search(r"\.tmp|rows/|probes/|report", str(path)) for path in left):
             return f"{change.command} {change.option} leaves {left[0].name}"
         bare = change.option.strip("-")
-        named = (change.option, bare, bare.replace("-", "_"), bare.split("-")[0])
-        return wrong_ending(ended, names=(*named, *([change.value] if change.value else ())))
+        named = (change.option, bare, bare.replace("-", "_"), bare.split("-")[0], bare.rstrip("s"))
+        # What no terminal shows is escaped, or a question mark.
+        shown = "".join(char if char.isprintable() else "?" for char in change.value)
+        values = [value for value in (change.value, shown, ascii(change.value)[1:-1]) if value]
+        return wrong_ending(ended, names=(*named, repr(change.value), *values))
