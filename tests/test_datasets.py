@@ -47,6 +47,16 @@ def challenges(root: Path, folder: str, train, test=None) -> Path:
 # --- hub sets, read from a mirror laid out like the original -------------------------------------
 
 
+def test_an_empty_name_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    item = {"id": "a", "choice": "one", "label": True}
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(item | {"id": split}) + "\n")
+    assert len(load_dataset(".").test) == 1
+    with pytest.raises(ValueError, match="name of a data set is empty"):
+        load_dataset("")
+
+
 def test_gsm8k(tmp_path):
     train = [
         {"question": "6 times 7?", "cot": "6 x 7 = 42. The answer is 42.", "label": True},

@@ -137,6 +137,11 @@ def _origin(name_or_path: str | os.PathLike[str] | NamedSet) -> NamedSet | Path:
     if isinstance(name_or_path, NamedSet):
         return registry.make_known(name_or_path, where="load_dataset")
     name = os.fspath(name_or_path)
+    if not name:  # as a path it would be the working directory, whatever is there
+        raise ValueError(
+            "the name of a data set is empty; give a name that `jelicit datasets` lists, or a "
+            'folder ("." is the working directory)'
+        )
     is_text = isinstance(name_or_path, str)
     if is_text and name in known_names():
         return registry.sets()[name]
