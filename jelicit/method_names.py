@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 from jelicit.data.datasets import title_of
-from jelicit.data.features import FEATURES
+from jelicit.data.features import title_of_feature
 from jelicit.data.shown import printable
 from jelicit.method_groups import (
     CEILING,
@@ -135,4 +135,4 @@ def readable(name: str) -> str:
         return " + ".join(readable(part) for part in name.split(" + "))
     if name == "none":
         return "No added feature"
-    return printable(FEATURES[name].title if name in FEATURES else title_of(name))
+    return printable(title_of_feature(name) or title_of(name))

@@ -74,7 +74,16 @@ def test_the_commands_that_read_numbers_end_in_that_line(tmp_path):
     fill(tmp_path / "s")
     flip(tmp_path / "s" / "shard-00000.safetensors", -1)
     command = [sys.executable, "-m", "jelicit", "sweep", str(tmp_path / "s")]
-    options = ["--test", str(tmp_path / "s"), "--target", "label", "--methods", "pca"]
+    options = [
+        "--test",
+        str(tmp_path / "s"),
+        "--target",
+        "label",
+        "--methods",
+        "pca",
+        "--overlap",
+        "keep",
+    ]
     done = subprocess.run(
         [*command, *options, "--out", str(tmp_path / "out")],
         capture_output=True,

@@ -861,7 +861,7 @@ def test_a_damaged_download_is_named_where_it_lies(tmp_path, monkeypatch):
         raise SafetensorError("incomplete metadata")
 
     monkeypatch.setattr(models, "find_adapter", lambda *_: None)
-    monkeypatch.setattr(models, "load_tokenizer", lambda *_: None)
+    monkeypatch.setattr(models, "load_tokenizer", lambda *_, **__: None)
     monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", cut)
     monkeypatch.setattr(load_errors, "snapshot_download", lambda *_, **__: str(tmp_path))
     with pytest.raises(ValueError, match=rf"model\.safetensors in {tmp_path} .*delete it there"):

@@ -150,7 +150,8 @@ def test_in_batches_more_items_are_labelled_than_one_search_has(icm, random_mode
 
 def test_without_labels_there_is_no_table_of_them(icm, random_model, tmp_path):
     paths = {"stores": tmp_path / "stores", "out": tmp_path / "out"}
-    words = (*WORDS, "--methods", "zero_shot")
+    no_search = (*WORDS[: WORDS.index("--initial")], *WORDS[WORDS.index("--shots") :])
+    words = (*no_search, "--methods", "zero_shot")
     done = run_script(icm, *words, model=random_model, **paths)
     assert "Accuracy on test items" in done.printed
     assert "Right labels" not in done.printed

@@ -285,8 +285,8 @@ def test_fewer_train_rows_are_another_run(first, run):
         ("--max-rows", "76"),
         ("--features", "tense"),
         ("--token-budget", "4096"),
-        FEW_PROMPTS,
-        ("--rule", "none"),
+        (*FEW_PROMPTS, "--prompting", "random_few_shot"),
+        ("--rule", "none", "--prompting", "bootstrapped_consistent"),
     ],
     ids=" ".join,
 )
@@ -298,7 +298,8 @@ def test_any_other_setting_computes(run, salience, monkeypatch, words):
     def measure(session: Session, situation: Any, *rest: Any) -> Measured:
         measured.append(situation.feature)
         row = {"method": "random", "role": "truth", "orientation": "easy", "target": "truth"}
-        return Measured([{**row, "auroc": 0.5, "seed": 0, "layer": 1}])
+        # Without a layer: it stands beside the probes of each.
+        return Measured([{**row, "auroc": 0.5, "seed": 0, "layer": float("nan")}])
 
     monkeypatch.setattr(Session, "methods", measure)
     monkeypatch.setattr(Session, "prompts", lambda *rest: Measured())
@@ -327,7 +328,7 @@ def liar_like(folder: Path) -> None:
             items.append(
                 Item(
                     id=f"{split}/{row}",
-                    choice=f"The {word} in our town costs {row} dollars.",
+                    choice=f"The {word} in our {split} town costs {row} dollars.",
                     label=(row % 5) % 2 == 0,
                     alt_labels={} if row % 5 == 4 else {"republican": (row % 5) // 2 == 0},
                 )
@@ -426,7 +427,7 @@ def test_fit_options_reach_every_sweep_and_name_the_run(run, monkeypatch):
     monkeypatch.setattr(measuring, "sweep", watched)
     words = ("--dataset", "pocket/arithmetic", "--features", "none", "--layers", "1",
              "--seeds", "2", "--max-rows", "40", "--boot", "10", *NO_PROMPTS,
-             "--methods", "random")  # fmt: skip
+             "--methods", "ccs")  # fmt: skip
     other = ("--optimiser", "lbfgs", "--divisor", "std", "--restarts", "2")
     run(*words, out="fits")
     found = run(*words, *other, out="fits")
@@ -534,7 +535,7 @@ def test_a_place_that_there_is_not_is_no_traceback(salience, run, words, message
 
 def test_everything_wrong_is_said_at_once(salience):
     settings = salience.Settings(methods=("magic",), boot=0, train_size=6)
-    with pytest.raises(ValueError, match="--methods: unknown method 'magic'") as refused:
+    with pytest.raises(ValueError, match="--methods: Method 'magic' is unknown") as refused:
         salience.main(settings)
     assert "--boot 0" in str(refused.value)
     assert "--train-size 6" in str(refused.value)

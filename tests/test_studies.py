@@ -67,7 +67,7 @@ def test_the_supervised_probe_finds_the_planted_truth_and_pca_the_salient_featur
     rows = result.rows
     assert set(rows["role"]) == {"truth", "spurious"}
     assert (rows["salience_feature"] > 5 * rows["salience_truth"]).all()
-    assert set(result.figures) == {"salience-arrays", "salience-all"}
+    assert set(result.figures) == {"salience-arrays", "calibration-arrays", "salience-all"}
     report = result.report(tmp_path / "new" / "report.html")
     assert "Salient features that are not the truth" in report.read_text(encoding="utf-8")
 
@@ -118,7 +118,9 @@ def test_a_study_on_a_model_is_the_same_few_lines(random_model, tmp_path, capsys
     }
     assert probes.groupby(["feature", "method"])["seed"].nunique().tolist() == [2] * 4
     assert set(result.rows["model"]) == {"tiny"}
-    assert set(result.figures) == {"salience-pocket-arithmetic", "salience-all"}
+    assert set(result.figures) == {
+        *("salience-pocket-arithmetic", "calibration-pocket-arithmetic", "salience-all")
+    }
     assert capsys.readouterr().out == ""  # quiet
 
 
@@ -236,7 +238,7 @@ def test_a_set_of_ones_own_is_asked_in_its_own_words(run, tmp_path):
     manifests = (tmp_path / "stores").rglob("manifest.json")
     formats = {ActivationStore.open(path.parent).spec.prompt_format["name"] for path in manifests}
     assert formats == {"primes/truth"}
-    assert_reported(done, "primes")
+    assert_reported(done, "Prime numbers")
 
 
 def test_a_feature_of_ones_own_is_measured_as_the_spurious_label(run):

@@ -10,9 +10,8 @@ import tyro
 from experiment_scripts import NO_PROMPTS, script
 from small_stores import make_items, make_spec, numbers
 
-import jelicit.results
 from jelicit.activations import StoreWriter
-from jelicit.commands import cli
+from jelicit.commands import cli, sweep_plan
 from jelicit.probes import normalise
 from jelicit.probes.registry import get_method
 from jelicit.probes.sweep import fitting
@@ -198,7 +197,7 @@ def test_another_algorithm_of_a_method_is_another_name(study_id, monkeypatch):
     before = study_id()
     monkeypatch.setitem(vars(get_method("supervised")), "algorithm", 99)
     assert study_id() == before  # it is not among the methods
-    monkeypatch.setitem(vars(get_method("pca")), "algorithm", 99)
+    monkeypatch.setitem(vars(get_method("ccs")), "algorithm", 99)
     assert study_id() != before
 
 
@@ -233,18 +232,19 @@ def stores(tmp_path_factory) -> list[str]:
 
 @pytest.fixture
 def sweep_id(stores, tmp_path, monkeypatch):
-    run_id, begun = jelicit.results.run_id, []
+    run_id, begun = sweep_plan.run_id, []
 
     def named(*identity: Any) -> str:
         begun.append(run_id(*identity))
         raise Begun
 
-    monkeypatch.setattr(jelicit.results, "run_id", named)
+    monkeypatch.setattr(sweep_plan, "run_id", named)
 
     def sweep_id(*words: str) -> str:
         out = () if "--out" in words else ("--out", str(tmp_path / "out"))
+        base = ("--overlap", "keep", "--methods", "ccs")  # the two stores are of the same items
         with pytest.raises(Begun):
-            cli.main(["sweep", stores[0], "--test", stores[1], *out, "--methods", "pca", *words])
+            cli.main(["sweep", stores[0], "--test", stores[1], *out, *base, *words])
         return begun[-1]
 
     return sweep_id
@@ -264,8 +264,9 @@ def test_where_and_how_a_sweep_runs_is_not_in_its_name(sweep_id, tmp_path, words
     "words",
     [
         *[("--seeds", "2"), ("--class-shares", "0.5"), ("--layers", "3"), ("--boot", "10")],
-        *[("--methods", "ccs"), ("--divisor", "std"), ("--optimiser", "lbfgs")],
-        *[("--settings", "pca_steps=3"), ("--train-size", "2"), ("--restarts", "2")],
+        *[("--methods", "pca"), ("--divisor", "std"), ("--optimiser", "lbfgs")],
+        *[("--settings", "ccs_steps=300"), ("--restarts", "2")],
+        ("--class-shares", "0.5", "--train-size", "2"),
     ],
     ids=" ".join,
 )
@@ -283,5 +284,5 @@ def test_another_algorithm_is_another_sweep(sweep_id, monkeypatch, stage):
 
 def test_another_algorithm_of_a_method_is_another_sweep(sweep_id, monkeypatch):
     before = sweep_id()
-    monkeypatch.setitem(vars(get_method("pca")), "algorithm", 99)
+    monkeypatch.setitem(vars(get_method("ccs")), "algorithm", 99)
     assert sweep_id() != before

@@ -50,11 +50,11 @@ class Probe:
             import numpy as np
             import pandas as pd
 
-            from jelicit import load_probe
             from jelicit.activations import ActivationStore
             from jelicit.commands.outputs import check_out_file
             from jelicit.commands.stores import labels_of
             from jelicit.disk import write_text
+            from jelicit.probes.files import load_probe
 
         if self.out is not None:
             check_out_file(self.out, such_as="scores.csv")

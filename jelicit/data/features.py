@@ -116,6 +116,10 @@ FEATURES: dict[str, Feature] = {
 """The features by name; `Feature.describe` has the wording."""
 
 
+_OWN: dict[str, Feature] = {}
+"""Features of one's own that were named so far in this process."""
+
+
 def get_feature(feature: str | Feature) -> Feature:
     """The feature of that name, or that a reference names; a `Feature` is returned as it is.
 
@@ -141,7 +145,14 @@ def get_feature(feature: str | Feature) -> Feature:
             f"feature {feature!r}: the name {own.name!r} is another feature's; rows of both would "
             "be mixed, so give it a name of its own"
         )
+    _OWN[own.name] = own
     return own
+
+
+def title_of_feature(name: str) -> str | None:
+    """What readers call a feature by its name; None where no feature of that name is known."""
+    feature = {**_OWN, **FEATURES}.get(name)
+    return None if feature is None else feature.title
 
 
 def add_feature(items: Sequence[Item], feature: str | Feature, *, seed: int) -> list[Item]:

@@ -43,16 +43,19 @@ class RunFolder:
     """What one run of a study writes; what is there already is read back, not measured again."""
 
     def __init__(self, study: str, folder: Path):
-        """The study's name and its folder, which is made now: before anything is computed.
-
-        Raises:
-            ValueError: The folder cannot be written to, or has the report of another study.
-        """
-        check_folder(study, folder)
+        """The study's name and its folder, which `begin` makes."""
         self.study, self.folder = study, folder
         self.results, self.items = Results(folder / "rows"), ItemScoreStore(folder / "items")
         self.layers = Results(folder / "layers")
         self.runs: list[str] = []
+
+    def begin(self) -> None:
+        """Make the folder: once text is loaded, and before anything is computed.
+
+        Raises:
+            ValueError: It cannot be written to, or has the report of another study.
+        """
+        check_folder(self.study, self.folder)
 
     def fits(self, what: str) -> Path:
         """Where finished fits are kept until what they are for is written.

@@ -98,7 +98,9 @@ class Study:
         session = Session(
             model, settings, RunFolder(self.name, folder), console or Console(quiet=quiet)
         )
-        self.measure(self.plan(settings, session), session)
+        parts = self.plan(settings, session)
+        session.folder.begin()
+        self.measure(parts, session)
         rows = session.folder.rows()
         self.show(rows, session)
         drawn = self.figures(rows, session)
