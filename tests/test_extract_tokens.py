@@ -201,7 +201,9 @@ def test_a_control_token_beyond_the_embedding_is_never_read_and_so_allowed(folde
 
 
 def test_half_a_character_is_one_line_that_names_the_item(tmp_path):
-    items = [Item(id="good", choice="so"), Item(id="bad", question="w", choice="cut \ud83d here")]
+    bad = Item(id="bad", question="w", choice="whole")
+    object.__setattr__(bad, "choice", "cut \ud83d here")  # items themselves refuse it
+    items = [Item(id="good", choice="so"), bad]
     form = dataclasses.replace(FORMATS["statement"], name="s")
     with pytest.raises(ValueError, match=r"item 'bad': half a character.*\\ud83d"):
         extract(tiny(), items, form, tmp_path / "s", progress=False)
