@@ -152,7 +152,7 @@ def prompted_shares(plan: Plan, settings: Settings) -> tuple[float, ...]:
 
 def show(rows: pd.DataFrame, session: Session) -> None:
     """A table per set and layer, shares across, of the label that is asked for."""
-    rows = rows[rows["role"] == "truth"]
+    rows = rows[rows["role"] == "truth"]  # type: ignore[assignment]
     for dataset, of_set in rows.groupby("dataset", sort=False):
         for layer in of_set["layer"].dropna().unique():
             here = of_set[(of_set["layer"] == layer) | of_set["layer"].isna()]

@@ -109,7 +109,7 @@ def digest_of_arrays(situation: Situation, states: States) -> str:
     for part in ("train", "test", "easy"):
         pairs = None if states.origin else getattr(states, part)
         for layer in states.layers if pairs is not None else ():
-            for side in at_layer(pairs, layer):
+            for side in at_layer(pairs, layer):  # type: ignore[arg-type]
                 _add(content, f"{part} {layer}", side)
     _add(content, "train log probs", states.train_log_probs)
     _add(content, "test log probs", states.test_log_probs)
