@@ -1,6 +1,5 @@
 """PCA ensembles against a decomposition in float64, on spectra as hidden states have them."""
 
-import os
 from functools import cache
 from typing import NamedTuple
 
@@ -21,13 +20,6 @@ SHARES = (0.0, 0.01, 0.5, 1.0)
 MEMBERS = 128
 CONSENSUS, E2H = "pca_ensemble_consensus", "pca_ensemble_e2h"
 TOLERANCE = 0.002  # of AUROC
-
-WIDE = (
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        "JELICIT_SLOW" not in os.environ, reason="takes minutes; JELICIT_SLOW=1 runs it"
-    ),
-)
 
 
 def deviations(spectrum: str, d: int) -> np.ndarray:
@@ -172,8 +164,8 @@ SIZES = pytest.mark.parametrize(
         (1024, "fast"),
         (1024, "power"),
         (1024, "flat"),
-        pytest.param(4096, "power", marks=WIDE),
-        pytest.param(4096, "fast", marks=WIDE),
+        pytest.param(4096, "power", marks=pytest.mark.slow),
+        pytest.param(4096, "fast", marks=pytest.mark.slow),
     ],
 )
 
