@@ -26,7 +26,7 @@ from extract.pocket_tokenizer import encoder
 from jelicit.activations import ActivationStore
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
-from jelicit.data.prompts import FORMATS
+from jelicit.data.prompts import PromptFormat, get_format
 from jelicit.disk import write_text
 from jelicit.pocket import card, evaluate
 from jelicit.pocket.model import build, config_from_llama, from_llama_state_dict
@@ -108,8 +108,10 @@ def _column(layers: Any, name: str) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def _store(lm: LanguageModel, items: Sequence[Item], format: str, folder: Path) -> ActivationStore:
-    return extract(lm, items, FORMATS[format], folder, layers="all", progress=False)
+def _store(
+    lm: LanguageModel, items: Sequence[Item], format: str | PromptFormat, folder: Path
+) -> ActivationStore:
+    return extract(lm, items, get_format(format), folder, layers="all", progress=False)
 
 
 def _real(lm: LanguageModel, larger_than: Path, folder: Path) -> float:

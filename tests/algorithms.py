@@ -179,7 +179,7 @@ def _rows() -> list[float]:
     """Two probes of two methods, one of unknown sign, on the truth and on another label."""
     rng = np.random.default_rng(0)
     train, other, test = (rng.random(n) < 0.5 for n in (40, 40, 30))
-    groups = np.arange(30) // 2
+    groups = list(np.arange(30) // 2)
     others = {"other": (other, rng.random(30) < 0.5)}
     situation = Situation.of_labels(train, test, others=others, groups=groups)
     runs = Runs.balanced(situation, 2)

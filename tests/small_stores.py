@@ -44,10 +44,11 @@ def make_spec(items, **changes):
 def numbers(dtype="bfloat16", seed=0):
     """Per layer (pos, neg) for all rows, and log-probabilities."""
     rng = np.random.default_rng(seed)
-    states = {
-        layer: tuple(rng.normal(size=(N, D)).astype(DTYPES[dtype]) for _ in range(2))
-        for layer in LAYERS
-    }
+
+    def side() -> np.ndarray:
+        return rng.normal(size=(N, D)).astype(DTYPES[dtype])
+
+    states = {layer: (side(), side()) for layer in LAYERS}
     return states, rng.normal(size=(N, 2)).astype(np.float32)
 
 

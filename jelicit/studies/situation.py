@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jelicit.data.formats import PromptFormat
 from jelicit.data.items import Item, known_label, labels
 from jelicit.data.subsets import balanced_runs
 from jelicit.metrics import group_bootstrap
@@ -27,13 +28,13 @@ class EasySet:
     Attributes:
         name: Of the set.
         items: E items with a truth value.
-        format: Their prompt format.
+        format: Their prompt format, or its name.
         answers: Their labels [E] where they are at hand as an array; None reads them off the items.
     """
 
     name: str
     items: tuple[Item, ...]
-    format: str
+    format: str | PromptFormat
     answers: np.ndarray | None = None
 
     @property
@@ -51,7 +52,7 @@ class Situation:
     Attributes:
         dataset: What rows call the set.
         feature: What is in its texts beside the truth; "none" for plain claims.
-        format: Prompt format that asks for the target.
+        format: Prompt format that asks for the target, or its name.
         target: The label that is asked for.
         spurious: The label that is not, or None.
         train: Hard train items [N].
@@ -62,7 +63,7 @@ class Situation:
 
     dataset: str
     feature: str = "none"
-    format: str = "claim"
+    format: str | PromptFormat = "claim"
     target: str = "label"
     spurious: str | None = None
     train: tuple[Item, ...]
