@@ -70,12 +70,14 @@ class Settings(icm.Settings):
         if self.scorer == "local":
             options = given(self, OF_SERVERS)
             return problems + [f"{option} does nothing without --scorer URL" for option in options]
-        options = [] if self.chat_model is not None else given(self.run_on, OF_MODELS_HERE)
+        options = given(self.run_on, OF_THE_MODEL)
+        options += [] if self.chat_model is not None else given(self.run_on, OF_MODELS_HERE)
         said = f"does nothing with --scorer {self.scorer}"
         return problems + [f"{option} {said}" for option in options]
 
 
 OF_SERVERS = ("served", "tokenizer", "patience")
+OF_THE_MODEL = ("model", "stores")
 OF_MODELS_HERE = ("dtype", "device", "threads", "token_budget")
 
 

@@ -37,6 +37,7 @@ from extract.verdicts import (
     Match,
     as_word,
     bos,
+    check_joints,
     check_prompts,
     distinct,
     encode,
@@ -199,7 +200,8 @@ class ServerScorer:
         Raises:
             ValueError: If there is no verdict, a prompt is no tuple of texts or does not fit the
                 server's context (the message says which), two verdicts are the same, no token of
-                the vocabulary reads as a verdict (matching words), or the server refuses a request.
+                the vocabulary reads as a verdict (matching words), verdicts do not follow their
+                prompts as a text would (matching tokens), or the server refuses a request.
             ConnectionError: If a request failed, and failed again when repeated. What was answered
                 is in the journal.
         """
@@ -229,7 +231,10 @@ class ServerScorer:
         """By the sequence to send, what is to be read off its next token."""
         asked: dict[Tokens, list[_Target]] = {}
         model = self.server.model
-        for row, item in enumerate(encode(self.tokenizer, prompts, words)):
+        encoded = encode(self.tokenizer, prompts, words)
+        if self.match == "tokens":  # words are whatever token comes next, however it is joined
+            check_joints(encoded, words)
+        for row, item in enumerate(encoded):
             if self.match == "words":
                 steps = [
                     (item.prompt, column, reading_as(self._words, word, model=model))

@@ -3,12 +3,11 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import tyro
 from experiment_scripts import run as run_script
-from experiment_scripts import script, session_of
+from experiment_scripts import run_served, script, session_of
 from stub_server import Proxy, Stub, serve, spoiling
 
 from jelicit.data.items import load_items
@@ -224,11 +223,11 @@ FEW = (*WORDS[:6], "--seeds", "1", "--initial", "2", "--draws", "4", "--boot", "
 
 
 def test_a_server_labels_with_its_own_model(icm, random_model, tmp_path):
-    """Its tokenizer and its defaults are those of what it serves, whatever --model is left at."""
+    """Its tokenizer and its defaults are those of what it serves, not of --model's default."""
     methods = ("bootstrapped", "icm", "golden_many_shot")
     with serve(served(random_model)) as url:
         words = ("--scorer", url, *FEW, "--methods", *methods)
-        done = run_script(icm, *words, model=Path("pocket"), stores=tmp_path, out=tmp_path / "out")
+        done = run_served(icm, *words, out=tmp_path / "out")
     assert set(done.rows["method"]) == set(methods)
     assert set(done.rows["model"]) == {str(random_model)}
     kept = Record.read(tmp_path / "out").runs
@@ -244,10 +243,9 @@ def test_bounds_and_repeated_requests_of_a_server_are_told(icm, random_model, tm
         proxy = Proxy(straight, every=9, faults=("500",))
         with spoiling(proxy) as url:
             words = ("--scorer", url, *FEW, "--methods", "zero_shot", "icm")
-            paths = {"model": Path("pocket"), "stores": tmp_path, "out": tmp_path / "out"}
-            done = run_script(icm, *words, **paths)
+            done = run_served(icm, *words, out=tmp_path / "out")
             spoiled = proxy.spoiled["500"]
-            again = run_script(icm, *words, **paths)
+            again = run_served(icm, *words, out=tmp_path / "out")
     rows = done.rows.set_index("method")
     assert rows["bounded"].to_dict()["zero_shot"] > 0
     repeated = round(sum(rows["retried"].tolist()))

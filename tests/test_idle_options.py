@@ -30,6 +30,8 @@ def refused(name, words):
         (("--patience", "5"), "--patience does nothing without --scorer URL"),
         ((*SERVED, "--patience", "0"), "--patience 0: allowed are seconds above 0"),
         ((*SERVED, "--device", "cpu"), "--device does nothing with --scorer http"),
+        ((*SERVED, "--model", "x"), "--model does nothing with --scorer http"),
+        ((*SERVED, "--stores", "x", "--chat-model", "y"), "--stores does nothing with --scorer http"),
         (("--alpha", "20", "--methods", "zero_shot"), "--alpha does nothing without a search"),
         (("--out", "s3://bucket/x"), "--out s3:/bucket/x"),
     ],
