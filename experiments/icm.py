@@ -25,7 +25,7 @@ with stopping_at_once():
 
     from extract import open_server
     from jelicit.studies import icm
-    from jelicit.studies.checks import given
+    from jelicit.studies.checks import given, too_small
     from jelicit.studies.model import Prompted
 
 __all__ = ["Settings", "console", "main"]
@@ -40,6 +40,8 @@ class Settings(icm.Settings):
         scorer: local, or the URL of an OpenAI-compatible server (vLLM: http://localhost:8000/v1).
         served: Name of the model there; None = the only one that is served.
         tokenizer: Hub id or folder of the model that is served, where its name there is an alias.
+        top_logprobs: Likeliest tokens that a server shows where it cannot show chosen ones; None =
+            20, or 1000 of llama.cpp. OpenAI's own allows 5.
         patience: Seconds after which a request that keeps failing is given up; None = ten minutes.
         chat_model: Another model for zero_shot_chat: an id or folder.
     """
@@ -48,6 +50,7 @@ class Settings(icm.Settings):
     scorer: str = "local"
     served: str | None = None
     tokenizer: str | None = None
+    top_logprobs: int | None = None
     patience: float | None = None
     chat_model: str | None = None
     out: Path = Path("runs/icm")
@@ -60,6 +63,8 @@ class Settings(icm.Settings):
         if (icm.CHAT in self.methods) != (self.chat_model is not None):
             both = f"--chat-model and --methods {icm.CHAT}"
             problems.append(f"{both} go together: give both or neither")
+        if self.top_logprobs is not None:
+            problems += too_small([("--top-logprobs", self.top_logprobs, 1)])
         if self.patience is not None and not self.patience > 0:
             problems.append(f"--patience {self.patience:g}: allowed are seconds above 0")
         return problems
@@ -76,7 +81,7 @@ class Settings(icm.Settings):
         return problems + [f"{option} {said}" for option in options]
 
 
-OF_SERVERS = ("served", "tokenizer", "patience")
+OF_SERVERS = ("served", "tokenizer", "top_logprobs", "patience")
 OF_THE_MODEL = ("model", "stores")
 OF_MODELS_HERE = ("dtype", "device", "threads", "token_budget")
 
@@ -89,6 +94,7 @@ def model(settings: Settings) -> Prompted:
         settings.scorer,
         model=settings.served,
         tokenizer=settings.tokenizer,
+        top_logprobs=settings.top_logprobs,
         journal=settings.out / "answers.jsonl",
         **({} if settings.patience is None else {"patience": settings.patience}),
     )

@@ -83,7 +83,7 @@ class ServerScorer:
         model: str | None = None,
         tokenizer: Any = None,
         match: Match = "words",
-        top_logprobs: int = 20,
+        top_logprobs: int | None = None,
         concurrency: int = 32,
         worth_a_request: int = 512,
         cache: Cache = "shared",
@@ -104,9 +104,11 @@ class ServerScorer:
             tokenizer: A Hugging Face tokenizer, or its hub id or folder; None = that of the model
                 as the server names it.
             match: See above.
-            top_logprobs: Tokens to be shown by servers that cannot show chosen ones; vLLM allows
-                20 unless it was started with more (`--max-logprobs`).
-            concurrency: Most requests under way.
+            top_logprobs: Tokens to be shown by servers that cannot show chosen ones; None = 20,
+                which vLLM allows unless it was started with more (`--max-logprobs`), and 1,000 of
+                llama.cpp, which shows as many as it is asked for. OpenAI allows 5.
+            concurrency: Most requests under way; of llama.cpp no more than it has slots, since
+                others would wait there in vain until their time is over.
             worth_a_request: Tokens that sending a shared beginning by itself must spare. (vLLM 0.32
                 even shares what requests of one batch begin with, so little is lost by a high
                 number: of 64 prompts with 63 examples each, the pocket model read 11,680 tokens
@@ -146,7 +148,7 @@ class ServerScorer:
         )
         self.tokenizer = _tokenizer(tokenizer, self.server)
         self.match: Match = match
-        self.concurrency = concurrency
+        self.concurrency = min(concurrency, self.server.slots or concurrency)
         # Without a cache nothing is gained by sending a beginning first.
         self.worth_a_request = sys.maxsize if cache == "none" else worth_a_request
         self.progress = progress
@@ -174,8 +176,9 @@ class ServerScorer:
 
     @property
     def trained_length(self) -> int | None:
-        """Longest text the model was trained on, where its config on this machine says so."""
-        return trained_length(self.server.root) or trained_length(self.server.model)
+        """Longest text the model was trained on, where its config here or the server says so."""
+        here = trained_length(self.server.root) or trained_length(self.server.model)
+        return here or self.server.trained_length
 
     @property
     def tokens_read(self) -> int:
@@ -320,12 +323,16 @@ class ServerScorer:
     # --- at start --------------------------------------------------------------------------------
 
     def _check_tokenizer(self, probe: Tokens) -> None:
-        """Refuses a tokenizer whose tokens read otherwise than the server's."""
+        """Refuses a tokenizer whose tokens read otherwise than the server's.
+
+        Space around them does not count: llama.cpp keeps a space that some tokenizers leave out.
+        """
         if self.able.token_ids:
             ours = {text for token, text in enumerate(self._texts) if token in self.able.likeliest}
             theirs = self.server.texts(probe)
         else:
             ours, theirs = set(self._texts), {str(token) for token in self.able.likeliest}
+        ours, theirs = ({text.strip() for text in texts} for texts in (ours, theirs))
         # Bytes that are no text alone are written in different ways, so not all need agree.
         if len(ours & theirs) < len(theirs) / 2:
             raise ValueError(

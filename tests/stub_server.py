@@ -164,6 +164,60 @@ class Stub:
         return self.cached[-1]
 
 
+@dataclass
+class LlamaCppStub(Stub):
+    """The stub as llama.cpp's `llama-server` answers.
+
+    It knows none of vLLM's options, shows as many tokens as it is asked for, names each by id and
+    text in the shape of the chat API, and keeps a cache of its own for each slot.
+
+    Attributes:
+        slots: Prompts that it reads at a time; None = it does not say.
+        trained: Longest text that its model was trained on.
+        partial: Tokens that are part of a character: none is shown where one is the likeliest.
+    """
+
+    slots: int | None = 4
+    trained: int = 8192
+    partial: Sequence[int] = ()
+
+    def answer(self, path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
+        """Status and JSON; an address without /v1 is that of its own API."""
+        if path == "/props":
+            return 200, {} if self.slots is None else {"total_slots": self.slots}
+        if path == "/completions":
+            return 200, {"content": "", "generation_settings": {}, "tokens_evaluated": 1}
+        openai_path = path if path.startswith("/v1") else f"/v1{path}"
+        status, found = super().answer(openai_path, body, headers)
+        if openai_path == "/v1/models" and status == 200:
+            for entry in found["data"]:
+                del entry["max_model_len"]
+                meta = {"n_ctx": self.context, "n_ctx_train": self.trained}
+                entry |= {"owned_by": "llamacpp", "meta": meta}
+        return status, found
+
+    def _complete(self, body: dict[str, Any]) -> tuple[int, Any]:
+        known = {"model", "prompt", "max_tokens", "temperature", "logprobs"}
+        body = {name: value for name, value in body.items() if name in known}
+        return super()._complete(body)
+
+    def _shown(self, tokens: tuple[int, ...], body: dict[str, Any]) -> dict[str, Any] | None:
+        truth = self.truth(tokens)
+        order = [int(token) for token in np.argsort(-truth)]
+        if not body.get("logprobs") or order[0] in self.partial:
+            return None
+        entries = [
+            {
+                "id": token,
+                "token": self.texts[token],
+                "bytes": list(self.texts[token].encode()),
+                "logprob": float(truth[token]),
+            }
+            for token in order[: body["logprobs"]]
+        ]
+        return {"content": [{**entries[0], "top_logprobs": entries}]}
+
+
 def _error(message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": None}}
 
