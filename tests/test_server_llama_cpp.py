@@ -78,8 +78,7 @@ def test_a_prompt_before_a_part_of_a_character_is_told_at_once():
 
 def test_a_space_that_a_tokenizer_leaves_out_makes_it_no_other_one():
     """SentencePiece tokenizers decode a token that stands alone without the space before it."""
-    spaced = [text if text.startswith(" ") else f" {text}" for text in texts()]
-    server = LlamaCppStub(spaced, likely=stub().likely, most=VOCABULARY)
+    server = LlamaCppStub([f" {text}" for text in texts()], likely=stub().likely, most=VOCABULARY)
     with serve(server) as url:
         found = connect(url).score(mixed(), WORDS)
     np.testing.assert_allclose(found, expected_words(server, mixed(), WORDS), atol=1e-5)
