@@ -42,6 +42,8 @@ class Settings(icm.Settings):
         tokenizer: Hub id or folder of the model that is served, where its name there is an alias.
         top_logprobs: Likeliest tokens that a server shows where it cannot show chosen ones; None =
             20, or 1000 of llama.cpp. OpenAI's own allows 5.
+        max_tokens_total: Most tokens sent to the server, over all runs with the same --out: a run
+            stops before a request that would exceed it, and goes on with a higher limit.
         patience: Seconds after which a request that keeps failing is given up; None = ten minutes.
         chat_model: Another model for zero_shot_chat: an id or folder.
     """
@@ -51,6 +53,7 @@ class Settings(icm.Settings):
     served: str | None = None
     tokenizer: str | None = None
     top_logprobs: int | None = None
+    max_tokens_total: int | None = None
     patience: float | None = None
     chat_model: str | None = None
     out: Path = Path("runs/icm")
@@ -63,8 +66,13 @@ class Settings(icm.Settings):
         if (icm.CHAT in self.methods) != (self.chat_model is not None):
             both = f"--chat-model and --methods {icm.CHAT}"
             problems.append(f"{both} go together: give both or neither")
-        if self.top_logprobs is not None:
-            problems += too_small([("--top-logprobs", self.top_logprobs, 1)])
+        least_one = {
+            "--top-logprobs": self.top_logprobs,
+            "--max-tokens-total": self.max_tokens_total,
+        }
+        problems += too_small(
+            [(option, value, 1) for option, value in least_one.items() if value is not None]
+        )
         if self.patience is not None and not self.patience > 0:
             problems.append(f"--patience {self.patience:g}: allowed are seconds above 0")
         return problems
@@ -81,7 +89,7 @@ class Settings(icm.Settings):
         return problems + [f"{option} {said}" for option in options]
 
 
-OF_SERVERS = ("served", "tokenizer", "top_logprobs", "patience")
+OF_SERVERS = ("served", "tokenizer", "top_logprobs", "max_tokens_total", "patience")
 OF_THE_MODEL = ("model", "stores")
 OF_MODELS_HERE = ("dtype", "device", "threads", "token_budget")
 
@@ -95,6 +103,7 @@ def model(settings: Settings) -> Prompted:
         model=settings.served,
         tokenizer=settings.tokenizer,
         top_logprobs=settings.top_logprobs,
+        max_tokens_total=settings.max_tokens_total,
         journal=settings.out / "answers.jsonl",
         **({} if settings.patience is None else {"patience": settings.patience}),
     )

@@ -38,6 +38,7 @@ from extract.server_answers import (
     nested,
     read_answer,
 )
+from extract.server_limits import seconds_asked
 
 T = TypeVar("T")
 
@@ -365,7 +366,8 @@ class Server:
         """Seconds to wait: twice as many each time, or as many as the server asks for."""
         doubled = min(self._backoff * 2 ** (state.attempt_number - 1), LONGEST_PAUSE)
         error = state.outcome.exception() if state.outcome else None
-        asked = _retry_after(error) if isinstance(error, openai.APIStatusError) else 0.0
+        refused = isinstance(error, openai.APIStatusError)
+        asked = seconds_asked(error.response.headers) if refused else 0.0
         return max(doubled * random.uniform(0.5, 1.0), min(asked, 2 * LONGEST_PAUSE))
 
     def _tell(self, state: RetryCallState) -> None:
@@ -505,11 +507,3 @@ def _checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no server's URL; give one like http://localhost:8000/v1")
     return url.rstrip("/")
-
-
-def _retry_after(error: openai.APIStatusError) -> float:
-    """Seconds that the server asks to wait; 0 if it names none."""
-    try:
-        return max(float(error.response.headers.get("retry-after", 0)), 0.0)
-    except ValueError:  # a date
-        return 0.0

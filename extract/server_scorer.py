@@ -31,6 +31,7 @@ from extract.models import POCKET, trained_length
 from extract.prefixes import Node, in_tree_order
 from extract.server_answers import Answer
 from extract.server_client import Cache, Server
+from extract.server_limits import TokenLimit
 from extract.token_trees import Tokens
 from extract.verdicts import (
     EPSILON,
@@ -73,6 +74,8 @@ class ServerScorer:
         prompt_tokens: Tokens of those prompts.
         cached_tokens: Those of them that the server had in its prefix cache (vLLM says so if it
             was started with `--enable-prompt-tokens-details`).
+        limit: Tokens that may be sent, and how many were; those of earlier runs with the same
+            journal count, the few of the requests that try the server out at start do not.
         bounded: Verdicts of different prompts so far whose score is a bound.
     """
 
@@ -92,6 +95,7 @@ class ServerScorer:
         backoff: float = 0.5,
         patience: float = 600.0,
         journal: str | os.PathLike[str] | None = None,
+        max_tokens_total: int | None = None,
         progress: bool = False,
     ) -> None:
         """Connects, and tries the server out.
@@ -121,6 +125,8 @@ class ServerScorer:
             backoff: Seconds before the first repetition, doubled for each further one.
             patience: Seconds after a request was first sent from which on it is not repeated.
             journal: File of what was answered. A run that was killed asks only for the rest.
+            max_tokens_total: Most tokens to be sent, over all runs with this journal; a request
+                that would exceed it is not sent, and `score` raises a ValueError.
             progress: Show a progress bar.
 
         Raises:
@@ -135,7 +141,15 @@ class ServerScorer:
             raise ValueError(f"cache is {cache!r}; allowed: shared, own, none")
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; allowed: 1 or more")
-        self._journal = Journal(journal, keys=("key",), what="answer of a server", read=_answered)
+        before: list[int] = []
+        """Tokens of the requests of earlier runs; an old journal does not say."""
+
+        def read(fields: Mapping[str, Any]) -> list[tuple[float, bool]]:
+            before.append(int(fields.get("tokens", 0)))
+            return _answered(fields)
+
+        self._journal = Journal(journal, keys=("key",), what="answer of a server", read=read)
+        self.limit = TokenLimit(max_tokens_total, spent=sum(before))
         self.server = Server(
             url,
             model=model,
@@ -207,6 +221,7 @@ class ServerScorer:
                 prompts as a text would (matching tokens), or the server refuses a request.
             ConnectionError: If a request failed, and failed again when repeated. What was answered
                 is in the journal.
+            SpentError: A ValueError, if a request would exceed `max_tokens_total`; likewise.
         """
         prompts, words = check_prompts(prompts, verdicts)
         if not prompts:
@@ -281,6 +296,7 @@ class ServerScorer:
         nodes = in_tree_order(list(left), worth=self.worth_a_request)
 
         def send(node: Node, stop: Event) -> Answer:
+            self.limit.take(len(node.tokens) + 1)
             if not node.asked:
                 return self.server.warm(node.tokens, stop)
             all_wanted = sorted({token for group in left[node.tokens] for token in group})
@@ -293,10 +309,19 @@ class ServerScorer:
                     wanted = left[node.tokens]
                     values = [self._read_off(answer.log_probs, group) for group in wanted]
                     log_p, bound = zip(*values, strict=True)
-                    self._journal.put(self._key(node.tokens, wanted), log_p=log_p, bound=bound)
+                    self._keep(node, wanted, log_p, bound)
                     found[node.tokens] = dict(zip(wanted, values, strict=True))
                     bar.update()
+                else:
+                    self._keep(node, [], [], [])
         return found
+
+    def _keep(
+        self, node: Node, wanted: Sequence[Tokens], log_p: Sequence[float], bound: Sequence[bool]
+    ) -> None:
+        """Writes an answer down, and what it cost."""
+        key, tokens = self._key(node.tokens, wanted), len(node.tokens) + 1
+        self._journal.put(key, log_p=log_p, bound=bound, tokens=tokens)
 
     def _key(self, tokens: Tokens, wanted: Sequence[Tokens]) -> str:
         return hashlib.sha256(json.dumps([self.name, tokens, wanted]).encode()).hexdigest()

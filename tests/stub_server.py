@@ -43,6 +43,7 @@ class Stub:
         block: Tokens in a block of its cache.
         pause: Seconds that an answer takes.
         key: The API key that it asks for, if any.
+        limited: Completions that it refuses first, since its limit of tokens is reached.
         others: Names of further models that it lists.
         change: What is made of an answer's status and JSON before it is sent.
     """
@@ -60,6 +61,7 @@ class Stub:
     block: int = 4
     pause: float = 0.0
     key: str | None = None
+    limited: int = 0
     others: tuple[str, ...] = ()
     change: Callable[[int, Any], tuple[int, Any]] = lambda status, found: (status, found)
     events: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
@@ -280,8 +282,12 @@ def serve(stub: Stub):
     def reply(handler: _Handler, content: bytes) -> None:
         body = json.loads(content) if content else None
         headers = {name.lower(): value for name, value in handler.headers.items()}
+        if stub.limited and handler.path.endswith("/completions"):
+            stub.limited -= 1
+            reset = {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "1.2s"}
+            return handler.write(429, json.dumps(_error("slow down")).encode(), **reset)
         status, found = stub.change(*stub.answer(handler.path, body, headers))
-        handler.write(status, json.dumps(found).encode())
+        return handler.write(status, json.dumps(found).encode())
 
     with _serving(reply) as url:
         yield url
