@@ -21,9 +21,10 @@ with stopping_at_once():
     from pathlib import Path
 
     import tyro
-    from common import ModelSettings, ask, console, start
+    from common import ModelSettings, ask, console, say, start
 
     from extract import open_server
+    from extract.served import ServedModel
     from jelicit.studies import icm
     from jelicit.studies.checks import given, too_small
     from jelicit.studies.model import Prompted
@@ -114,7 +115,10 @@ def main(settings: Settings) -> None:
     settings.check()  # before a server is asked
     name = settings.chat_model
     chat = None if name is None else settings.run_on.open(model=name)
-    ask(icm.STUDY, icm.Scorers(model(settings), chat), settings)
+    asked = model(settings)
+    ask(icm.STUDY, icm.Scorers(asked, chat), settings)
+    if isinstance(asked, ServedModel):
+        say(asked.sent)
 
 
 if __name__ == "__main__":

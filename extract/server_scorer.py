@@ -141,8 +141,7 @@ class ServerScorer:
             raise ValueError(f"cache is {cache!r}; allowed: shared, own, none")
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; allowed: 1 or more")
-        before: list[int] = []
-        """Tokens of the requests of earlier runs; an old journal does not say."""
+        before: list[int] = []  # tokens of the requests of earlier runs; an old journal says none
 
         def read(fields: Mapping[str, Any]) -> list[tuple[float, bool]]:
             before.append(int(fields.get("tokens", 0)))

@@ -284,8 +284,12 @@ def serve(stub: Stub):
         headers = {name.lower(): value for name, value in handler.headers.items()}
         if stub.limited and handler.path.endswith("/completions"):
             stub.limited -= 1
-            reset = {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "1.2s"}
-            return handler.write(429, json.dumps(_error("slow down")).encode(), **reset)
+            return handler.write(
+                429,
+                json.dumps(_error("slow down")).encode(),
+                x_ratelimit_remaining_tokens="0",
+                x_ratelimit_reset_tokens="1.2s",
+            )
         status, found = stub.change(*stub.answer(handler.path, body, headers))
         return handler.write(status, json.dumps(found).encode())
 
