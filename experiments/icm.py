@@ -21,11 +21,12 @@ with stopping_at_once():
     from pathlib import Path
 
     import tyro
-    from common import ModelSettings, ask, console, start
+    from common import ModelSettings, ask, console, say, start
 
     from extract import open_server
+    from extract.served import ServedModel
     from jelicit.studies import icm
-    from jelicit.studies.checks import given
+    from jelicit.studies.checks import given, too_small
     from jelicit.studies.model import Prompted
 
 __all__ = ["Settings", "console", "main"]
@@ -40,6 +41,10 @@ class Settings(icm.Settings):
         scorer: local, or the URL of an OpenAI-compatible server (vLLM: http://localhost:8000/v1).
         served: Name of the model there; None = the only one that is served.
         tokenizer: Hub id or folder of the model that is served, where its name there is an alias.
+        top_logprobs: Likeliest tokens that a server shows where it cannot show chosen ones; None =
+            20, or 1000 of llama.cpp. OpenAI's own allows 5.
+        max_tokens_total: Most tokens sent to the server, over all runs with the same --out: a run
+            stops before a request that would exceed it, and goes on with a higher limit.
         patience: Seconds after which a request that keeps failing is given up; None = ten minutes.
         chat_model: Another model for zero_shot_chat: an id or folder.
     """
@@ -48,6 +53,8 @@ class Settings(icm.Settings):
     scorer: str = "local"
     served: str | None = None
     tokenizer: str | None = None
+    top_logprobs: int | None = None
+    max_tokens_total: int | None = None
     patience: float | None = None
     chat_model: str | None = None
     out: Path = Path("runs/icm")
@@ -60,6 +67,13 @@ class Settings(icm.Settings):
         if (icm.CHAT in self.methods) != (self.chat_model is not None):
             both = f"--chat-model and --methods {icm.CHAT}"
             problems.append(f"{both} go together: give both or neither")
+        least_one = {
+            "--top-logprobs": self.top_logprobs,
+            "--max-tokens-total": self.max_tokens_total,
+        }
+        problems += too_small(
+            [(option, value, 1) for option, value in least_one.items() if value is not None]
+        )
         if self.patience is not None and not self.patience > 0:
             problems.append(f"--patience {self.patience:g}: allowed are seconds above 0")
         return problems
@@ -70,12 +84,14 @@ class Settings(icm.Settings):
         if self.scorer == "local":
             options = given(self, OF_SERVERS)
             return problems + [f"{option} does nothing without --scorer URL" for option in options]
-        options = [] if self.chat_model is not None else given(self.run_on, OF_MODELS_HERE)
+        options = given(self.run_on, OF_THE_MODEL)
+        options += [] if self.chat_model is not None else given(self.run_on, OF_MODELS_HERE)
         said = f"does nothing with --scorer {self.scorer}"
         return problems + [f"{option} {said}" for option in options]
 
 
-OF_SERVERS = ("served", "tokenizer", "patience")
+OF_SERVERS = ("served", "tokenizer", "top_logprobs", "max_tokens_total", "patience")
+OF_THE_MODEL = ("model", "stores")
 OF_MODELS_HERE = ("dtype", "device", "threads", "token_budget")
 
 
@@ -87,6 +103,8 @@ def model(settings: Settings) -> Prompted:
         settings.scorer,
         model=settings.served,
         tokenizer=settings.tokenizer,
+        top_logprobs=settings.top_logprobs,
+        max_tokens_total=settings.max_tokens_total,
         journal=settings.out / "answers.jsonl",
         **({} if settings.patience is None else {"patience": settings.patience}),
     )
@@ -97,7 +115,10 @@ def main(settings: Settings) -> None:
     settings.check()  # before a server is asked
     name = settings.chat_model
     chat = None if name is None else settings.run_on.open(model=name)
-    ask(icm.STUDY, icm.Scorers(model(settings), chat), settings)
+    asked = model(settings)
+    ask(icm.STUDY, icm.Scorers(asked, chat), settings)
+    if isinstance(asked, ServedModel):
+        say(asked.sent)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,19 @@ class ServedModel:
         """Longest text that it was trained on, in tokens, where something says so."""
         return self._scorer.trained_length
 
+    @property
+    def sent(self) -> str:
+        """One line on what was sent so far, for whoever pays for it."""
+        scorer, limit = self._scorer, self._scorer.limit
+        said = f"sent to the server: {scorer.requests:,} requests, {scorer.prompt_tokens:,} tokens"
+        if scorer.cached_tokens:
+            said += f" ({scorer.cached_tokens:,} in its cache)"
+        if scorer.limit.most is not None:
+            said += (
+                f"; {scorer.limit.spent:,} of --max-tokens-total {scorer.limit.most:,} are spent"
+            )
+        return said
+
     def scorer(self, *, progress: bool = False) -> ServerScorer:
         """Its scorer, which shows no bar of its own."""
         return self._scorer

@@ -18,6 +18,9 @@ MOST = 500
 NEVER = -9998.0
 """vLLM writes -9999 for a log-probability of minus infinity: such a token was not really shown."""
 
+OF_LLAMA_CPP = {"completion_probabilities", "generation_settings", "tokens_evaluated"}
+"""What only llama.cpp's own API (/completion, without /v1) has in an answer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -82,6 +85,11 @@ def read_answer(content: bytes, server: object, *, token_ids: bool) -> Answer:
         ValueError: If it says something that it would say again.
     """
     body = from_json(content, server)
+    if isinstance(body, Mapping) and "choices" not in body and OF_LLAMA_CPP & body.keys():
+        raise ValueError(
+            f"{server} answers in llama.cpp's own shape; give the address of its OpenAI API, which "
+            "ends in /v1 (--scorer http://localhost:8080/v1), of a llama.cpp of 2025 or later"
+        )
     try:
         choice, usage = body["choices"][0], body.get("usage") or {}
         shown = _shown(choice.get("logprobs") or {}, token_ids=token_ids)
@@ -130,6 +138,24 @@ def _checked_log_probs(shown: Mapping[int | str, Any], server: object) -> dict[i
                 "another dtype (vLLM: --dtype bfloat16 or float32), or look at the server's log"
             )
     return {token: float(value) for token, value in shown.items() if value > NEVER}
+
+
+def lengths_of(entry: Mapping[str, Any], server: object) -> tuple[int | None, int | None]:
+    """Longest text that a model reads there, and was trained on, as the list of models says.
+
+    vLLM says the first as `max_model_len`; llama.cpp both, in `meta`: the context of a slot, which
+    is what it was started with (`-c`) shared out among its slots, and that of the model.
+
+    Raises:
+        ValueError: If one is no whole number.
+    """
+    said = entry.get("meta")
+    meta = said if isinstance(said, Mapping) else {}
+    most = entry.get("max_model_len", meta.get("n_ctx"))
+    return (
+        whole(most, "max_model_len" if "max_model_len" in entry else "meta.n_ctx", server),
+        whole(meta.get("n_ctx_train"), "meta.n_ctx_train", server),
+    )
 
 
 def whole(value: Any, name: str, server: object) -> int | None:

@@ -1,4 +1,4 @@
-"""A model server that speaks the OpenAI completions API (vLLM), checked at start, asked patiently.
+"""A model server that speaks the OpenAI completions API, checked at start, asked patiently.
 
 Prompts are sent as token ids. Two extras of vLLM are used where a server understands them, which is
 found out at start: `return_tokens_as_token_ids` (answers name tokens by their ids, so that two that
@@ -34,10 +34,11 @@ from extract.server_answers import (
     DamagedError,
     cut,
     from_json,
+    lengths_of,
     nested,
     read_answer,
-    whole,
 )
+from extract.server_limits import seconds_asked
 
 T = TypeVar("T")
 
@@ -45,6 +46,9 @@ Cache = Literal["shared", "own", "none"]
 
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts, at most; twice that where the server names a time itself."""
+
+USUALLY_SHOWN, MOST_SHOWN = 20, 1000
+"""Likeliest tokens that servers are asked for: vLLM allows 20, llama.cpp any number."""
 
 LONG = 4.0
 """Seconds of a pause from which on it is told of."""
@@ -81,6 +85,9 @@ class Server:
         origins: What its tokenizer may be called: root, name, and those of the model that it was
             made from (`parent`, of a LoRA adapter).
         context: Most tokens of a prompt; None if the server does not say.
+        trained_length: Longest text that the model was trained on; None if it does not say.
+        is_llama_cpp: It is llama.cpp's `llama-server`.
+        slots: Prompts that llama.cpp reads at a time, each with a cache of its own; else None.
         top_logprobs: Likeliest tokens to be shown, where the server cannot show chosen ones.
     """
 
@@ -89,7 +96,7 @@ class Server:
         url: str,
         *,
         model: str | None = None,
-        top_logprobs: int = 20,
+        top_logprobs: int | None = None,
         cache: Cache = "shared",
         timeout: float = 120.0,
         retries: int = 8,
@@ -101,7 +108,8 @@ class Server:
         Args:
             url: Address of the API; it mostly ends in /v1.
             model: Name of the model; None = the only one that is served.
-            top_logprobs: See above.
+            top_logprobs: See above; None = 20, and 1,000 of llama.cpp, which shows as many as it is
+                asked for.
             cache: What of the server's prefix cache is used: "shared" all of it, "own" what this
                 object put there, "none" nothing. The last two are for measuring; vLLM can
                 (`cache_salt`).
@@ -116,7 +124,6 @@ class Server:
             ConnectionError: If there is no answer.
         """
         self.url = _checked_url(url)
-        self.top_logprobs = top_logprobs
         self._cache: Cache = cache
         self._own = uuid4().hex
         self._retries, self._backoff, self._patience = retries, backoff, patience
@@ -139,9 +146,13 @@ class Server:
         self.origins: tuple[str, ...] = tuple(
             dict.fromkeys(name for name in (self.root, self.model, *roots) if name)
         )
-        length = whole(entry.get("max_model_len"), "max_model_len", self)
+        length, self.trained_length = lengths_of(entry, self)
         # A request makes one token, and that must fit, too.
         self.context: int | None = None if length is None else length - 1
+        self.is_llama_cpp = entry.get("owned_by") == "llamacpp"
+        self.slots = self._slots() if self.is_llama_cpp else None
+        shown = MOST_SHOWN if self.is_llama_cpp else USUALLY_SHOWN
+        self.top_logprobs = shown if top_logprobs is None else top_logprobs
 
     def __str__(self) -> str:
         return f"the server at {self.url}"
@@ -187,6 +198,11 @@ class Server:
         try:
             return self._send(tokens, self._likeliest(token_ids=False))
         except _RefusedError as error:
+            if error.status == 422:
+                raise ValueError(
+                    f"{error}; it takes no token ids, perhaps, as the server of llama-cpp-python "
+                    "does not: serve the model with llama.cpp's own llama-server, or with vLLM"
+                ) from None
             if error.status not in (404, 405, 501):
                 raise
             raise ValueError(
@@ -255,8 +271,7 @@ class Server:
                 model=self.model, prompt=list(tokens), max_tokens=1, temperature=0.0, **options
             )
             answer = read_answer(raw.content, self, token_ids=token_ids)
-            if not needs <= answer.log_probs.keys() or len(answer.log_probs) < least:
-                raise DamagedError("log-probabilities are missing in its answer")
+            self._check_shown(answer, tokens, needs, least)
             return answer
 
         answer, repeated = self._patiently(once, stop or Event(), retries=self._retries)
@@ -267,6 +282,29 @@ class Server:
                 "would be those of others; serve the model with vLLM"
             )
         return replace(answer, repeated=repeated)
+
+    def _check_shown(
+        self, answer: Answer, tokens: Sequence[int], needs: frozenset[int], least: int
+    ) -> None:
+        """Refuses an answer that does not show what was asked for; the next one may."""
+        if least and self.is_llama_cpp and not answer.log_probs:
+            raise ValueError(
+                f"{self} (llama.cpp) shows no log-probabilities after a prompt of {len(tokens)} "
+                "tokens: it leaves them out where the likeliest next token is a part of a "
+                "character; choose a format whose text ends in a word, or leave the item out"
+            )
+        if not needs <= answer.log_probs.keys() or len(answer.log_probs) < least:
+            raise DamagedError("log-probabilities are missing in its answer")
+
+    def _slots(self) -> int | None:
+        """Prompts that llama.cpp reads at a time; None where it does not say."""
+        address = self.url.removesuffix("/v1") + "/props"
+        try:
+            said = self._client.get(address, cast_to=object, options={"timeout": 10.0})
+        except (openai.APIError, ValueError):
+            return None
+        slots = said.get("total_slots") if isinstance(said, dict) else None
+        return slots if type(slots) is int and slots >= 1 else None
 
     def _served(self) -> dict[str, dict[str, Any]]:
         """What the server says about its models, by name."""
@@ -328,7 +366,8 @@ class Server:
         """Seconds to wait: twice as many each time, or as many as the server asks for."""
         doubled = min(self._backoff * 2 ** (state.attempt_number - 1), LONGEST_PAUSE)
         error = state.outcome.exception() if state.outcome else None
-        asked = _retry_after(error) if isinstance(error, openai.APIStatusError) else 0.0
+        refused = isinstance(error, openai.APIStatusError)
+        asked = seconds_asked(error.response.headers) if refused else 0.0
         return max(doubled * random.uniform(0.5, 1.0), min(asked, 2 * LONGEST_PAUSE))
 
     def _tell(self, state: RetryCallState) -> None:
@@ -468,11 +507,3 @@ def _checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no server's URL; give one like http://localhost:8000/v1")
     return url.rstrip("/")
-
-
-def _retry_after(error: openai.APIStatusError) -> float:
-    """Seconds that the server asks to wait; 0 if it names none."""
-    try:
-        return max(float(error.response.headers.get("retry-after", 0)), 0.0)
-    except ValueError:  # a date
-        return 0.0

@@ -31,12 +31,14 @@ from extract.models import POCKET, trained_length
 from extract.prefixes import Node, in_tree_order
 from extract.server_answers import Answer
 from extract.server_client import Cache, Server
+from extract.server_limits import TokenLimit
 from extract.token_trees import Tokens
 from extract.verdicts import (
     EPSILON,
     Match,
     as_word,
     bos,
+    check_joints,
     check_prompts,
     distinct,
     encode,
@@ -72,6 +74,8 @@ class ServerScorer:
         prompt_tokens: Tokens of those prompts.
         cached_tokens: Those of them that the server had in its prefix cache (vLLM says so if it
             was started with `--enable-prompt-tokens-details`).
+        limit: Tokens that may be sent, and how many were; those of earlier runs with the same
+            journal count, the few of the requests that try the server out at start do not.
         bounded: Verdicts of different prompts so far whose score is a bound.
     """
 
@@ -82,7 +86,7 @@ class ServerScorer:
         model: str | None = None,
         tokenizer: Any = None,
         match: Match = "words",
-        top_logprobs: int = 20,
+        top_logprobs: int | None = None,
         concurrency: int = 32,
         worth_a_request: int = 512,
         cache: Cache = "shared",
@@ -91,6 +95,7 @@ class ServerScorer:
         backoff: float = 0.5,
         patience: float = 600.0,
         journal: str | os.PathLike[str] | None = None,
+        max_tokens_total: int | None = None,
         progress: bool = False,
     ) -> None:
         """Connects, and tries the server out.
@@ -103,9 +108,11 @@ class ServerScorer:
             tokenizer: A Hugging Face tokenizer, or its hub id or folder; None = that of the model
                 as the server names it.
             match: See above.
-            top_logprobs: Tokens to be shown by servers that cannot show chosen ones; vLLM allows
-                20 unless it was started with more (`--max-logprobs`).
-            concurrency: Most requests under way.
+            top_logprobs: Tokens to be shown by servers that cannot show chosen ones; None = 20,
+                which vLLM allows unless it was started with more (`--max-logprobs`), and 1,000 of
+                llama.cpp, which shows as many as it is asked for. OpenAI allows 5.
+            concurrency: Most requests under way; of llama.cpp no more than it has slots, since
+                others would wait there in vain until their time is over.
             worth_a_request: Tokens that sending a shared beginning by itself must spare. (vLLM 0.32
                 even shares what requests of one batch begin with, so little is lost by a high
                 number: of 64 prompts with 63 examples each, the pocket model read 11,680 tokens
@@ -118,6 +125,8 @@ class ServerScorer:
             backoff: Seconds before the first repetition, doubled for each further one.
             patience: Seconds after a request was first sent from which on it is not repeated.
             journal: File of what was answered. A run that was killed asks only for the rest.
+            max_tokens_total: Most tokens to be sent, over all runs with this journal; a request
+                that would exceed it is not sent, and `score` raises a ValueError.
             progress: Show a progress bar.
 
         Raises:
@@ -132,7 +141,14 @@ class ServerScorer:
             raise ValueError(f"cache is {cache!r}; allowed: shared, own, none")
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; allowed: 1 or more")
-        self._journal = Journal(journal, keys=("key",), what="answer of a server", read=_answered)
+        before: list[int] = []  # tokens of the requests of earlier runs; an old journal says none
+
+        def read(fields: Mapping[str, Any]) -> list[tuple[float, bool]]:
+            before.append(int(fields.get("tokens", 0)))
+            return _answered(fields)
+
+        self._journal = Journal(journal, keys=("key",), what="answer of a server", read=read)
+        self.limit = TokenLimit(max_tokens_total, spent=sum(before))
         self.server = Server(
             url,
             model=model,
@@ -145,7 +161,7 @@ class ServerScorer:
         )
         self.tokenizer = _tokenizer(tokenizer, self.server)
         self.match: Match = match
-        self.concurrency = concurrency
+        self.concurrency = min(concurrency, self.server.slots or concurrency)
         # Without a cache nothing is gained by sending a beginning first.
         self.worth_a_request = sys.maxsize if cache == "none" else worth_a_request
         self.progress = progress
@@ -173,8 +189,9 @@ class ServerScorer:
 
     @property
     def trained_length(self) -> int | None:
-        """Longest text the model was trained on, where its config on this machine says so."""
-        return trained_length(self.server.root) or trained_length(self.server.model)
+        """Longest text the model was trained on, where its config here or the server says so."""
+        here = trained_length(self.server.root) or trained_length(self.server.model)
+        return here or self.server.trained_length
 
     @property
     def tokens_read(self) -> int:
@@ -199,9 +216,11 @@ class ServerScorer:
         Raises:
             ValueError: If there is no verdict, a prompt is no tuple of texts or does not fit the
                 server's context (the message says which), two verdicts are the same, no token of
-                the vocabulary reads as a verdict (matching words), or the server refuses a request.
+                the vocabulary reads as a verdict (matching words), verdicts do not follow their
+                prompts as a text would (matching tokens), or the server refuses a request.
             ConnectionError: If a request failed, and failed again when repeated. What was answered
                 is in the journal.
+            SpentError: A ValueError, if a request would exceed `max_tokens_total`; likewise.
         """
         prompts, words = check_prompts(prompts, verdicts)
         if not prompts:
@@ -229,7 +248,10 @@ class ServerScorer:
         """By the sequence to send, what is to be read off its next token."""
         asked: dict[Tokens, list[_Target]] = {}
         model = self.server.model
-        for row, item in enumerate(encode(self.tokenizer, prompts, words)):
+        encoded = encode(self.tokenizer, prompts, words)
+        if self.match == "tokens":  # words are whatever token comes next, however it is joined
+            check_joints(encoded, words)
+        for row, item in enumerate(encoded):
             if self.match == "words":
                 steps = [
                     (item.prompt, column, reading_as(self._words, word, model=model))
@@ -273,6 +295,7 @@ class ServerScorer:
         nodes = in_tree_order(list(left), worth=self.worth_a_request)
 
         def send(node: Node, stop: Event) -> Answer:
+            self.limit.take(len(node.tokens) + 1)
             if not node.asked:
                 return self.server.warm(node.tokens, stop)
             all_wanted = sorted({token for group in left[node.tokens] for token in group})
@@ -285,10 +308,19 @@ class ServerScorer:
                     wanted = left[node.tokens]
                     values = [self._read_off(answer.log_probs, group) for group in wanted]
                     log_p, bound = zip(*values, strict=True)
-                    self._journal.put(self._key(node.tokens, wanted), log_p=log_p, bound=bound)
+                    self._keep(node, wanted, log_p, bound)
                     found[node.tokens] = dict(zip(wanted, values, strict=True))
                     bar.update()
+                else:
+                    self._keep(node, [], [], [])
         return found
+
+    def _keep(
+        self, node: Node, wanted: Sequence[Tokens], log_p: Sequence[float], bound: Sequence[bool]
+    ) -> None:
+        """Writes an answer down, and what it cost."""
+        key, tokens = self._key(node.tokens, wanted), len(node.tokens) + 1
+        self._journal.put(key, log_p=log_p, bound=bound, tokens=tokens)
 
     def _key(self, tokens: Tokens, wanted: Sequence[Tokens]) -> str:
         return hashlib.sha256(json.dumps([self.name, tokens, wanted]).encode()).hexdigest()
@@ -315,12 +347,16 @@ class ServerScorer:
     # --- at start --------------------------------------------------------------------------------
 
     def _check_tokenizer(self, probe: Tokens) -> None:
-        """Refuses a tokenizer whose tokens read otherwise than the server's."""
+        """Refuses a tokenizer whose tokens read otherwise than the server's.
+
+        Space around them does not count: llama.cpp keeps a space that some tokenizers leave out.
+        """
         if self.able.token_ids:
             ours = {text for token, text in enumerate(self._texts) if token in self.able.likeliest}
             theirs = self.server.texts(probe)
         else:
             ours, theirs = set(self._texts), {str(token) for token in self.able.likeliest}
+        ours, theirs = ({text.strip() for text in texts} for texts in (ours, theirs))
         # Bytes that are no text alone are written in different ways, so not all need agree.
         if len(ours & theirs) < len(theirs) / 2:
             raise ValueError(

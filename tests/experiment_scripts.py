@@ -52,8 +52,12 @@ class Done(NamedTuple):
 
 def run(script: Any, *words: str, model: Path, stores: Path | str, out: Path) -> Done:
     """An experiment's command, with one model, a folder of stores and one for the results."""
-    common = ("--model", str(model), "--stores", str(stores), "--out", str(out))
-    settings = tyro.cli(script.Settings, args=[*common, *words])
+    return run_served(script, "--model", str(model), "--stores", str(stores), *words, out=out)
+
+
+def run_served(script: Any, *words: str, out: Path) -> Done:
+    """An experiment's command whose words say which model, and a folder for the results."""
+    settings = tyro.cli(script.Settings, args=["--out", str(out), *words])
     before = set(out.glob("rows/*.parquet"))
     with script.console.capture() as printed:
         script.main(settings)

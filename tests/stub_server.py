@@ -43,6 +43,7 @@ class Stub:
         block: Tokens in a block of its cache.
         pause: Seconds that an answer takes.
         key: The API key that it asks for, if any.
+        limited: Completions that it refuses first, since its limit of tokens is reached.
         others: Names of further models that it lists.
         change: What is made of an answer's status and JSON before it is sent.
     """
@@ -60,6 +61,7 @@ class Stub:
     block: int = 4
     pause: float = 0.0
     key: str | None = None
+    limited: int = 0
     others: tuple[str, ...] = ()
     change: Callable[[int, Any], tuple[int, Any]] = lambda status, found: (status, found)
     events: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
@@ -164,6 +166,60 @@ class Stub:
         return self.cached[-1]
 
 
+@dataclass
+class LlamaCppStub(Stub):
+    """The stub as llama.cpp's `llama-server` answers.
+
+    It knows none of vLLM's options, shows as many tokens as it is asked for, names each by id and
+    text in the shape of the chat API, and keeps a cache of its own for each slot.
+
+    Attributes:
+        slots: Prompts that it reads at a time; None = it does not say.
+        trained: Longest text that its model was trained on.
+        partial: Tokens that are part of a character: none is shown where one is the likeliest.
+    """
+
+    slots: int | None = 4
+    trained: int = 8192
+    partial: Sequence[int] = ()
+
+    def answer(self, path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
+        """Status and JSON; an address without /v1 is that of its own API."""
+        if path == "/props":
+            return 200, {} if self.slots is None else {"total_slots": self.slots}
+        if path == "/completions":
+            return 200, {"content": "", "generation_settings": {}, "tokens_evaluated": 1}
+        openai_path = path if path.startswith("/v1") else f"/v1{path}"
+        status, found = super().answer(openai_path, body, headers)
+        if openai_path == "/v1/models" and status == 200:
+            for entry in found["data"]:
+                del entry["max_model_len"]
+                meta = {"n_ctx": self.context, "n_ctx_train": self.trained}
+                entry |= {"owned_by": "llamacpp", "meta": meta}
+        return status, found
+
+    def _complete(self, body: dict[str, Any]) -> tuple[int, Any]:
+        known = {"model", "prompt", "max_tokens", "temperature", "logprobs"}
+        body = {name: value for name, value in body.items() if name in known}
+        return super()._complete(body)
+
+    def _shown(self, tokens: tuple[int, ...], body: dict[str, Any]) -> dict[str, Any] | None:
+        truth = self.truth(tokens)
+        order = [int(token) for token in np.argsort(-truth)]
+        if not body.get("logprobs") or order[0] in self.partial:
+            return None
+        entries = [
+            {
+                "id": token,
+                "token": self.texts[token],
+                "bytes": list(self.texts[token].encode()),
+                "logprob": float(truth[token]),
+            }
+            for token in order[: body["logprobs"]]
+        ]
+        return {"content": [{**entries[0], "top_logprobs": entries}]}
+
+
 def _error(message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": None}}
 
@@ -226,8 +282,16 @@ def serve(stub: Stub):
     def reply(handler: _Handler, content: bytes) -> None:
         body = json.loads(content) if content else None
         headers = {name.lower(): value for name, value in handler.headers.items()}
+        if stub.limited and handler.path.endswith("/completions"):
+            stub.limited -= 1
+            return handler.write(
+                429,
+                json.dumps(_error("slow down")).encode(),
+                x_ratelimit_remaining_tokens="0",
+                x_ratelimit_reset_tokens="1.2s",
+            )
         status, found = stub.change(*stub.answer(handler.path, body, headers))
-        handler.write(status, json.dumps(found).encode())
+        return handler.write(status, json.dumps(found).encode())
 
     with _serving(reply) as url:
         yield url

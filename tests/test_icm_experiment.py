@@ -3,12 +3,11 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import tyro
 from experiment_scripts import run as run_script
-from experiment_scripts import script, session_of
+from experiment_scripts import run_served, script, session_of
 from stub_server import Proxy, Stub, serve, spoiling
 
 from jelicit.data.items import load_items
@@ -220,15 +219,17 @@ def served(random_model, **options):
     return Stub(texts, likely=range(50), model=str(random_model), **options)
 
 
+TRIALS = 3
+"""Requests that try a server out at start."""
 FEW = (*WORDS[:6], "--seeds", "1", "--initial", "2", "--draws", "4", "--boot", "20")
 
 
 def test_a_server_labels_with_its_own_model(icm, random_model, tmp_path):
-    """Its tokenizer and its defaults are those of what it serves, whatever --model is left at."""
+    """Its tokenizer and its defaults are those of what it serves, not of --model's default."""
     methods = ("bootstrapped", "icm", "golden_many_shot")
     with serve(served(random_model)) as url:
         words = ("--scorer", url, *FEW, "--methods", *methods)
-        done = run_script(icm, *words, model=Path("pocket"), stores=tmp_path, out=tmp_path / "out")
+        done = run_served(icm, *words, out=tmp_path / "out")
     assert set(done.rows["method"]) == set(methods)
     assert set(done.rows["model"]) == {str(random_model)}
     kept = Record.read(tmp_path / "out").runs
@@ -236,7 +237,25 @@ def test_a_server_labels_with_its_own_model(icm, random_model, tmp_path):
     # The pocket model was trained on 1,024 tokens.
     assert (settings["shots"], settings["limit"]) == ([2, 8], 512)
     assert not done.rows[["bounded", "retried"]].to_numpy().any()
-    assert "server:" not in done.printed
+    assert "server: " not in done.printed.replace("sent to the server: ", "")
+
+
+def test_a_limit_of_tokens_ends_a_run_that_a_higher_one_goes_on_with(icm, random_model, tmp_path):
+    server = served(random_model)
+    with serve(server) as url:
+        words = ("--scorer", url, *FEW, "--methods", "zero_shot", "icm", "--max-tokens-total")
+        with pytest.raises(ValueError, match="of --max-tokens-total 2,000 are spent; what was ans"):
+            run_served(icm, *words, "2000", out=tmp_path / "out")
+        first = len(server.sent)
+        done = run_served(icm, *words, "9000000", out=tmp_path / "out")
+        rest = len(server.sent) - first
+        expected = run_served(icm, *words, "9000000", out=tmp_path / "whole")
+        whole = len(server.sent) - first - rest
+    assert without_time(done.rows) == without_time(expected.rows)
+    assert whole == first + rest - TRIALS  # nothing was asked twice
+    found = re.search(r"([\d,]+) of --max-tokens-total 9,000,000 are spent", done.printed)
+    assert found
+    assert found[1] in expected.printed
 
 
 def test_bounds_and_repeated_requests_of_a_server_are_told(icm, random_model, tmp_path):
@@ -244,10 +263,9 @@ def test_bounds_and_repeated_requests_of_a_server_are_told(icm, random_model, tm
         proxy = Proxy(straight, every=9, faults=("500",))
         with spoiling(proxy) as url:
             words = ("--scorer", url, *FEW, "--methods", "zero_shot", "icm")
-            paths = {"model": Path("pocket"), "stores": tmp_path, "out": tmp_path / "out"}
-            done = run_script(icm, *words, **paths)
+            done = run_served(icm, *words, out=tmp_path / "out")
             spoiled = proxy.spoiled["500"]
-            again = run_script(icm, *words, **paths)
+            again = run_served(icm, *words, out=tmp_path / "out")
     rows = done.rows.set_index("method")
     assert rows["bounded"].to_dict()["zero_shot"] > 0
     repeated = round(sum(rows["retried"].tolist()))

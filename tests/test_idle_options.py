@@ -29,7 +29,12 @@ def refused(name, words):
         ),
         (("--patience", "5"), "--patience does nothing without --scorer URL"),
         ((*SERVED, "--patience", "0"), "--patience 0: allowed are seconds above 0"),
+        ((*SERVED, "--top-logprobs", "0"), "--top-logprobs 0: allowed are whole numbers from 1"),
+        ((*SERVED, "--max-tokens-total", "0"), "--max-tokens-total 0: allowed are whole numbers"),
+        (("--max-tokens-total", "9"), "--max-tokens-total does nothing without --scorer URL"),
         ((*SERVED, "--device", "cpu"), "--device does nothing with --scorer http"),
+        ((*SERVED, "--model", "x"), "--model does nothing with --scorer http"),
+        ((*SERVED, "--stores", "x", "--chat-model", "y"), "--stores does nothing with --scorer"),
         (("--alpha", "20", "--methods", "zero_shot"), "--alpha does nothing without a search"),
         (("--out", "s3://bucket/x"), "--out s3:/bucket/x"),
     ],
@@ -75,6 +80,8 @@ def test_the_server_is_asked_with_the_tokenizer_and_the_patience_that_were_given
     with script("icm") as module:
         monkeypatch.setattr(module, "open_server", lambda url, **given: asked.update(given))
         words = [*SERVED, "--served", "alias", "--tokenizer", "org/model", "--patience", "30"]
+        words += ["--top-logprobs", "5", "--max-tokens-total", "9"]
         module.model(tyro.cli(module.Settings, args=words))
     assert re.search("answers.jsonl$", str(asked.pop("journal")))
-    assert asked == {"model": "alias", "tokenizer": "org/model", "patience": 30.0}
+    counts = {"top_logprobs": 5, "max_tokens_total": 9}
+    assert asked == {"model": "alias", "tokenizer": "org/model", "patience": 30.0, **counts}

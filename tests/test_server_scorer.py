@@ -119,6 +119,14 @@ def test_tokens_are_the_verdicts_own(words):
     np.testing.assert_allclose(found, expected_tokens(server, mixed(), words), atol=1e-5)
 
 
+def test_tokens_that_no_text_joins_are_refused_as_in_process():
+    merged = [("the sum w",)]
+    with serve(stub()) as url:
+        with pytest.raises(ValueError, match="for 1 of 1 the verdict would be one word"):
+            connect(url, match="tokens").score(merged, ("as", "ere"))
+        assert connect(url).score(merged, WORDS).shape == (1, 2)  # words may follow anyhow
+
+
 def shown_by(server, tokens):
     """P by token: by id, or by text, of which each is shown once."""
     truth = server.truth(tokens)
