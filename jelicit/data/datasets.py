@@ -68,8 +68,13 @@ class Dataset:
 def known_names() -> list[str]:
     """The names that `load_dataset` knows, besides paths: first the sets that need no download."""
     loadable = [named for named in registry.sets().values() if named.source is not None]
-    loadable.sort(key=lambda named: isinstance(named.source, HubFiles))
+    loadable.sort(key=_reads_mirror)
     return [named.name for named in loadable]
+
+
+def _reads_mirror(named: NamedSet) -> bool:
+    """Whether the set's files lie elsewhere, so that a copy of them may be named."""
+    return isinstance(named.source, HubFiles) or getattr(named.source, "reads_mirror", False)
 
 
 def title_of(name: str) -> str:
@@ -109,7 +114,8 @@ def load_dataset(
         max_test: Most test rows, likewise.
         balance: An alternative label: every split is cut to a random 2x2-balanced subset over it
             and the label, so that the two are independent. "label": to balanced classes.
-        hub_root: A local mirror to read in place of the hub: <hub_root>/<hub id>/<files>.
+        hub_root: A local mirror to read in place of the hub: <hub_root>/<hub id>/<files>; for the
+            sets of Marks and Tegmark 2023 also a clone of their repository, or its tables.
 
     Raises:
         ValueError: If the name is unknown (the message lists the known ones and close matches), a
@@ -118,8 +124,8 @@ def load_dataset(
         ConnectionError: If the hub cannot be reached; the message says what to do instead.
     """
     origin = _origin(name_or_path)
-    on_hub = isinstance(origin, NamedSet) and isinstance(origin.source, HubFiles)
-    if hub_root is not None and not on_hub:
+    elsewhere = isinstance(origin, NamedSet) and _reads_mirror(origin)
+    if hub_root is not None and not elsewhere:
         raise ValueError(f"hub_root is for sets of the hub; {str(name_or_path)!r} is none of them")
     for name, value in (("max_train", max_train), ("max_test", max_test)):
         if value is not None and value < 1:
