@@ -132,9 +132,8 @@ def common_claim(item: Item) -> Item:
 
 def counterfact(item: Item) -> Item:
     """A statement of a fact; those of one subject and relation are a group."""
-    relation, subject = item.meta.get("relation"), item.meta.get("subject")
-    known = isinstance(relation, str) and isinstance(subject, str)
-    fact = relation.replace("{}", subject) if known else item.group
+    relation, subject = (str(item.meta.get(name) or "") for name in ("relation", "subject"))
+    fact = relation.replace("{}", subject) or item.group
     return item if item.question else _asked(item, ANY_QUESTION, item.choice, fact)
 
 
