@@ -16,7 +16,7 @@ from jelicit.data.formats import PromptFormat
 from jelicit.data.items import Item, labels
 from jelicit.data.named_sets import NamedSet
 from jelicit.data.prompts import FORMATS, get_format, zero_shot
-from jelicit.data.sets import SETS
+from jelicit.data.sets import SETS, geometry_of_truth
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN_SET = str(ROOT / "docs/examples/own_set.py") + ":PRIMES"
@@ -189,7 +189,8 @@ def test_a_format_must_ask_for_the_target_it_stands_under():
 
 def test_every_shipped_set_is_a_file_of_its_name_with_a_title():
     files = {path.stem for path in (ROOT / "jelicit/data/sets").glob("*.py")}
-    assert set(SETS) == files - {"__init__", "challenges"}
+    several = {named.name for named in geometry_of_truth.SETS}
+    assert set(SETS) == (files - {"__init__", "challenges", "geometry_of_truth"}) | several
     assert [title_of(n) for n in ("gsm8k", "ctrl_z", "pocket/larger_than", "my/colour_words")] == [
         "GSM8K", "Ctrl-Z", "Larger than (pocket)", "Colour words (my)",
     ]  # fmt: skip

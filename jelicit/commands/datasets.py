@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 class Datasets:
     """Say which data sets there are, or describe some of them.
 
-    Without names: all named sets. With names (or folders of train.jsonl and test.jsonl): rows,
-    groups, share of true labels, how much every other label says of the label, and the AUROC of
-    bare length, split by split. What length alone can tell, no method deserves credit for.
+    Without names: all named sets. With names, folders or files (JSONL, CSV, TSV, JSON, Parquet):
+    rows, groups, share of true labels, how much every other label says of the label, and the AUROC
+    of bare length, split by split. What length alone can tell, no method deserves credit for.
 
     For example: `jelicit datasets pocket/facts pocket/comments`.
     """
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which sets: pocket/..., a set of the hub, a folder, or file.py:SET."""
+    """Which sets: pocket/..., a set of the hub, a folder or file, or file.py:SET."""
     show: int = 0
     """Test items to print of each."""
 
@@ -51,7 +51,10 @@ class Datasets:
             )
         for name in known_names():
             say(name)
-        say("or a folder with train.jsonl and test.jsonl; describe: jelicit datasets NAME...")
+        say(
+            "or a folder with train.jsonl and test.jsonl, or a file (JSONL, CSV, TSV, JSON, "
+            "Parquet); describe: jelicit datasets NAME..."
+        )
 
 
 def _describe(sets: Sequence[Dataset], show: int) -> None:
@@ -64,7 +67,7 @@ def _describe(sets: Sequence[Dataset], show: int) -> None:
 
     Console().print(table([row for dataset in sets for row in describe(dataset)]))
     for dataset in sets:
-        for line in concerns(dataset):
+        for line in (*dataset.notes, *concerns(dataset)):
             say(f"{dataset.name}: {line}")
     for dataset in sets:
         form = next(iter(dataset.formats.values()))

@@ -13,7 +13,14 @@ import numpy as np
 from jelicit.data import registry
 from jelicit.data.hub import HubFiles
 from jelicit.data.items import Item, labels, with_target
-from jelicit.data.local import check_split, placed, read_local, set_name, split_rows
+from jelicit.data.local import (
+    FILE_SUFFIXES,
+    check_split,
+    placed,
+    read_local,
+    set_name,
+    split_rows,
+)
 from jelicit.data.named_sets import SPLITS, NamedSet, Request
 from jelicit.data.shown import shown
 from jelicit.data.subsets import balanced_rows
@@ -35,6 +42,7 @@ class Dataset:
         formats: Target -> name of the prompt format that asks for it; the first is the default.
         easy: What to load as the easy labelled set of easy-to-hard transfer, or None if this set
             is the easy one.
+        notes: What was decided in reading it that its files do not say, a line each.
     """
 
     name: str
@@ -43,6 +51,7 @@ class Dataset:
     valid: tuple[Item, ...] = ()
     formats: Mapping[str, str] = field(hash=False)
     easy: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -59,8 +68,13 @@ class Dataset:
 def known_names() -> list[str]:
     """The names that `load_dataset` knows, besides paths: first the sets that need no download."""
     loadable = [named for named in registry.sets().values() if named.source is not None]
-    loadable.sort(key=lambda named: isinstance(named.source, HubFiles))
+    loadable.sort(key=_reads_mirror)
     return [named.name for named in loadable]
+
+
+def _reads_mirror(named: NamedSet) -> bool:
+    """Whether the set's files lie elsewhere, so that a copy of them may be named."""
+    return isinstance(named.source, HubFiles) or getattr(named.source, "reads_mirror", False)
 
 
 def title_of(name: str) -> str:
@@ -92,14 +106,16 @@ def load_dataset(
         name_or_path: A known name (`known_names`), a folder with train.jsonl and test.jsonl
             (valid.jsonl optional), one such file, or a `NamedSet` of one's own: itself, or as
             `package.module:SET` or `file.py:SET`. A known name comes before a path: "./gsm8k" is
-            the folder. One file is split by its items' `split`, or, where none says "test", by
-            group: a quarter of the groups is test.
+            the folder. Every file may be a table (CSV, TSV, JSON array, Parquet) in place of
+            JSONL: see `jelicit.data.tables`. One file is split by its items' `split`, or, where
+            none says "test", by group: a quarter of the groups is test (`Dataset.notes` says so).
         seed: Seed of the draws below, and of sets that are made on request.
         max_train: Most train rows. Whole groups are drawn at random, in the source's order.
         max_test: Most test rows, likewise.
         balance: An alternative label: every split is cut to a random 2x2-balanced subset over it
             and the label, so that the two are independent. "label": to balanced classes.
-        hub_root: A local mirror to read in place of the hub: <hub_root>/<hub id>/<files>.
+        hub_root: A local mirror to read in place of the hub: <hub_root>/<hub id>/<files>; for the
+            sets of Marks and Tegmark 2023 also a clone of their repository, or its tables.
 
     Raises:
         ValueError: If the name is unknown (the message lists the known ones and close matches), a
@@ -108,8 +124,8 @@ def load_dataset(
         ConnectionError: If the hub cannot be reached; the message says what to do instead.
     """
     origin = _origin(name_or_path)
-    on_hub = isinstance(origin, NamedSet) and isinstance(origin.source, HubFiles)
-    if hub_root is not None and not on_hub:
+    elsewhere = isinstance(origin, NamedSet) and _reads_mirror(origin)
+    if hub_root is not None and not elsewhere:
         raise ValueError(f"hub_root is for sets of the hub; {str(name_or_path)!r} is none of them")
     for name, value in (("max_train", max_train), ("max_test", max_test)):
         if value is not None and value < 1:
@@ -159,10 +175,10 @@ def _unknown(name: str, *, is_path: bool) -> Exception:
     hint = f"did you mean {' or '.join(map(repr, close))}; " if close else ""
     choices = (
         f"{hint}known names: {', '.join(known)}; or give a folder with train.jsonl and test.jsonl, "
-        "a JSONL file, or module:SET or file.py:SET for a set of your own"
+        "a file (JSONL, CSV, TSV, JSON, Parquet), or module:SET or file.py:SET for one of your own"
     )
     slash = "/" in name and not any(k.startswith(f"{name.split('/')[0]}/") for k in known)
-    if is_path or slash or name.startswith(".") or name.endswith(".jsonl"):
+    if is_path or slash or name.startswith(".") or name.lower().endswith(FILE_SUFFIXES):
         return FileNotFoundError(f"no such folder or file: {name}; {choices}")
     return ValueError(f"unknown dataset {name!r}; {choices}")
 
@@ -226,10 +242,8 @@ def _check_rows(items: Sequence[Item], where: str) -> None:
 def _local(path: Path) -> Dataset:
     name = set_name(path)
     named = _called(name)
-    splits = {
-        split: tuple(map(named.meaning, items))
-        for split, items in placed(read_local(path), name=name, origin="folder").items()
-    }
+    rows, notes = read_local(path, named.meaning)
+    splits = placed(rows, name=name, origin="folder")
     easy = named.easy
     if easy is not None and path.is_dir() and (path.absolute().parent / easy).is_dir():
         easy = str(path.absolute().parent / easy)
@@ -240,6 +254,7 @@ def _local(path: Path) -> Dataset:
         valid=splits.get("valid", ()),
         formats=named.format_names or _formats_of(splits["train"]),
         easy=easy,
+        notes=tuple(notes),
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from jelicit.data.items import Item, load_items, split_by_group
-from jelicit.data.named_sets import SPLITS
+from jelicit.data.named_sets import SPLITS, as_it_is
 from jelicit.data.shown import shown
+from jelicit.data.tables import SUFFIXES, is_table, read_table
 
 FILE_TEST_SHARE = 0.25
 """Share of the groups that is test where one file holds no test rows of its own."""
@@ -21,35 +22,73 @@ SPELLINGS = {
 }
 """What sources write in `split`, in any case, and which of our splits it is."""
 
+FILE_SUFFIXES = (".jsonl", *SUFFIXES)
+"""How the name of a set's file ends."""
+
 
 def set_name(path: Path) -> str:
     """What a folder or file is called as a set: its bare name."""
     # Not resolve(): a link is called what it is called here, while "." has its folder's name.
-    return Path(os.path.normpath(path.absolute())).name.removesuffix(".jsonl")
+    bare = Path(os.path.normpath(path.absolute()))
+    return bare.stem if bare.suffix.lower() in FILE_SUFFIXES else bare.name
 
 
-def read_local(path: Path) -> dict[str, list[Item]]:
-    """The splits of a folder (train.jsonl, test.jsonl, optionally valid.jsonl) or of one file.
+def read_local(
+    path: Path, meaning: Callable[[Item], Item] = as_it_is
+) -> tuple[dict[str, list[Item]], list[str]]:
+    """The splits of a folder (a train and a test file, optionally a valid one) or of one file.
+
+    Args:
+        path: The folder or file; a file is a table (`jelicit.data.tables`) or JSONL.
+        meaning: What the set's name says of a row, before rows are split: it may say their group.
+
+    Returns:
+        Items by split, and in one line each what was decided here and not by the file.
 
     Raises:
         FileNotFoundError: If a file of the folder is missing.
-        ValueError: If a line cannot be read, a file has no items, or a row is of a split that is
-            unknown or not its file's.
+        ValueError: If a file cannot be read or has no items, a split has two files, or a row is of
+            a split that is unknown or not its file's.
     """
     if not path.is_dir():
-        return split_rows(_items(path), where=str(path))
-    missing = [name for name in ("train.jsonl", "test.jsonl") if not (path / name).is_file()]
+        items = [meaning(item) for item in _items(path)]
+        return split_rows(items, where=str(path)), _drawn(items)
+    files = {split: file for split in SPLITS if (file := _split_file(path, split)) is not None}
+    missing = [f"{name}.jsonl" for name in ("train", "test") if name not in files]
     if missing:
         there = ", ".join(sorted(p.name for p in path.iterdir())) or "nothing"
         raise FileNotFoundError(
             f"{path}: {' and '.join(missing)} missing; the folder has: {there}. A set is a "
-            "folder with train.jsonl and test.jsonl (valid.jsonl optional), one item per line"
+            "folder with train.jsonl and test.jsonl (valid.jsonl optional), one item per line, or "
+            f"with tables in their place ({', '.join(SUFFIXES)})"
         )
-    files = {split: path / f"{split}.jsonl" for split in SPLITS}
-    splits = {split: _items(file) for split, file in files.items() if file.is_file()}
+    splits = {split: [meaning(item) for item in _items(file)] for split, file in files.items()}
     for split, items in splits.items():
         check_split(items, split, where=str(files[split]))
-    return splits
+    return splits, []
+
+
+def _split_file(folder: Path, split: str) -> Path | None:
+    """The file of a split in a folder; None if there is none."""
+    there = [file for suffix in FILE_SUFFIXES if (file := folder / (split + suffix)).is_file()]
+    if len(there) > 1:
+        raise ValueError(
+            f"{folder}: {' and '.join(file.name for file in there)} may both be the {split} rows; "
+            "keep one"
+        )
+    return there[0] if there else None
+
+
+def _drawn(items: Sequence[Item]) -> list[str]:
+    """That the test rows were drawn here, if no row says that it is one."""
+    if any(SPELLINGS.get(item.split.strip().lower()) == "test" for item in items):
+        return []
+    groups = len({item.group for item in items})
+    return [
+        f"no row says that it is a test row: a quarter of the {groups} groups of {len(items)} rows "
+        "is test, drawn once and for all; a field 'split', or a folder with a train and a test "
+        "file, says otherwise"
+    ]
 
 
 def split_rows(items: Sequence[Item], *, where: str) -> dict[str, list[Item]]:
@@ -120,7 +159,7 @@ def placed(
 
 
 def _items(file: Path) -> list[Item]:
-    items = load_items(file)
+    items = read_table(file) if is_table(file) else load_items(file)
     if not items:
         raise ValueError(f"{file}: no items; one JSON object per line is expected")
     return items
