@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import transformers
 import xxhash
+from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from extract import gguf_file
@@ -192,7 +193,7 @@ def _make(file: Path, folder: Path, header: Header, dtype: str) -> Mapping[str, 
     gguf_file.check_readable(file, header)
     with _refusing(file, header):
         model = _dequantised(file, header, dtype)
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+        tokenizer = _tokenizer(file, header)
     said = gguf_file.check_tokenizer(file, header, tokenizer)
     note: dict[str, Any] = {
         "file": file.name,
@@ -212,6 +213,14 @@ def _make(file: Path, folder: Path, header: Header, dtype: str) -> Mapping[str, 
         pass  # another process was faster with the same
     trim(folder.parent, CACHE_BYTES, keep=folder)
     return note
+
+
+def _tokenizer(file: Path, header: Header) -> Any:
+    """The file's tokenizer; a GGUF file does not say that a text is normalised before it is cut."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    if header.pre_tokenizer == "qwen2":  # Qwen2's own tokenizer composes characters
+        tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    return tokenizer
 
 
 def _dequantised(file: Path, header: Header, dtype: str) -> Any:

@@ -7,6 +7,7 @@ numbers, leaves out what it does not know without a word; what that would change
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -213,7 +214,7 @@ def _reader(file: Path) -> Any:
         return GGUFReader(file)
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
         if "is not a valid GGMLQuantizationType" in str(error):
-            number = first_line(error).split()[0]
+            number = re.sub(r"\D", "", first_line(error).partition(" is not")[0].rpartition("(")[2])
             raise RefusedModelError(
                 f"{file} holds tensors of the quantisation type {number}, which the package gguf "
                 "does not know; update it, or give a file of a usual type (Q4_K_M, Q8_0, F16)"
