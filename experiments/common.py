@@ -31,9 +31,10 @@ class ModelSettings:
 
     Attributes:
         model: "pocket" (ships with the project), a Hugging Face id such as
-            meta-llama/Llama-3.1-8B, or a folder.
-        dtype: Of weights and hidden states: auto (as the weights were saved), float32, float16 or
-            bfloat16.
+            meta-llama/Llama-3.1-8B, a folder, or a GGUF file.
+        dtype: Of weights and hidden states: float32, float16 or bfloat16; auto = as the weights
+            were saved (GGUF: float32; from 1 B parameters bfloat16 where the processor computes in
+            it).
         device: auto = a GPU if there is one; "spread" splits a large model over all GPUs.
         threads: CPU threads of the language model; None = one for a small model, which is slow with
             more where other programs run (and, in ICM, 1.7 times as fast with 2 where none does).

@@ -49,7 +49,8 @@ class Run:
     """
 
     model: str = "pocket"
-    """"pocket" (ships with the package, runs on a CPU), a Hugging Face id, or a folder."""
+    """"pocket" (ships with the package, runs on a CPU), a Hugging Face id, a folder, or a GGUF
+    file."""
     dataset: str = "pocket/arithmetic"
     """"pocket/<kind>", a hub set such as gsm8k or liar, or a folder or file of items in JSONL."""
     split: Literal["train", "valid", "test"] = "train"
@@ -71,7 +72,8 @@ class Run:
     revision: str | None = None
     """Branch, tag or commit of a model on the hub."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Of weights and hidden states. auto = as the weights were saved; float16 may overflow."""
+    """Of weights and hidden states. auto = as the weights were saved (GGUF: float32; from 1 B
+    parameters bfloat16 where the processor computes in it); float16 may overflow."""
     device: str = "auto"
     """cpu, cuda:0, ...; auto = a GPU if there is one; spread = one model over all GPUs."""
     skip_long: bool = False
@@ -197,15 +199,22 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Show what a store holds, how to read it, and whether the model understood the prompts."""
+    """Show what a store holds, how to read it, and whether the model understood the prompts.
+
+    Of a GGUF file: the architecture, the types of its tensors, its tokenizer.
+    """
 
     store: Annotated[str, tyro.conf.Positional]
-    """Folder or URL of the store."""
+    """Folder or URL of the store; or a GGUF file."""
 
     def main(self) -> None:
         """Prints a page."""
+        from extract.gguf_file import describe, find_gguf
         from extract.info import show
 
+        if file := find_gguf(self.store):
+            print(printable(describe(file)))
+            return
         show(ActivationStore.open(self.store), Console())
 
 

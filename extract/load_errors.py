@@ -42,6 +42,8 @@ def refuse_container(path: Path) -> None:
         ValueError: If it does; the message names the file and its kind.
     """
     suffix = path.suffix.lower()
+    if suffix == ".gguf" and not path.exists():  # one that exists is read (`extract.gguf_file`)
+        raise ValueError(f"{path} is {_CONTAINERS[suffix]}, and there is no such file")
     if suffix in _CONTAINERS and not path.is_dir():
         cure = f"; {_NEEDED}" if path.is_file() else ", and there is no such file"
         raise ValueError(f"{path} is {_CONTAINERS[suffix]}, which is not read here{cure}")

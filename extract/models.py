@@ -8,12 +8,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import output_capturing
 
+from extract import gguf_cache, gguf_file
 from extract.adapters import CONFIG as ADAPTER_CONFIG
 from extract.adapters import Adapter, apply_adapter, find_adapter, require_peft
 from extract.digests import digest_of_contents, digest_of_files, digest_of_text, with_notes
@@ -188,9 +190,12 @@ def load(
     Args:
         model: A Hugging Face id ("meta-llama/Llama-3.1-8B"), a folder in Hugging Face format, or
             "pocket", the model that ships with this package. A folder or id of an adapter alone
-            (LoRA) is its base with the adapter applied; that needs peft.
+            (LoRA) is its base with the adapter applied; that needs peft. A GGUF file, or a folder
+            with one, is turned into a folder first, which is kept (`extract.gguf_cache`); that
+            needs gguf.
         revision: Branch, tag or commit on the hub; none for a folder.
-        dtype: Of weights and hidden states; "auto" = as the weights were saved.
+        dtype: Of weights and hidden states; "auto" = as the weights were saved, and for a GGUF file
+            as `gguf_cache.choose_dtype` says.
         device: A torch device; "auto" = a GPU if there is one (under `accelerate launch` the
             one of this process), else the CPU; "spread" = split over all GPUs, for a model that
             does not fit one.
@@ -203,13 +208,13 @@ def load(
         ValueError: If it is no causal language model; if its files are damaged, lack a tensor that
             its config asks for or hold one that it does not ask for; if the ids of its tokenizer
             are not those of its own tokenizer.json, or lie beyond the embeddings; if it holds a
-            whole model and an adapter; if revision, device or threads is not allowed. The message
-            names the file or the tensors.
+            whole model and an adapter; if a GGUF file cannot be turned into a model; if revision,
+            device or threads is not allowed. The message names the file or the tensors.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; allowed: 1 or more, or None")
-    named = _named(str(model), revision)
     where = usable_device(device)
+    named = _named_gguf(str(model), revision, dtype, where) or _named(str(model), revision)
     with told(named.folder, named.source, revision):
         adapter = find_adapter(named.folder, named.source, revision)
     base = named if adapter is None else _base(adapter)
@@ -230,6 +235,7 @@ def load(
     if pinned is not None:
         said = [f"{name}: {text}" for name, text in notes.items() if name != "adapter"]
         pinned = with_notes(pinned, [*said, *tokens.notes])
+    checks = {"weights": weights, **notes, "tokenizer": tokens.said, **named.checks}
     return wrap(
         loaded,
         tokens.tokenizer,
@@ -237,7 +243,7 @@ def load(
         revision=commit,
         digest=pinned,
         threads=threads,
-        checks={"weights": weights, **notes, "tokenizer": tokens.said},
+        checks=checks,
     )
 
 
@@ -248,6 +254,25 @@ class _Named(NamedTuple):
     folder: Path | None
     name: str
     revision: str | None
+    digest: str | None = None
+    """Of the file that the folder was made of."""
+    checks: Mapping[str, str] = MappingProxyType({})
+
+
+def _named_gguf(model: str, revision: str | None, dtype: Dtype, device: str) -> _Named | None:
+    """A GGUF file's model, as the folder that it was turned into."""
+    file = gguf_file.find_gguf(model)
+    if file is None:
+        return None
+    if revision is not None:
+        raise ValueError(
+            f"revision is {revision!r}, but {file} is a file, and only models on the hub have "
+            "revisions; leave it out"
+        )
+    made = gguf_cache.converted(file, dtype=dtype, device=device)
+    checks = {"quantised": made.said, "tokenizer": made.tokenizer}
+    name = gguf_file.name_of(model, file)
+    return _Named(str(made.folder), made.folder, name, None, made.sha256, checks)
 
 
 def _named(model: str, revision: str | None) -> _Named:
@@ -306,6 +331,8 @@ def _commit(named: _Named, loaded: Any) -> str:
 
 def _pinned(named: _Named, loaded: Any, tokenizer: Any) -> str | None:
     """Digest of a model's files; None where neither a folder nor a commit pins them."""
+    if named.digest:
+        return named.digest
     if named.folder:
         return digest_of_files(named.folder, tokenizer)
     commit = _commit(named, loaded)
@@ -437,7 +464,8 @@ def local_folder(model: str) -> Path | None:
 
     Raises:
         FileNotFoundError: If a folder was meant, but it holds no model.
-        ValueError: If it is a file, or a folder of files, of another kind (GGUF, ONNX, ...).
+        ValueError: If it is a file, or a folder of files, of another kind (ONNX, ...). GGUF is
+            one, too: `load` looks for it before.
     """
     if model == "pocket":
         needed = ("config.json", "model.safetensors", "tokenizer.json")

@@ -30,8 +30,9 @@ def open_model(
 
     Args:
         model: "pocket" (ships with the project), a Hugging Face id such as
-            meta-llama/Llama-3.1-8B, or a folder.
-        dtype: Of weights and hidden states; auto = as the weights were saved.
+            meta-llama/Llama-3.1-8B, a folder, or a GGUF file.
+        dtype: Of weights and hidden states; auto = as the weights were saved (GGUF: float32; from
+            1 B parameters bfloat16 where the processor computes in it).
         device: auto = a GPU if there is one; "spread" splits a large model over all GPUs.
         threads: CPU threads; None = one for a small model, else all.
         token_budget: Tokens per forward pass; None = 2048 on a CPU, else 8192.

@@ -278,7 +278,7 @@ def test_an_adapter_that_does_not_fit_is_refused(saved, tmp_path):
 # --- what is no model, or not to be had ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["m.gguf", "M.GGUF", "m.onnx", "m.safetensors"])
+@pytest.mark.parametrize("name", ["m.onnx", "m.safetensors"])
 def test_a_file_of_another_kind_is_named_as_that(tmp_path, name):
     assert "and there is no such file" in refusal(tmp_path / name)
     (tmp_path / name).write_bytes(b"GGUF")
