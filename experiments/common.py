@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -15,6 +15,7 @@ import tyro
 
 from jelicit.commands.ending import ending_in_one_line, stopping_at_once
 from jelicit.data.shown import printable
+from jelicit.studies.checks import empty_value
 from jelicit.studies.study import Study, StudyResult
 
 if TYPE_CHECKING:
@@ -74,8 +75,26 @@ def start(main: Callable[[Settings], Any], settings: type[Settings], *, about: s
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with ending_in_one_line():
         with stopping_at_once():
+            refuse_empty_words(sys.argv[1:])
             given = tyro.cli(settings, description=about)
         main(given)
+
+
+def refuse_empty_words(words: Sequence[str]) -> None:
+    """Refuse empty texts among the words of a command: of a path, one becomes ".".
+
+    Raises:
+        ValueError: There is one; the message names the option.
+    """
+    option = ""
+    for word in words:
+        if word.startswith("--"):
+            option, sign, value = word.partition("=")
+            if not sign or value:
+                continue
+        elif word:
+            continue
+        raise ValueError(empty_value(option or "the command line"))
 
 
 def ask(study: Study, model: Any, settings: Any) -> StudyResult:

@@ -64,6 +64,53 @@ def test_of_studies_of_probes(name, words, message):
     assert message in refused(name, words)
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "option"),
+    [
+        ("salience", ("--features", ""), "--features"),
+        ("salience", ("--features", "none", ""), "--features"),
+        ("imbalance", ("--dataset", ""), "--dataset"),
+        ("impossible", ("--impossible", ""), "--impossible"),
+        ("layers", ("--easy", ""), "--easy"),
+        ("transfer", ("--layers", ""), "--layers"),
+        ("imbalance", ("--rule", ""), "--rule"),
+        ("imbalance", ("--model", ""), "--model"),
+        ("icm", ("--dataset", "pocket/facts", ""), "--dataset"),
+        ("icm", (*SERVED, "--served", ""), "--served"),
+    ],
+)
+def test_an_empty_text_is_no_value(name, words, option):
+    assert refused(name, words) == f"{option} has an empty value: give one, or leave the option out"
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("imbalance", "--shares"), ("imbalance", "--prompt-shares"), ("icm", "--shots")],
+)
+def test_an_option_without_values_is_not_read_as_its_default(name, option):
+    assert refused(name, (option,)) == f"{option} has no value: give one, or leave the option out"
+
+
+@pytest.mark.parametrize("option", ["--out", "--labels", "--stores"])
+def test_an_empty_path_is_not_the_working_directory(monkeypatch, capsys, option):
+    """A path made of it is ".", so the words of the command line themselves are looked at."""
+    monkeypatch.setattr("sys.argv", ["salience.py", "--seeds", "1", option, ""])
+    with script("salience") as module, pytest.raises(SystemExit) as stopped:
+        module.start(lambda settings: None, module.Settings, about=None)
+    said = capsys.readouterr().err.strip()
+    assert stopped.value.code == 1
+    assert said == f"error: {option} has an empty value: give one, or leave the option out"
+
+
+@pytest.mark.parametrize("name", ["salience", "imbalance", "impossible", "layers", "transfer"])
+def test_a_layer_has_a_number_from_0(name):
+    said = refused(name, ("--layers", "-1"))
+    assert said == (
+        "--layers -1: allowed are numbers from 0 (embeddings) to the model's number of blocks, or "
+        "best alone"
+    )
+
+
 def test_what_does_something_is_not_refused():
     """The best layer is CCS's, so its restarts count though CCS is not asked for."""
     with script("salience") as module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,39 @@ def refuse(problems: Sequence[str]) -> None:
 
 def layer_problems(layers: Sequence[str]) -> list[str]:
     """Problems of --layers: "best" alone, or numbers."""
-    numbers = [layer.lstrip("-").isdecimal() for layer in layers]
-    if tuple(layers) == ("best",) or (numbers and all(numbers)):
+    if tuple(layers) == ("best",):
         return []
-    return [f"--layers {' '.join(layers)}: give numbers, or best alone"]
+    if layers and all(layer.isdecimal() for layer in layers):
+        return repeated("--layers", [str(int(layer)) for layer in layers])
+    return [
+        f"--layers {' '.join(layers)}: allowed are numbers from 0 (embeddings) to the model's "
+        "number of blocks, or best alone"
+    ]
+
+
+def empty_values(settings: Any) -> list[str]:
+    """Problems of options with an empty text, or with no value where None is the default.
+
+    An empty path is another's to find: it is "." before it comes here.
+
+    Args:
+        settings: A dataclass of settings; dataclasses in it are looked into.
+    """
+    problems = []
+    for each in fields(settings):
+        value, option = getattr(settings, each.name), f"--{each.name.replace('_', '-')}"
+        if is_dataclass(value):
+            problems += empty_values(value)
+        elif value == "" or (isinstance(value, tuple) and "" in value):
+            problems.append(empty_value(option))
+        elif value == () and each.default is None:
+            problems.append(f"{option} has no value: give one, or leave the option out")
+    return problems
+
+
+def empty_value(option: str) -> str:
+    """The problem of an option with an empty text."""
+    return f"{option} has an empty value: give one, or leave the option out"
 
 
 def folder_problems(out: Path | None) -> list[str]:

@@ -39,6 +39,7 @@ from jelicit.prompting.consistency import RULES
 from jelicit.results import Results, print_table
 from jelicit.studies import scoring
 from jelicit.studies.checks import (
+    empty_values,
     folder_problems,
     given,
     refuse,
@@ -177,6 +178,7 @@ class Settings:
         Raises:
             ValueError: Naming every option that is wrong, and what it allows.
         """
+        refuse(empty_values(self))
         refuse(self.problems())
         self.search(0, self.rule or "answer")
 

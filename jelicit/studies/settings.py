@@ -16,6 +16,7 @@ from jelicit.probes.sweep.identity import algorithms_of
 from jelicit.prompting import METHODS as PROMPTING
 from jelicit.prompting.consistency import RULES
 from jelicit.studies.checks import (
+    empty_values,
     folder_problems,
     given,
     layer_problems,
@@ -115,6 +116,7 @@ class StudySettings:
         Raises:
             ValueError: Naming every option that is wrong, and what it allows.
         """
+        refuse(empty_values(self))
         refuse(self.problems())
         check_config(self.fit.config(self.probes))
 
