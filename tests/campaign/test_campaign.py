@@ -8,6 +8,7 @@ import json
 import random
 import re
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +97,16 @@ def test_a_kill_reaches_the_children_of_a_child_and_a_hang_is_told_from_it(child
     assert ended.code == -signal.SIGKILL
     alive = [int(path.stem) for path in tmp_path.glob("*.alive")]
     assert len(alive) == 2
-    assert not any(is_running(process) for process in alive)
+    assert_gone(alive)
     assert children.run(script(tmp_path, waiting), tmp_path, limit=0.5).code is None
+
+
+def assert_gone(processes: list[int], *, within: float = 20.0) -> None:
+    # A signal is sent at once; a loaded machine takes its time to end who gets it.
+    end = time.monotonic() + within
+    while alive := [process for process in processes if is_running(process)]:
+        assert time.monotonic() < end, f"{alive} run on"
+        time.sleep(0.05)
 
 
 def is_running(process: int) -> bool:
