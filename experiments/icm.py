@@ -22,11 +22,12 @@ with stopping_at_once():
 
     import tyro
     from common import ModelSettings, ask, console, say, start
+    from servers import ServerSettings
 
     from extract import open_server
     from extract.served import ServedModel
     from jelicit.studies import icm
-    from jelicit.studies.checks import given, too_small
+    from jelicit.studies.checks import given
     from jelicit.studies.model import Prompted
 
 __all__ = ["Settings", "console", "main"]
@@ -39,23 +40,13 @@ class Settings(icm.Settings):
     Attributes:
         run_on: Which language model, and how it runs.
         scorer: local, or the URL of an OpenAI-compatible server (vLLM: http://localhost:8000/v1).
-        served: Name of the model there; None = the only one that is served.
-        tokenizer: Hub id or folder of the model that is served, where its name there is an alias.
-        top_logprobs: Likeliest tokens that a server shows where it cannot show chosen ones; None =
-            20, or 1000 of llama.cpp. OpenAI's own allows 5.
-        max_tokens_total: Most tokens sent to the server, over all runs with the same --out: a run
-            stops before a request that would exceed it, and goes on with a higher limit.
-        patience: Seconds after which a request that keeps failing is given up; None = ten minutes.
+        at_server: Which model of the server, and how it is asked.
         chat_model: Another model for zero_shot_chat: an id or folder.
     """
 
     run_on: tyro.conf.OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
     scorer: str = "local"
-    served: str | None = None
-    tokenizer: str | None = None
-    top_logprobs: int | None = None
-    max_tokens_total: int | None = None
-    patience: float | None = None
+    at_server: tyro.conf.OmitArgPrefixes[ServerSettings] = field(default_factory=ServerSettings)
     chat_model: str | None = None
     out: Path = Path("runs/icm")
 
@@ -67,22 +58,13 @@ class Settings(icm.Settings):
         if (icm.CHAT in self.methods) != (self.chat_model is not None):
             both = f"--chat-model and --methods {icm.CHAT}"
             problems.append(f"{both} go together: give both or neither")
-        least_one = {
-            "--top-logprobs": self.top_logprobs,
-            "--max-tokens-total": self.max_tokens_total,
-        }
-        problems += too_small(
-            [(option, value, 1) for option, value in least_one.items() if value is not None]
-        )
-        if self.patience is not None and not self.patience > 0:
-            problems.append(f"--patience {self.patience:g}: allowed are seconds above 0")
-        return problems
+        return problems + self.at_server.problems()
 
     def idle(self) -> list[str]:
         """Problems of options that would do nothing: of searches, a server, or a model here."""
         problems = super().idle()
         if self.scorer == "local":
-            options = given(self, OF_SERVERS)
+            options = given(self.at_server, vars(self.at_server))
             return problems + [f"{option} does nothing without --scorer URL" for option in options]
         options = given(self.run_on, OF_THE_MODEL)
         options += [] if self.chat_model is not None else given(self.run_on, OF_MODELS_HERE)
@@ -90,7 +72,6 @@ class Settings(icm.Settings):
         return problems + [f"{option} {said}" for option in options]
 
 
-OF_SERVERS = ("served", "tokenizer", "top_logprobs", "max_tokens_total", "patience")
 OF_THE_MODEL = ("model", "stores")
 OF_MODELS_HERE = ("dtype", "device", "threads", "token_budget")
 
@@ -99,15 +80,8 @@ def model(settings: Settings) -> Prompted:
     """The model that labels: here, or on its server."""
     if settings.scorer == "local":
         return settings.run_on.open()
-    return open_server(
-        settings.scorer,
-        model=settings.served,
-        tokenizer=settings.tokenizer,
-        top_logprobs=settings.top_logprobs,
-        max_tokens_total=settings.max_tokens_total,
-        journal=settings.out / "answers.jsonl",
-        **({} if settings.patience is None else {"patience": settings.patience}),
-    )
+    journal = settings.out / "answers.jsonl"
+    return open_server(settings.scorer, journal=journal, **settings.at_server.options())
 
 
 def main(settings: Settings) -> None:

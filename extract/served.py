@@ -53,10 +53,8 @@ class ServedModel:
         said = f"sent to the server: {scorer.requests:,} requests, {scorer.prompt_tokens:,} tokens"
         if scorer.cached_tokens:
             said += f" ({scorer.cached_tokens:,} in its cache)"
-        if scorer.limit.most is not None:
-            said += (
-                f"; {scorer.limit.spent:,} of --max-tokens-total {scorer.limit.most:,} are spent"
-            )
+        if limit.most is not None:
+            said += f"; {limit.spent:,} of --max-tokens-total {limit.most:,} are spent"
         return said
 
     def scorer(self, *, progress: bool = False) -> ServerScorer:
