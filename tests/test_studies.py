@@ -4,6 +4,7 @@ import gc
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,18 @@ def test_a_temporary_folder_goes_with_its_result_and_a_named_one_stays(tmp_path)
     del kept
     gc.collect()
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("study", [salience, imbalance, impossible, layers, transfer])
+def test_a_layer_that_the_model_does_not_have_is_refused_before_extraction(study):
+    """A model that would fail if it were asked for anything but its number of blocks."""
+    model = SimpleNamespace(name="small", trained_length=128, n_blocks=4)
+    message = (
+        r"^--layers 5: small has 4 blocks, so allowed are 0 \(embeddings\) to 4 \(after the final "
+        r"norm\), or best alone$"
+    )
+    with pytest.raises(ValueError, match=message):
+        study.run(model, layers=("5",), max_rows=40, **QUICK)
 
 
 def test_a_study_on_a_model_is_the_same_few_lines(random_model, tmp_path, capsys):

@@ -40,6 +40,11 @@ class Settings(salience.Settings):
     features: tuple[str, ...] = ("none", "sycophancy")
     layers: tuple[str, ...] = ALL
 
+    @property
+    def fixed_layers(self) -> tuple[int, ...] | None:
+        """The layers asked for by number; None of all, and where the best is to be found."""
+        return None if self.layers == ALL else super().fixed_layers
+
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         if self.layers == ALL:

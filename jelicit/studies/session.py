@@ -81,6 +81,22 @@ class Session:
             else self.model.store(f"easy-{easy.name}", easy.items, easy.format, layers),
         )
 
+    def check_layers(self) -> None:
+        """Refuse layers that the model does not have, before anything is extracted.
+
+        Raises:
+            ValueError: It has fewer blocks; the message says how many.
+        """
+        if isinstance(self.model, Cases):
+            return  # which states there are is said by the cases, not by the settings
+        asked = getattr(self.settings, "fixed_layers", None) or ()
+        if asked and max(asked) > (blocks := self.model.n_blocks):
+            beyond = " ".join(str(layer) for layer in asked if layer > blocks)
+            raise ValueError(
+                f"--layers {beyond}: {self.model.name} has {blocks} blocks, so allowed are 0 "
+                f"(embeddings) to {blocks} (after the final norm), or best alone"
+            )
+
     def layers_of(self, situation: Situation, runs: Runs, *, name: str = "none") -> tuple[int, ...]:
         """The layers that were asked for, or the best one for CCS on a situation's train rows.
 

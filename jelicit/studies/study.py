@@ -87,7 +87,7 @@ class Study:
             one, they are in a temporary folder that goes with the result.
 
         Raises:
-            ValueError: Settings or sets that cannot work, before anything is extracted or fitted.
+            ValueError: Settings, layers or sets that cannot work, before anything is extracted.
         """
         begin = time.perf_counter()
         settings = replace(settings or self.settings(), **options)
@@ -99,6 +99,7 @@ class Study:
             model, settings, RunFolder(self.name, folder), console or Console(quiet=quiet)
         )
         parts = self.plan(settings, session)
+        session.check_layers()
         session.folder.begin()
         self.measure(parts, session)
         rows = session.folder.rows()
