@@ -156,7 +156,7 @@ def test_commands_are_asked_whether_they_are_safe(tmp_path):
         (("--shares", "1.5"), "--shares (1.5,): allowed are numbers from 0 to 1"),
         (("--prompting", "magic"), "--prompting magic is unknown"),
         (("--shots", "0"), "--shots 0: allowed are whole numbers from 1"),
-        (("--layers", "deep"), "--layers deep: give numbers, or best alone"),
+        (("--layers", "deep"), "--layers deep: allowed are numbers from 0 (embeddings) to"),
         (("--pool", "1"), "--pool 1: allowed are whole numbers from 2"),
     ],
 )

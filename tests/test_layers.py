@@ -58,5 +58,5 @@ def test_areas_on_elm_are_not_called_areas_on_truth(layers, random_model, tmp_pa
 
 def test_layers_that_are_none_are_refused(layers):
     settings = tyro.cli(layers.Settings, args=["--model", "nowhere/at-all", "--layers", "deep"])
-    with pytest.raises(ValueError, match="--layers deep: give numbers"):
+    with pytest.raises(ValueError, match="--layers deep: allowed are numbers from 0"):
         layers.main(settings)
