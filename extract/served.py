@@ -49,7 +49,7 @@ class ServedModel:
     @property
     def sent(self) -> str:
         """One line on what was sent so far, for whoever pays for it."""
-        scorer = self._scorer
+        scorer, limit = self._scorer, self._scorer.limit
         said = f"sent to the server: {scorer.requests:,} requests, {scorer.prompt_tokens:,} tokens"
         if scorer.cached_tokens:
             said += f" ({scorer.cached_tokens:,} in its cache)"
