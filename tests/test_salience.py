@@ -394,7 +394,7 @@ def test_a_wrong_dataset_name_is_one_clear_error(tmp_path):
         (("--features", "sarcasm"), "--features: unknown feature 'sarcasm'"),
         (("--layers", "best", "2"), "--layers best 2: allowed are numbers from 0 (embeddings) to"),
         (("--seeds", "0"), "--seeds 0: allowed are whole numbers from 1"),
-        (("--layers", "9"), "layers [9]: the model has 2 blocks"),
+        (("--layers", "9"), "--layers 9: tiny has 2 blocks, so allowed are 0"),
         (("--easy", "pocket/arithmetic"), "the easy set of pocket/arithmetic is pocket/arithmetic"),
     ],
 )
