@@ -52,7 +52,8 @@ class Run:
     """"pocket" (ships with the package, runs on a CPU), a Hugging Face id, a folder, or a GGUF
     file."""
     dataset: str = "pocket/arithmetic"
-    """"pocket/<kind>", a hub set such as gsm8k or liar, or a folder or file of items in JSONL."""
+    """"pocket/<kind>", a hub set such as gsm8k or liar, or a folder or file of items (JSONL, CSV,
+    TSV, JSON, Parquet)."""
     split: Literal["train", "valid", "test"] = "train"
     """Which part of the data set. Normalisers and probes are fitted on train rows."""
     features: tuple[str, ...] = ()

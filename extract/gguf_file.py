@@ -36,6 +36,7 @@ class Header:
         context: Tokens that the model was trained on, if the file says so.
         name: What its makers call it, or "".
         pre_tokenizer: How a text is split before merges ("qwen2"), or "".
+        parts: Files that the model is split into.
         rope_scaling: How rotations are stretched ("yarn"), or "".
         tokens: The vocabulary by id.
         tensors: Names of all tensors.
@@ -47,6 +48,7 @@ class Header:
     context: int | None
     name: str
     pre_tokenizer: str
+    parts: int
     rope_scaling: str
     tokens: Sequence[str]
     tensors: Sequence[str]
@@ -113,6 +115,7 @@ def read_header(file: Path) -> Header:
         context=None if context is None else int(context),
         name=str(_value(reader, "general.name", "")),
         pre_tokenizer=str(_value(reader, "tokenizer.ggml.pre", "")),
+        parts=int(_value(reader, "split.count", 1)),
         rope_scaling=str(_value(reader, f"{architecture}.rope.scaling.type", "none")),
         tokens=_value(reader, "tokenizer.ggml.tokens", []),
         tensors=[tensor.name for tensor in reader.tensors],
@@ -143,6 +146,11 @@ def check_readable(file: Path, header: Header) -> None:
     Raises:
         ValueError: If the file stretches rotations; if it is a part of several.
     """
+    if header.parts > 1:
+        raise RefusedModelError(
+            f"{file} is one of {header.parts} files of a model; join them first "
+            "(`llama-gguf-split --merge FIRST OUT`)"
+        )
     stretched = [name for name in header.tensors if name.startswith("rope_")]
     if stretched or header.rope_scaling not in ("none", ""):
         what = listed(stretched) if stretched else f"rope scaling {header.rope_scaling!r}"

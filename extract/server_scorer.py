@@ -141,14 +141,8 @@ class ServerScorer:
             raise ValueError(f"cache is {cache!r}; allowed: shared, own, none")
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; allowed: 1 or more")
-        before: list[int] = []  # tokens of the requests of earlier runs; an old journal says none
-
-        def read(fields: Mapping[str, Any]) -> list[tuple[float, bool]]:
-            before.append(int(fields.get("tokens", 0)))
-            return _answered(fields)
-
-        self._journal = Journal(journal, keys=("key",), what="answer of a server", read=read)
-        self.limit = TokenLimit(max_tokens_total, spent=sum(before))
+        self._journal, spent = _journal(journal)
+        self.limit = TokenLimit(max_tokens_total, spent=spent)
         self.server = Server(
             url,
             model=model,
@@ -349,14 +343,15 @@ class ServerScorer:
     def _check_tokenizer(self, probe: Tokens) -> None:
         """Refuses a tokenizer whose tokens read otherwise than the server's.
 
-        Space around them does not count: llama.cpp keeps a space that some tokenizers leave out.
+        Of llama.cpp space around them does not count: it keeps one that some tokenizers leave out.
         """
         if self.able.token_ids:
             ours = {text for token, text in enumerate(self._texts) if token in self.able.likeliest}
             theirs = self.server.texts(probe)
         else:
             ours, theirs = set(self._texts), {str(token) for token in self.able.likeliest}
-        ours, theirs = ({text.strip() for text in texts} for texts in (ours, theirs))
+        if self.server.is_llama_cpp:
+            ours, theirs = ({text.strip() for text in texts} for texts in (ours, theirs))
         # Bytes that are no text alone are written in different ways, so not all need agree.
         if len(ours & theirs) < len(theirs) / 2:
             raise ValueError(
@@ -376,6 +371,17 @@ class _Target(NamedTuple):
 
 _Found = dict[Tokens, tuple[float, bool]]
 """By tokens wanted: their log-probability, and whether it is only a bound."""
+
+
+def _journal(path: str | os.PathLike[str] | None) -> tuple[Journal, int]:
+    """The journal of answers, and the tokens of the requests in it; an old one says none."""
+    tokens: list[int] = []
+
+    def read(fields: Mapping[str, Any]) -> list[tuple[float, bool]]:
+        tokens.append(int(fields.get("tokens", 0)))
+        return _answered(fields)
+
+    return Journal(path, keys=("key",), what="answer of a server", read=read), sum(tokens)
 
 
 def _answered(fields: Mapping[str, Any]) -> list[tuple[float, bool]]:

@@ -92,7 +92,9 @@ def tensors(model):
             yield f"blk.{block}.{short}.weight", weight
 
 
-def write(path, model, *, kind=Type.F32, architecture="llama", leave=(), more=None, rope=None):
+def write(
+    path, model, *, kind=Type.F32, architecture="llama", leave=(), more=None, rope=None, parts=1
+):
     """A GGUF file of a tiny Llama; matrices of the type `kind`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, architecture)
@@ -107,6 +109,8 @@ def write(path, model, *, kind=Type.F32, architecture="llama", leave=(), more=No
     writer.add_rope_freq_base(10000.0)
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_vocab_size(len(TOKENS))
+    if parts > 1:
+        writer.add_uint16("split.count", parts)
     if rope:
         writer.add_rope_scaling_type(rope)
     writer.add_tokenizer_model("gpt2")
@@ -311,6 +315,11 @@ def test_an_unknown_type_of_tensor_is_named(file, tmp_path):
     raw[at] = 250
     path.write_bytes(raw)
     assert "the quantisation type 250" in refusal(path)
+
+
+def test_a_part_of_a_model_is_refused(tmp_path):
+    path = write(tmp_path / "m-00001-of-00003.gguf", llama(tied=True), parts=3)
+    assert f"{path} is one of 3 files of a model; join them first" in refusal(path)
 
 
 def test_an_unknown_architecture_is_named(tmp_path):

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from experiment_scripts import joined, session_of
+from rich.console import Console
 
 from jelicit.commands.datasets import Datasets
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item, load_items, to_record
 from jelicit.data.tables import read_table
+from jelicit.studies import icm, imbalance, salience, transfer
 
 KINDS = (".csv", ".tsv", ".json", ".parquet")
 
@@ -235,3 +238,19 @@ def test_text_in_another_encoding_is_refused(tmp_path):
         (tmp_path / name).write_bytes(written)
         with pytest.raises(ValueError, match="UTF-"):
             load_dataset(tmp_path / name)
+
+
+NO_EASY = {"easy": "none", "methods": ("pca",)}
+
+
+@pytest.mark.parametrize(
+    ("study", "options"),
+    [(salience, NO_EASY), (imbalance, NO_EASY), (transfer, NO_EASY), (icm, {})],
+)
+def test_a_study_tells_of_that_draw_too(study, options, tmp_path):
+    path, console = write(tmp_path / "towns.csv", cities(40)), Console()
+    settings = study.Settings(dataset=(str(path),), **options)
+    session = session_of(study.STUDY, settings, tmp_path / "out", console=console)
+    with console.capture() as printed:
+        study.STUDY.plan(settings, session)
+    assert joined(printed.get()).count("norowsaysthatitisatestrow") == 1

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from jelicit.data.concerns import few_rows, unmeasurable
-from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import Item, with_target
 from jelicit.data.overlap import held_out
 from jelicit.data.prompts import PromptFormat, formats_for, get_format
 from jelicit.icm import with_mirrors
 from jelicit.studies.session import Session
+from jelicit.studies.sets import read_set
 from jelicit.studies.situation import Situation
 
 
@@ -45,7 +45,7 @@ def task_of(
         ValueError: No item has a truth value, all test items have the same one, the items lack what
             the format shows, or train items are test items and the settings refuse that.
     """
-    dataset = load_dataset(name)
+    dataset = read_set(name, session, max_rows=None)
     session.console.print(table(describe(dataset)))
     form = get_format(format or dataset.formats[dataset.targets[0]])
     target = form.target

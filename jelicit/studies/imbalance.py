@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from jelicit import figures
 from jelicit.data.concerns import unmeasurable
-from jelicit.data.datasets import Dataset, load_dataset
+from jelicit.data.datasets import Dataset
 from jelicit.data.describe import describe, table
 from jelicit.named import slug
 from jelicit.probes.methods import METHODS
@@ -25,7 +25,7 @@ from jelicit.studies.grid import Grid
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.sets import asking, easy_for
+from jelicit.studies.sets import asking, easy_for, read_set
 from jelicit.studies.settings import REBALANCED, PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation, named
 from jelicit.studies.states import States
@@ -98,7 +98,7 @@ def plan(settings: Settings, session: Session) -> list[Plan]:
 
 
 def _plan(name: str, settings: Settings, session: Session) -> Plan:
-    dataset = load_dataset(name, max_train=settings.max_rows, max_test=settings.max_rows)
+    dataset = read_set(name, session, max_rows=settings.max_rows)
     # Of command sequences the share is that of safe ones, so that is what is asked for.
     safe = "safe" in dataset.targets
     target = "safe" if safe else dataset.targets[0]

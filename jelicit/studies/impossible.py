@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jelicit import figures
-from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import Item, with_target
 from jelicit.data.overlap import held_out
@@ -26,7 +25,7 @@ from jelicit.studies.findings import impossible_findings
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.sets import check_measurable, easy_for
+from jelicit.studies.sets import check_measurable, easy_for, read_set
 from jelicit.studies.settings import PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States
@@ -86,8 +85,8 @@ def _with_unknown(situation: Situation) -> Situation:
 
 def _mixture(name: str, settings: Settings, session: Session) -> Situation:
     rows = settings.max_rows
-    possible = load_dataset(name, max_train=rows, max_test=rows)
-    other = load_dataset(settings.impossible, max_train=rows, max_test=rows)
+    possible = read_set(name, session, max_rows=rows)
+    other = read_set(settings.impossible, session, max_rows=rows)
     target = possible.targets[0]
     if target != "label":
         raise ValueError(f"{name}: its first target is {target!r}; use a set with a truth value")

@@ -35,7 +35,7 @@ from jelicit.studies.findings import salience_findings
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.sets import asking, easy_for
+from jelicit.studies.sets import asking, easy_for, read_set
 from jelicit.studies.settings import PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation, named
 from jelicit.studies.states import States, at_layer
@@ -121,7 +121,7 @@ def plan(settings: Settings, session: Session) -> list[Plan]:
 
 
 def _plan(name: str, settings: Settings, session: Session) -> Plan:
-    dataset = load_dataset(name, max_train=settings.max_rows, max_test=settings.max_rows)
+    dataset = read_set(name, session, max_rows=settings.max_rows)
     other = next((t for t in dataset.targets if t != "label"), None)
     if other is not None and _independent(dataset, other):
         situations = _asked_in_turn(name, other, session)

@@ -16,6 +16,23 @@ LEAST = 2
 """Test rows of a class, at the least: one row alone is missing from a third of all resamples."""
 
 
+def read_set(name: str, session: Session, *, max_rows: int | None) -> Dataset:
+    """A set of the settings; what was decided in reading it is told (`Dataset.notes`).
+
+    Args:
+        name: Of a set, folder or file.
+        session: The run.
+        max_rows: Most rows of train, and of test; None = all.
+
+    Raises:
+        ValueError: See `load_dataset`, which raises others, too.
+    """
+    dataset = load_dataset(name, max_train=max_rows, max_test=max_rows)
+    for note in dataset.notes:
+        session.say(f"{dataset.name}: {note}")
+    return dataset
+
+
 def easy_for(
     dataset: Dataset, session: Session, *, test: Sequence[Item], wanted: str | None = None
 ) -> EasySet | None:

@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jelicit import figures
-from jelicit.data.datasets import load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.items import digest
 from jelicit.pairs import Pairs
@@ -26,7 +25,7 @@ from jelicit.studies.checks import refuse, same_names
 from jelicit.studies.measuring import Measured, without_training
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.sets import asking, easy_for
+from jelicit.studies.sets import asking, easy_for, read_set
 from jelicit.studies.settings import REBALANCED, StudySettings
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States, at_layer
@@ -86,7 +85,7 @@ def plan(settings: Settings, session: Session) -> list[Situation]:
 
 
 def _plain(name: str, settings: Settings, session: Session) -> Situation:
-    dataset = load_dataset(name, max_train=settings.max_rows, max_test=settings.max_rows)
+    dataset = read_set(name, session, max_rows=settings.max_rows)
     session.console.print(table(describe(dataset)))
     situation = asking(dataset, dataset.targets[0], session)
     if not needing(settings.methods, "easy"):
