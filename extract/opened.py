@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -84,6 +85,16 @@ class OpenedModel:
     def n_blocks(self) -> int:
         """Blocks; hidden states have the indices 0 (embeddings) to n_blocks."""
         return self.lm.n_blocks
+
+    @property
+    def n_parameters(self) -> int:
+        """Its parameters; tied ones count once."""
+        return self.lm.n_parameters
+
+    def release(self) -> None:
+        """Give the model's memory back; it is loaded again when it is asked for again."""
+        self.__dict__.pop("lm", None)
+        gc.collect()
 
     def scorer(self, *, progress: bool = False) -> LocalScorer:
         """The model as a scorer of prompts, with a bar for every call if progress is wanted."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def export_random(folder: Path) -> Path:
+def export_random(folder: Path, *, d_model: int = 32) -> Path:
     """Writes it; needs the extract extra."""
     from extract.pocket_export import export
     from extract.pocket_tokenizer import train_tokenizer
@@ -13,7 +13,7 @@ def export_random(folder: Path) -> Path:
 
     tokenizer = train_tokenizer(tokenizer_texts("small", 300), vocab_size=600)
     config = PocketConfig(
-        vocab_size=600, d_model=32, n_layers=2, n_heads=1, d_ff=32, max_positions=512
+        vocab_size=600, d_model=d_model, n_layers=2, n_heads=1, d_ff=32, max_positions=512
     )
     weights = to_llama_state_dict(init_state(config, OptimiserConfig(), 0))
     text = tokenizer.to_str()

@@ -5,6 +5,7 @@ from jelicit.figures.icm import accuracy_figure, search_figure
 from jelicit.figures.impossible import histograms_figure, variance_figure
 from jelicit.figures.parts import save
 from jelicit.figures.salience import salience_figure, salience_scatter
+from jelicit.figures.scaling import scaling_figure
 from jelicit.figures.sweeps import layers_figure, shares_figure
 from jelicit.figures.training import cost_figure, training_figure
 from jelicit.figures.transfer import transfer_figure
@@ -18,6 +19,7 @@ __all__ = [
     "salience_figure",
     "salience_scatter",
     "save",
+    "scaling_figure",
     "search_figure",
     "shares_figure",
     "training_figure",

@@ -57,6 +57,16 @@ class RunFolder:
         """
         check_folder(self.study, self.folder)
 
+    def part(self, name: str) -> RunFolder:
+        """A folder in this one for the working files of a part; rows and item scores are shared.
+
+        Args:
+            name: Of the part: a model, for example.
+        """
+        part = RunFolder(self.study, self.folder / slug(name))
+        part.results, part.items, part.runs = self.results, self.items, self.runs
+        return part
+
     def fits(self, what: str) -> Path:
         """Where finished fits are kept until what they are for is written.
 

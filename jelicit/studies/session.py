@@ -40,11 +40,21 @@ class Session:
             model.
         folder: Where rows, item scores and figures go.
         console: Where lines and tables are printed.
+        about: What every row says beside what its situation says.
     """
 
-    def __init__(self, model: Model | Cases, settings: Any, folder: RunFolder, console: Console):
+    def __init__(
+        self,
+        model: Model | Cases,
+        settings: Any,
+        folder: RunFolder,
+        console: Console,
+        *,
+        about: Mapping[str, Any] | None = None,
+    ):
         self.model, self.settings = model, settings
         self.folder, self.console = folder, console
+        self.about = dict(about or {})
 
     def say(self, line: str) -> None:
         """One line for the user, never wrapped: paths and run ids can be copied whole."""
@@ -284,7 +294,7 @@ class Session:
             note: For the message that tells of it.
         """
         begin = time.perf_counter()
-        said = {**situation.about(self.model.name), **(about or {})}
+        said = {**situation.about(self.model.name), **self.about, **(about or {})}
         run, there = self.folder.run(situation, chosen, said, measure)
         took = time.perf_counter() - begin
         done = (
