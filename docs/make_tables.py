@@ -2,6 +2,7 @@
 
     python docs/make_tables.py                 # writes every table anew
     python docs/make_tables.py --take runs     # takes rows and figures of finished studies first
+    python docs/make_tables.py --take-real runs/real    # the same of studies of real models
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Nobody types there: a test fails
 where the text between two markers is not what the rows say.
@@ -11,14 +12,17 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
+import real_tables
 import tyro
-from result_tables import RECORDS, ROWS, STUDIES, TABLES, records
+from result_tables import RECORDS, ROWS, STUDIES, records
+from result_tables import TABLES as OF_THE_POCKET_MODEL
 
 from jelicit.results import Record, Results
 
@@ -43,6 +47,18 @@ KEPT = (
 )
 """Columns that the tables read, or that a reader of the row files would ask for."""
 
+KEPT_OF_REAL = ("model", "parameters", "family", "n_test", "format")
+
+REAL_FIGURES = (
+    "salience-qwen1.5b-cities/salience-cities",
+    "scaling/scaling",
+    "layers-qwen1.5b/layers-cities",
+    "icm-qwen1.5b/icm-accuracy",
+)
+"""Figures of runs of real models that the manual shows: name of the run, and of the figure."""
+
+TABLES = {**OF_THE_POCKET_MODEL, **real_tables.TABLES}
+
 MARKER = re.compile(
     r"(?P<head><!-- table: (?P<name>[\w-]+) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL
 )
@@ -55,13 +71,19 @@ class Settings:
     Attributes:
         take: Folder of run folders, such as runs: rows, findings and figures of every finished
             study in it are taken over first. Studies that are not there keep what they have.
+        take_real: The same, of studies of real language models: a run folder may have any name,
+            which is what tables call it.
     """
 
     take: Path | None = None
+    take_real: Path | None = None
 
 
 def main(settings: Settings) -> None:
     """Takes rows if asked to, then writes every page that has a table."""
+    if settings.take_real is not None:
+        for run in take_real(settings.take_real):
+            print(f"{run}: rows and figures taken")
     if settings.take is not None:
         for study in take(settings.take):
             print(f"{study}: rows and figure taken")
@@ -128,6 +150,44 @@ def take(runs: Path) -> Iterator[str]:
         yield study
     ordered = {study: known[study] for study in STUDIES if study in known}
     (ROWS / RECORDS).write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+
+
+def take_real(runs: Path) -> Iterator[str]:
+    """Copies rows of every finished study of real models below a folder; yields the runs' names.
+
+    Raises:
+        ValueError: There is no finished study.
+    """
+    there = sorted(path.parent for path in runs.glob("*/report.json"))
+    if not there:
+        raise ValueError(f"{runs} has no folder of a finished study")
+    known, rows_folder = real_tables.records(), real_tables.ROWS
+    rows_folder.mkdir(parents=True, exist_ok=True)
+    for folder in there:
+        record = Record.read(folder)
+        rows = pd.concat(Results(folder / "rows").read(run) for run in record.runs)
+        kept = rows[[column for column in (*KEPT, *KEPT_OF_REAL) if column in rows]]
+        kept.to_parquet(rows_folder / f"{folder.name}.parquet", index=False, compression="zstd")
+        known[folder.name] = {
+            "study": record.experiment,
+            "command": shown_command(record.command),
+            "seconds": round(record.seconds),
+            "machine": record.machine,
+            "versions": record.versions,
+            "findings": [asdict(finding) for finding in record.findings],
+        }
+        for figure in folder.glob("*.svg"):
+            if f"{folder.name}/{figure.stem}" in REAL_FIGURES:
+                shutil.copyfile(figure, FIGURES / f"real-{folder.name}.svg")
+        yield folder.name
+    text = json.dumps(dict(sorted(known.items())), indent=1)
+    (rows_folder / RECORDS).write_text(text + "\n", encoding="utf-8")
+
+
+def shown_command(command: str) -> str:
+    """A command with every path by its last part: where models and sets lie is nobody's matter."""
+    words = [Path(word).name if word.startswith("/") else word for word in shlex.split(command)]
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,254 @@
+"""Tables of what was measured on real language models, from the rows in docs/results/rows/real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from jelicit.method_names import in_reading_order, readable
+from jelicit.results.markdown import MARKS, markdown_table, mean_of, truth_and_spurious
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = ROOT / "docs/results/rows/real"
+RECORDS = "records.json"
+
+MODELS = {
+    "smollm2-135m": "SmolLM2-135M-Instruct, Q4_1",
+    "gemma3-270m": "Gemma 3 270M (base), Q4_K_M",
+    "qwen2.5-coder-0.5b": "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M",
+    "qwen2.5-coder-1.5b": "Qwen2.5-Coder-1.5B-Instruct, Q4_K_M",
+}
+"""What a model's folder is called -> its makers' name and the quantisation, by size."""
+
+FEATURES = ("none", "sycophancy", "punctuation", "tense")
+SHOWN = ("zero_shot", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus")
+LABELLED = ("supervised", "control_length")
+
+
+def records() -> dict[str, Any]:
+    """By run: its study, command, minutes, machine, versions and findings."""
+    path = ROWS / RECORDS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+@cache
+def rows_of(study: str) -> pd.DataFrame:
+    """The rows of all runs of a study, with the name of their run."""
+    frames = [
+        pd.read_parquet(ROWS / f"{run}.parquet").assign(run=run)
+        for run, record in records().items()
+        if record["study"] == study
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _by_size(rows: pd.DataFrame) -> list[str]:
+    """The models of some rows, those named above first, by size."""
+    there = list(dict.fromkeys(rows["model"]))
+    return [m for m in MODELS if m in there] + [m for m in there if m not in MODELS]
+
+
+def _short(model: str) -> str:
+    return MODELS.get(model, model).split(",")[0].removesuffix(" (base)").removesuffix("-Instruct")
+
+
+def down(
+    rows: pd.DataFrame,
+    columns: Mapping[str, Callable[[pd.DataFrame], str]],
+    *,
+    methods: tuple[str, ...] = (*SHOWN, *LABELLED),
+    orientations: tuple[str, ...] = ("none", "oracle"),
+) -> str:
+    """A line per model and method, a column per function of their rows."""
+    lines = []
+    for model in _by_size(rows):
+        of_model = rows.loc[rows["model"] == model]
+        for method in in_reading_order(of_model["method"]):
+            if method.key not in methods:
+                continue
+            for sign in orientations:
+                mine = of_model.loc[
+                    (of_model["method"] == method.key) & (of_model["orientation"] == sign)
+                ]
+                if not mine.empty:
+                    cells = [column(mine) for column in columns.values()]
+                    lines.append([_short(model), method.name + MARKS[sign], *cells])
+    return markdown_table(["Model", "Method", *columns], lines)
+
+
+def _where(column: str, value: Any, cell: Callable[[pd.DataFrame], str]) -> Any:
+    def shown(rows: pd.DataFrame) -> str:
+        here = rows.loc[rows[column] == value]
+        return "" if here.empty else cell(here)
+
+    return shown
+
+
+def _auroc(rows: pd.DataFrame) -> str:
+    return mean_of(rows.loc[rows["role"] == "truth"], "auroc")
+
+
+# --- salience ------------------------------------------------------------------------------------
+
+
+def _plain() -> str:
+    """Plain claims: a column per set."""
+    rows = rows_of("salience")
+    rows = rows.loc[rows["feature"] == "none"]
+    sets = list(dict.fromkeys(rows["dataset"]))
+    columns = {readable(name): _where("dataset", name, _auroc) for name in sets}
+    return down(rows, columns)
+
+
+def _salience(dataset: str) -> str:
+    """One set: a column per feature, AUROC on truth [on the feature]."""
+    rows = rows_of("salience")
+    rows = rows.loc[rows["dataset"] == dataset]
+    columns = {
+        "Plain" if name == "none" else readable(name): _where("feature", name, truth_and_spurious)
+        for name in FEATURES
+    }
+    return down(rows, columns)
+
+
+def _measured() -> str:
+    """How salient truth and feature are at the layer that was read."""
+    rows = rows_of("salience").dropna(subset="salience_truth")
+    lines = []
+    for model in _by_size(rows):
+        mine = rows.loc[rows["model"] == model]
+        for (dataset, feature), of in mine.groupby(["dataset", "feature"], sort=False):  # type: ignore[misc]
+            first = of.iloc[0]
+            spurious = first["salience_feature"]
+            lines.append(
+                (
+                    *(_short(model), readable(str(dataset)), readable(str(feature))),
+                    f"{first['layer']:g}",
+                    f"{first['salience_truth']:.2f}",
+                    "" if pd.isna(spurious) else f"{spurious:.2f}",
+                )
+            )
+    head = ("Model", "Set", "Feature", "Layer", "Salience of the truth", "of the feature")
+    return markdown_table(head, lines)
+
+
+# --- the other studies ---------------------------------------------------------------------------
+
+
+def _imbalance() -> str:
+    """AUROC by the share of true claims among the train rows."""
+    rows = rows_of("imbalance")
+    shares = sorted(rows["class_share"].dropna().unique())
+
+    def at(share: float) -> Callable[[pd.DataFrame], str]:
+        # What reads no train row has no share, and stands in every column.
+        return lambda own: _auroc(
+            own.loc[(own["class_share"] == share) | own["class_share"].isna()]
+        )
+
+    columns = {f"{share:g}": at(share) for share in shares if share in SHARES}
+    return down(rows, columns, orientations=("none", "oracle", "easy"))
+
+
+SHARES = (0, 0.01, 0.1, 0.5, 0.9, 0.99, 1)
+
+
+def _transfer() -> str:
+    """AUROC on every set of probes that were trained on another one."""
+    rows = rows_of("transfer")
+    rows = rows.loc[rows["train"] != "none"]
+    sets = list(dict.fromkeys(rows["dataset"]))
+    columns = {
+        f"{readable(train)} to {readable(test)}": lambda own, train=train, test=test: _auroc(
+            own.loc[(own["train"] == train) & (own["dataset"] == test)]
+        )
+        for train in sets
+        for test in sets
+    }
+    return down(rows, columns, methods=("ccs", "pca", "supervised", "mean_difference", "lda"))
+
+
+def _icm() -> str:
+    """Accuracy on test items, and how many of the labels shown are right."""
+    rows = rows_of("icm")
+    lines = []
+    for model in _by_size(rows):
+        for dataset, of_set in rows.loc[rows["model"] == model].groupby("dataset", sort=False):
+            for method in in_reading_order(of_set["method"]):
+                mine = of_set.loc[of_set["method"] == method.key]
+                cells = [mean_of(mine, column) for column in ("accuracy", "auroc")]
+                right = mean_of(mine, "label_accuracy")
+                lines.append((_short(model), readable(str(dataset)), method.name, *cells, right))
+    head = ("Model", "Set", "Method", "Test accuracy", "AUROC", "Right among labels shown")
+    return markdown_table(head, lines)
+
+
+def _scaling() -> str:
+    """AUROC per model, by size."""
+    rows = rows_of("scaling")
+    rows = rows.loc[(rows["role"] == "truth") & (rows["feature"] == "none")]
+    models = rows.groupby("model")["parameters"].first().sort_values().index
+    sets = list(dict.fromkeys(rows["dataset"]))
+    lines = []
+    for dataset in sets:
+        of_set = rows.loc[rows["dataset"] == dataset]
+        for method in in_reading_order(of_set["method"]):
+            mine = of_set.loc[
+                (of_set["method"] == method.key) & of_set["orientation"].isin(["none", "oracle"])
+            ]
+            sign = MARKS["oracle"] if set(mine["orientation"]) == {"oracle"} else ""
+            cells = [_where("model", model, _auroc)(mine) for model in models]
+            lines.append((readable(dataset), method.name + sign, *cells))
+    return markdown_table(("Set", "Method", *map(_short, models)), lines)
+
+
+# --- about all runs ------------------------------------------------------------------------------
+
+
+def _findings(study: str) -> str:
+    """The papers' findings, run by run."""
+    words = {True: "yes", False: "no", None: "cannot tell"}
+    lines = [
+        (run, finding["claim"], words[finding["appears"]], finding["measured"])
+        for run, record in records().items()
+        if record["study"] == study
+        for finding in record["findings"]
+    ]
+    return markdown_table(("Run", "Finding", "Appears", "Measured"), lines)
+
+
+def _made_by() -> str:
+    """Commands, minutes, rows."""
+    lines = []
+    for run, record in records().items():
+        rows = rows_of(record["study"])
+        mine = rows.loc[rows["run"] == run]
+        models = ", ".join(MODELS.get(model, model) for model in _by_size(mine))
+        trained = mine["n_train"].dropna() if "n_train" in mine else pd.Series(dtype=float)
+        sizes = f"{trained.max():.0f}, {mine['n_test'].max():.0f}" if len(trained) else ""
+        lines.append(
+            (run, f"`{record['command']}`", models, sizes, f"{record['seconds'] / 60:.0f}")
+        )
+    head = ("Run", "Command", "Model", "Most rows trained on, tested on", "Minutes")
+    return markdown_table(head, lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "real-plain": _plain,
+    **{
+        f"real-salience-{name.replace('_', '-')}": partial(_salience, name)
+        for name in ("cities", "sp_en_trans", "larger_than", "common_claim", "truthfulqa")
+    },
+    "real-measured": _measured,
+    "real-imbalance": _imbalance,
+    "real-transfer": _transfer,
+    "real-icm": _icm,
+    "real-scaling": _scaling,
+    **{f"real-findings-{s}": partial(_findings, s) for s in ("salience", "icm", "scaling")},
+    "real-made-by": _made_by,
+}
