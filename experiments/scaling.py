@@ -1,10 +1,11 @@
-"""Does what a method finds grow with the model? (Wen et al. 2025, figure 4, and probes beside it.)
+"""Does what a method finds grow with the model?
 
-The same claims are asked of several models: the model's own answer, probes on its hidden states,
-and prompts with golden, random and turned-round labels, and with ICM's.
+Figure 4 of Wen et al. 2025, and probes beside it. The same claims are asked of several models: the
+model's own answer, probes on its hidden states, and prompts with golden, random and turned-round
+labels, and with ICM's.
 
-    python experiments/pretrain_pocket.py --sizes small middle
-    python experiments/scaling.py --models runs/pocket/small-seed0/model runs/pocket/middle-seed0/model
+    python experiments/pretrain_pocket.py --sizes small
+    python experiments/scaling.py --models runs/pocket/small-seed0/model pocket
     python experiments/scaling.py --models small.gguf large.gguf --dataset cities
 
 Models are loaded one after another. Prints tables, writes result rows (Parquet), a figure (PNG,

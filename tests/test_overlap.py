@@ -12,6 +12,7 @@ from jelicit.data.datasets import Dataset, known_names, load_dataset
 from jelicit.data.describe import describe
 from jelicit.data.items import Item
 from jelicit.data.overlap import (
+    contradictions,
     held_out,
     held_out_rows,
     normal_text,
@@ -210,3 +211,30 @@ def test_concerns_are_all_that_a_reader_has_to_know():
     assert group_line.startswith("train: 1 of 4 rows is in 1 group")
     assert test_line.startswith("test: 'label' is true in all 2 rows")
     assert concerns(load_dataset("pocket/arithmetic")) == []
+
+
+# --- one text, both labels -----------------------------------------------------------------------
+
+
+def test_a_text_with_both_labels_is_told_with_an_example():
+    rows = [claim("a", "It rains."), claim("b", " it RAINS. ", label=False), claim("c", "No.")]
+    assert contradictions(rows).startswith("1 text with both labels, such as rows 'a' and 'b'")
+    rows += [claim("d", "No.", label=False), claim("e", "No.", label=None)]
+    assert contradictions(rows).startswith("2 texts with both labels")
+    assert not contradictions([rows[0], rows[0], rows[2], rows[4]])
+
+
+def test_a_pair_turned_round_has_the_other_label_and_says_the_same():
+    one = claim("a", "x", choice_2="y")
+    assert not contradictions([one, claim("b", "y", choice_2="x", label=False)])
+    assert contradictions([one, claim("b", "y", choice_2="x")])
+    # Two responses that are one text have no order.
+    assert contradictions(
+        [claim("a", "x", choice_2="X"), claim("b", "X", choice_2="x", label=False)]
+    )
+
+
+def test_a_file_whose_rows_contradict_each_other_says_so(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("statement,label\nA.,1\nB.,0\nC.,1\nA.,0\nD.,1\n", encoding="utf-8")
+    assert any(note.startswith("1 text with both labels") for note in load_dataset(path).notes)

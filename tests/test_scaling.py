@@ -2,6 +2,7 @@
 
 import re
 from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,8 @@ def test_every_model_is_measured_as_if_it_were_alone(done, models, place):
         values = ["auroc", "accuracy", "auroc_low", "auroc_high"]
         mine = own.loc[own["method"].isin(expected["method"])]
         pd.testing.assert_frame_equal(
-            mine.set_index(key)[values].sort_index(), expected.set_index(key)[values].sort_index()
+            pd.DataFrame(mine.set_index(key)[values].sort_index()),
+            pd.DataFrame(expected.set_index(key)[values].sort_index()),
         )
     assert len(own) == len(alone) + len(asked)
 
@@ -108,7 +110,7 @@ def test_the_same_command_again_measures_nothing(done, models, place):
 class Kept:
     """A model that counts how many are in memory."""
 
-    loaded: list[str] = []
+    loaded: ClassVar[list[str]] = []
     trained_length = None
 
     def __init__(self, name):
@@ -124,35 +126,41 @@ class Kept:
         self.loaded.remove(self._name)
 
 
+def of(models: Any) -> Models:
+    return Models(models)
+
+
 def test_a_model_is_put_away_before_the_next_one_is_loaded():
     Kept.loaded.clear()
-    at_most = [list(Kept.loaded) for _ in Models([Kept("a"), Kept("b"), Kept("c")]).in_turn()]
+    at_most = [list(Kept.loaded) for _ in of([Kept("a"), Kept("b"), Kept("c")]).in_turn()]
     assert at_most == [["a"], ["b"], ["c"]]
     assert not Kept.loaded
 
 
 def test_a_model_is_put_away_when_its_measurement_fails():
     Kept.loaded.clear()
-    turn = Models([Kept("a"), Kept("b")]).in_turn()
+    turn = of([Kept("a"), Kept("b")]).in_turn()
+    next(turn)
     with pytest.raises(RuntimeError, match="broke"):
-        for _ in turn:
-            raise RuntimeError("broke")
-    turn.close()
+        turn.throw(RuntimeError("broke"))
     assert not Kept.loaded
 
 
 def test_two_models_of_one_name_are_refused():
     Kept.loaded.clear()
-    turn = Models([Kept("a"), Kept("a")]).in_turn()
+    turn = of([Kept("a"), Kept("a")]).in_turn()
     next(turn)
     with pytest.raises(ValueError, match="two models are called 'a'"):
         next(turn)
 
 
 def test_a_family_goes_by_what_the_model_was_trained_on():
-    assert family_of(SimpleNamespace(trained_length=352)) == POCKET
-    assert family_of(SimpleNamespace(trained_length=None)) == OTHERS
-    assert family_of(SimpleNamespace(trained_length=8192)) == OTHERS
+    def of_length(length: int | None) -> Any:
+        return SimpleNamespace(trained_length=length)
+
+    assert family_of(of_length(352)) == POCKET
+    assert family_of(of_length(None)) == OTHERS
+    assert family_of(of_length(8192)) == OTHERS
 
 
 # --- what is refused -----------------------------------------------------------------------------
@@ -174,9 +182,8 @@ def test_settings_that_cannot_work_are_refused(changes, said):
 
 
 def test_one_model_is_nothing_to_compare(place):
-    with script("scaling") as found:
-        with pytest.raises(ValueError, match="--models pocket: give two or more"):
-            run_served(found, "--models", "pocket", out=place / "one")
+    with script("scaling") as found, pytest.raises(ValueError, match="pocket: give two or more"):
+        run_served(found, "--models", "pocket", out=place / "one")
     with pytest.raises(ValueError, match="no model to compare"):
         Models([])
     with pytest.raises(TypeError, match="scaling compares models"):
@@ -216,9 +223,8 @@ def rows_of(values, *, family=OTHERS, dataset="cities", seeds=2):
 
 def test_label_reading_is_what_golden_and_turned_round_labels_decide():
     rows = rows_of({"golden_many_shot": (0.5, 0.97), "wrong_many_shot": (0.5, 0.22)})
-    reading = label_reading(rows).set_index("model")["label_reading"]
-    assert reading["of 1.35e+08"] == pytest.approx(0.5)
-    assert reading["of 1.5e+09"] == pytest.approx(0.875)
+    reading = {row["model"]: row["label_reading"] for row in label_reading(rows).to_dict("records")}
+    assert reading == pytest.approx({"of 1.35e+08": 0.5, "of 1.5e+09": 0.875})
     assert label_reading(rows.loc[rows["method"] == "golden_many_shot"]).empty
 
 
@@ -233,7 +239,7 @@ def test_findings_compare_the_smallest_with_the_largest():
 
 
 def test_icm_is_not_judged_where_no_label_is_read():
-    values = {m: (0.9, 0.9) for m in ("icm", "golden_many_shot", "wrong_many_shot")}
+    values = dict.fromkeys(("icm", "golden_many_shot", "wrong_many_shot"), (0.9, 0.9))
     assert scaling_findings(rows_of(values))[-1].appears is None
 
 
@@ -256,8 +262,8 @@ def test_the_figure_draws_every_method_over_the_sizes_of_its_family():
         assert set(lines) == set(rows["method"])
         for method, line in lines.items():
             means = rows.loc[rows["method"] == method].groupby("parameters")["auroc"].mean()
-            np.testing.assert_allclose(line.get_xdata(), means.index)
-            np.testing.assert_allclose(line.get_ydata(), means)
+            np.testing.assert_allclose(np.asarray(line.get_xdata()), np.asarray(means.index))
+            np.testing.assert_allclose(np.asarray(line.get_ydata()), np.asarray(means))
         assert axes.get_xscale() == "log"
         assert [t.get_text() for t in axes.get_xticklabels()] == ["135 M", "1.5 B"]
 

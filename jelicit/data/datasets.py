@@ -22,6 +22,7 @@ from jelicit.data.local import (
     split_rows,
 )
 from jelicit.data.named_sets import SPLITS, NamedSet, Request
+from jelicit.data.overlap import contradictions
 from jelicit.data.shown import shown
 from jelicit.data.subsets import balanced_rows
 from jelicit.named import is_reference
@@ -244,6 +245,8 @@ def _local(path: Path) -> Dataset:
     named = _called(name)
     rows, notes = read_local(path, named.meaning)
     splits = placed(rows, name=name, origin="folder")
+    if doubtful := contradictions([item for items in splits.values() for item in items]):
+        notes = [*notes, doubtful]
     easy = named.easy
     if easy is not None and path.is_dir() and (path.absolute().parent / easy).is_dir():
         easy = str(path.absolute().parent / easy)

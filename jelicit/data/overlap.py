@@ -42,6 +42,39 @@ def text_key(item: Item) -> tuple[str, ...]:
     return (normal_text(item.question), *responses)
 
 
+def contradictions(items: Sequence[Item]) -> str:
+    """One line on texts that stand there as true and as false; "" if there are none.
+
+    Responses of a pair in the other order, with the other label, say the same.
+
+    Args:
+        items: Rows of a set, of all splits; those without a truth value are passed over.
+    """
+    first: dict[tuple[str, ...], Item] = {}
+    both: dict[tuple[str, ...], tuple[Item, Item]] = {}
+    for item in items:
+        if item.label is None:
+            continue
+        before = first.setdefault(key := text_key(item), item)
+        if _in_order(before) != _in_order(item):
+            both.setdefault(key, (before, item))
+    if not both:
+        return ""
+    one, other = next(iter(both.values()))
+    return (
+        f"{len(both)} text{'s' * (len(both) > 1)} with both labels, such as rows {shown(one.id)} "
+        f"and {shown(other.id)}: one of the two is wrong, and no method can be right about both"
+    )
+
+
+def _in_order(item: Item) -> bool:
+    """The label of a claim; of a pair, the label in the order of the normalised responses."""
+    assert item.label is not None
+    if item.choice_2 is None:
+        return item.label
+    return item.label == (normal_text(item.choice) <= normal_text(item.choice_2))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
     """What train rows share with test rows; a row is counted once, by the first that applies.

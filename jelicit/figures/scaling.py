@@ -38,18 +38,18 @@ def scaling_figure(rows: Rows, *, orientation: str = "oracle") -> Figure:
         ValueError: no such rows, a missing column, or rows that differ in more than the seed.
     """
     needed = [*POINT, "dataset", "feature", "parameters", "family"]
-    rows = chosen_rows(rows, orientation, needed)
-    rows = some_rows(rows.loc[rows["role"] == "truth"], "the truth")
-    rows = rows.loc[~rows["method"].str.startswith("control_")]
-    blocks = list(dict.fromkeys(zip(rows["dataset"], rows["feature"], strict=True)))
-    families = list(dict.fromkeys(rows["family"]))
+    chosen = chosen_rows(rows, orientation, needed)
+    chosen = some_rows(chosen.loc[chosen["role"] == "truth"], "the truth")
+    chosen = chosen.loc[~chosen["method"].str.startswith("control_")]
+    blocks = list(dict.fromkeys(zip(chosen["dataset"], chosen["feature"], strict=True)))
+    families = list(dict.fromkeys(chosen["family"]))
     with style():
         figure = new_figure(height=0.6 + 2.7 * len(blocks))
         grid = stack(figure, len(blocks), len(families))
         for line, (dataset, feature) in enumerate(blocks):
-            here = (rows["dataset"] == dataset) & (rows["feature"] == feature)
+            here = (chosen["dataset"] == dataset) & (chosen["feature"] == feature)
             for axes, family in zip(grid[line], families, strict=True):
-                panel = rows.loc[here & (rows["family"] == family)]
+                panel = chosen.loc[here & (chosen["family"] == family)]
                 if panel.empty:  # this family was not asked about this set
                     axes.remove()
                     continue
@@ -59,7 +59,7 @@ def scaling_figure(rows: Rows, *, orientation: str = "oracle") -> Figure:
                 place = [readable(dataset)] + ([readable(feature)] if feature != "none" else [])
                 axes.set_title(f"{', '.join(place)}: {family}")
                 axes.set(xlabel="parameters", ylabel="AUROC")
-        finish(figure, rows, handles=group_handles(rows))
+        finish(figure, chosen, handles=group_handles(chosen))
     return figure
 
 
@@ -70,7 +70,7 @@ def _sizes(axes: Axes, panel: pd.DataFrame) -> None:
         if not sizes or size > NEAR * sizes[-1]:
             sizes.append(size)
     axes.set_xscale("log")
-    axes.set_xlim(sizes[0] / 1.3, float(panel["parameters"].max()) * 1.3)
+    axes.set_xlim(sizes[0] / 1.3, max(np.asarray(panel["parameters"], float)) * 1.3)
     axes.set_xticks(sizes, [size_name(size) for size in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
 

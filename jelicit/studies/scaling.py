@@ -1,7 +1,8 @@
-"""Does what a method finds grow with the model? (Wen et al. 2025, figure 4, and probes beside it.)
+"""Does what a method finds grow with the model?
 
-The same claims are asked of several models: the model's own answer, probes on its hidden states,
-and, where examples fit, prompts with golden, random and turned-round labels, and with ICM's.
+Figure 4 of Wen et al. 2025, and probes beside it. The same claims are asked of several models: the
+model's own answer, probes on its hidden states, and prompts that show examples with golden, random
+and turned-round labels, and with ICM's.
 
     from extract import open_model
     from jelicit.studies import scaling
@@ -14,7 +15,7 @@ and, where examples fit, prompts with golden, random and turned-round labels, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ from jelicit import figures
 from jelicit.results import print_sweep
 from jelicit.studies import icm, salience
 from jelicit.studies.checks import given
-from jelicit.studies.scaling_findings import scaling_findings
 from jelicit.studies.models import Models, SizedModel, family_of
+from jelicit.studies.scaling_findings import scaling_findings
 from jelicit.studies.session import Session
 from jelicit.studies.settings import PromptSettings
 from jelicit.studies.study import Study
@@ -67,18 +68,18 @@ class Settings(salience.Settings):
 
     def of_icm(self) -> icm.Settings:
         """The settings of the methods that show examples."""
-        return icm.Settings(
+        settings = icm.Settings(
             dataset=self.dataset,
             n=self.n,
             tests=self.tests,
             methods=self.examples,
             seeds=self.search_seeds,
-            # A search of few items begins with as many of them as it can.
-            **({"initial": self.n} if self.n < icm.Settings.initial else {}),
             overlap=self.overlap,
             boot=self.boot,
             out=self.out,
         )
+        # A search of few items begins with as many of them as there are.
+        return replace(settings, initial=self.n) if self.n < settings.initial else settings
 
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""

@@ -87,12 +87,11 @@ def _at(rows: pd.DataFrame, ends: Sequence[float] | np.ndarray, value: str) -> d
     """Method -> mean of a column in the models of these two sizes; nan where it was not run."""
     if value not in rows:
         return {}
-    means = rows.groupby(["method", "parameters"])[value].mean()
-    methods = dict.fromkeys(rows["method"])
-    small, large = ends
+    means = pd.DataFrame(rows.groupby(["method", "parameters"])[[value]].mean())[value].to_dict()
+    small, large = map(float, ends)
     return {
-        str(m): (float(means.get((m, small), nan)), float(means.get((m, large), nan)))
-        for m in methods
+        method: (means.get((method, small), nan), means.get((method, large), nan))
+        for method in dict.fromkeys(map(str, rows["method"]))
     }
 
 
