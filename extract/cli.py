@@ -1,4 +1,4 @@
-"""Command line: `python -m extract run|info|verify|merge|card|serve`."""
+"""Command line: `python -m extract run|info|verify|merge|card|own-words|serve`."""
 
 from __future__ import annotations
 
@@ -332,6 +332,71 @@ class Serve:
         os.execve(python, words, serve.environment(self.model, cache_gb=self.cache_gb))
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnWords:
+    """Make a set that asks a model which answers it wrote.
+
+    The model answers the questions of a set; beside each answer stands one of another model, or
+    the set's own. The set is a folder for any study, of the same model.
+
+    `extract own-words --model small.gguf --dataset truthfulqa --out runs/small`, then
+    `experiments/salience.py --model small.gguf --dataset runs/small/own_words`.
+    """
+
+    out: Path
+    """Folder for the set (in its folder own_words) and the answers. An interrupted run goes on."""
+    model: str
+    """A Hugging Face id, a folder, or a GGUF file: who is asked."""
+    dataset: str = "truthfulqa"
+    """A set with questions, by name, or a folder or file of items."""
+    other: str | None = None
+    """The model whose answers are put into its mouth. Default: the set's true answers."""
+    max_questions: int | None = None
+    """Most questions of each split. Default: all."""
+    temperature: float = 1.0
+    """Of sampling; 0 takes the likeliest token."""
+    max_new_tokens: int = 32
+    """Most tokens of an answer, which ends at a line break."""
+    seed: int = 0
+    """Of sampling."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Of the weights."""
+    device: str = "auto"
+    """cpu, cuda:0, ...; auto = a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads."""
+
+    def main(self) -> None:
+        """Loads, samples, writes, and prints what the set holds."""
+        from extract.models import load
+        from extract.own_words import own_words
+        from extract.sampling import Sampling
+        from jelicit.data.describe import describe, table
+
+        if self.max_questions is not None and self.max_questions < 1:
+            raise ValueError(f"--max-questions {self.max_questions}: allowed are 1 or more")
+        sampling = Sampling(
+            temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed
+        )
+        dataset = load_dataset(self.dataset)
+        how: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "threads": self.threads}
+        lm = load(self.model, **how)
+        print(lm.describe())
+        another = self.other
+        folder, made = own_words(
+            lm,
+            dataset.splits,
+            self.out,
+            other=None if another is None else lambda: load(another, **how),
+            sampling=sampling,
+            most=self.max_questions,
+        )
+        for why, count in made.left_out.items():
+            print(f"{count} questions left out: {why}")
+        Console().print(table(describe(load_dataset(folder))))
+        print(printable(f"{folder}: {len(made.items)} answers, half of them {lm.name}'s own"))
+
+
 def default_name(*parts: str) -> str:
     """A folder name made of the parts: letters, digits, "-", "." and "_" only, no leading dot."""
     clean = (re.sub(r"[^A-Za-z0-9.-]+", "-", part).strip("-.") for part in parts)
@@ -346,7 +411,9 @@ def _worker() -> tuple[int, int]:
 def main() -> None:
     """Runs the command; a user's mistake ends in one line on stderr and exit code 1."""
     command = tyro.cli(
-        Run | Info | Verify | Merge | Card | Serve, prog="python -m extract", description=__doc__
+        Run | Info | Verify | Merge | Card | OwnWords | Serve,
+        prog="python -m extract",
+        description=__doc__,
     )  # type: ignore[arg-type]
     with ending_in_one_line():
         command.main()

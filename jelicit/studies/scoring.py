@@ -15,6 +15,7 @@ import numpy as np
 from jelicit import metrics
 from jelicit.calibration import Platt, brier_score, calibration_error, fit_platt
 from jelicit.data.items import Item, labels
+from jelicit.data.shown import shown
 from jelicit.pairs import Pairs
 from jelicit.probes.method import EASY
 from jelicit.probes.normalise import fit_normaliser, normalise
@@ -300,16 +301,37 @@ def control_scores(items: Sequence[Item]) -> dict[str, np.ndarray]:
     """Scores of the test items that look at no model: what a shortcut alone would reach.
 
     "control_length" is the number of characters of the judged text; "control_<name>" is each other
-    label that all items have (a feature that was added, a speaker's party), 1 or 0.
+    label that all items have (a feature that was added, a speaker's party), 1 or 0; and each
+    number that all items have in `meta["controls"]`, as it is.
 
     Args:
         items: n test items.
+
+    Raises:
+        ValueError: A control is no number.
     """
     found = {"control_length": np.array([float(len(item.choice)) for item in items])}
     names = set.intersection(*(set(item.alt_labels) for item in items)) if items else set()
     for name in sorted(names):
         found[f"control_{name}"] = labels(items, name).astype(np.float64)
-    return found
+    return found | _numbers_of(items)
+
+
+def _numbers_of(items: Sequence[Item]) -> dict[str, np.ndarray]:
+    """Control -> its number for every item, where all items have one."""
+    of_items = [item.meta.get("controls") or {} for item in items]
+    for item, controls in zip(items, of_items, strict=True):
+        for name, value in controls.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(
+                    f"item {shown(item.id)}: meta.controls.{name} is {shown(value)}; allowed: "
+                    "numbers"
+                )
+    names = set.intersection(*map(set, of_items)) if of_items else set()
+    return {
+        f"control_{name}": np.array([float(controls[name]) for controls in of_items])
+        for name in sorted(names)
+    }
 
 
 def salience_of(pairs: Pairs, label: np.ndarray) -> float:
