@@ -15,13 +15,23 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jelicit import figures
+from jelicit.data.datasets import Dataset
 from jelicit.data.describe import describe, table
+from jelicit.data.formats import PromptFormat
 from jelicit.data.items import Item, with_target
 from jelicit.data.overlap import held_out
+from jelicit.data.prompts import get_format
 from jelicit.named import slug
 from jelicit.results import print_table
 from jelicit.studies.checks import refuse, same_names
 from jelicit.studies.findings import impossible_findings
+from jelicit.studies.formats import (
+    check_shown,
+    compared_as,
+    formats_asked,
+    held_out_as_shown,
+    tell_ambiguous,
+)
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
@@ -32,6 +42,7 @@ from jelicit.studies.states import States
 from jelicit.studies.study import Study
 
 LAYER_RUNS = 3
+GOLDEN = "golden_few_shot"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +78,12 @@ def plan(settings: Settings, session: Session) -> list[Situation]:
     """
     if isinstance(session.model, Cases):
         return [_with_unknown(situation) for situation, _ in session.model.cases]
-    situations = [_mixture(name, settings, session) for name in settings.dataset]
-    refuse(same_names([situation.dataset for situation in situations]))
+    situations = [
+        _mixture(name, form, settings, session)
+        for name in settings.dataset
+        for form in formats_asked(settings)
+    ]
+    refuse(same_names([situation.title for situation in situations]))
     return situations
 
 
@@ -83,7 +98,9 @@ def _with_unknown(situation: Situation) -> Situation:
     )
 
 
-def _mixture(name: str, settings: Settings, session: Session) -> Situation:
+def _mixture(
+    name: str, form: PromptFormat | None, settings: Settings, session: Session
+) -> Situation:
     rows = settings.max_rows
     possible = read_set(name, session, max_rows=rows)
     other = read_set(settings.impossible, session, max_rows=rows)
@@ -100,19 +117,57 @@ def _mixture(name: str, settings: Settings, session: Session) -> Situation:
         )
         for split in ("train", "test")
     )
-    train = held_out(train, test, policy=settings.overlap, say=session.say)
+    dataset = f"{possible.name} + {other.name}"
+    train = _held_out(dataset, train, test, form, session)
     check_measurable(name, test, say=session.say)
-    format = possible.formats[target]
-    if format not in other.formats.values():
-        # One prompt for both, or the prompt would tell them apart.
-        format = "claim" if all(item.question for item in (*train, *test)) else "statement"
+    format = form or _common(possible.formats[target], other, (*train, *test))
+    _check_third_word(get_format(format), settings)
     return Situation(
-        dataset=f"{possible.name} + {other.name}",
+        dataset=dataset,
         format=format,
+        prompt=compared_as(form, settings),
         train=train,
         test=test,
         easy=easy_for(possible, session, test=test),
     )
+
+
+def _held_out(
+    name: str,
+    train: tuple[Item, ...],
+    test: tuple[Item, ...],
+    form: PromptFormat | None,
+    session: Session,
+) -> tuple[Item, ...]:
+    """Train rows that are no test rows, after a format of the settings was seen to fit them."""
+    policy, say = session.settings.overlap, session.say
+    if form is None:
+        return held_out(train, test, policy=policy, say=say)
+    if form.target != "label":
+        raise ValueError(
+            f"--format {form.name} asks for {form.target!r}; this study needs the truth: give a "
+            'format whose target is "label"'
+        )
+    check_shown(name, (*train, *test), form)
+    tell_ambiguous(name, with_target((*train, *test), "label"), form, "label", say)
+    return held_out_as_shown(train, test, form, policy=policy, say=say)
+
+
+def _common(format: str, other: Dataset, items: Sequence[Item]) -> str:
+    """One format for both sets, or the prompt would tell them apart."""
+    if format in other.formats.values():
+        return format
+    return "claim" if all(item.question for item in items) else "statement"
+
+
+def _check_third_word(form: PromptFormat, settings: Settings) -> None:
+    """Refuses, before anything is extracted, golden examples that the format has no word for."""
+    if form.third_word is None and GOLDEN in settings.prompts.methods_asked:
+        left = " ".join(m for m in settings.prompts.methods_asked if m != GOLDEN) or "none"
+        raise ValueError(
+            f"the prompt format {form.name!r} has no third word, which {GOLDEN} shows for claims "
+            f"without a truth value: add third_word to it, or give --prompting {left}"
+        )
 
 
 def mixed(

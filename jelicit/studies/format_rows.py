@@ -1,0 +1,86 @@
+"""Rows of several prompt formats: told apart for tables, figures and findings, and side by side."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from jelicit.data.shown import printable
+from jelicit.method_names import in_format, in_reading_order, readable
+from jelicit.results import summarise
+
+
+def told_apart(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose sets are called by set and format, where rows have a format; others as they are.
+
+    Whatever shows or averages rows by set then keeps formats apart. The name of the set by itself
+    is in the column `set`.
+
+    Args:
+        rows: Of one study; with several formats they have the column `format`, and `train_format`
+            where probes were trained on another set.
+    """
+    if "format" not in rows:
+        return rows
+    names = {"set": rows["dataset"], "dataset": _in_format(rows, "dataset", "format")}
+    if "train_format" in rows:
+        trained = rows["train"] != "none"
+        names["train"] = rows["train"].where(~trained, _in_format(rows, "train", "train_format"))
+    return rows.assign(**names)
+
+
+def _in_format(rows: pd.DataFrame, dataset: str, form: str) -> list[str]:
+    pairs = zip(rows[dataset].astype(str), rows[form].astype(str), strict=True)
+    return [in_format(*pair) for pair in pairs]
+
+
+def print_formats(rows: pd.DataFrame, console: Console) -> None:
+    """Sensitivity to the prompt: a table per set and feature that sets formats side by side.
+
+    Args:
+        rows: As `told_apart` gives them; nothing is printed unless they have several formats.
+        console: Where to print.
+    """
+    if "format" not in rows or rows["format"].nunique() < 2:
+        return
+    for (name, feature), here in rows.groupby(["set", "feature"], sort=False):  # type: ignore[misc]
+        if here["format"].nunique() > 1:
+            added = "" if feature == "none" else f", {readable(str(feature))}"
+            console.print(format_table(here, title=f"AUROC by prompt format: {name}{added}"))
+
+
+def format_table(rows: pd.DataFrame, *, title: str = "") -> Table:
+    """Methods down, formats across: AUROC on the label asked for, and how far formats lie apart.
+
+    Cells are means over seeds, and over layers where there are several. An unlabelled method's sign
+    is the oracle's, as an asterisk says.
+
+    Args:
+        rows: Of one set and feature, with format, method, orientation, role, layer, seed, auroc.
+        title: Printed above.
+    """
+    rows = rows.loc[(rows["role"] == "truth") & rows["orientation"].isin(["none", "oracle"])]
+    by_layer = summarise(rows, by=["format", "method", "layer"], value="auroc")
+    means = by_layer.groupby(["method", "format"], sort=False)["mean"].mean().unstack("format")
+    formats = list(dict.fromkeys(rows["format"]))
+    shown = Table(
+        title=escape(printable(title)) or None,
+        caption="* sign chosen with train labels (oracle)",
+        caption_justify="left",
+    )
+    shown.add_column("Method", no_wrap=True)
+    for name in (*formats, "most - least"):
+        shown.add_column(escape(str(name)), justify="right")
+    signed = set(rows.loc[rows["orientation"] == "oracle", "method"])
+    for method in in_reading_order(rows["method"]):
+        cells = means.loc[method.key, formats]
+        mark = " *" if method.key in signed else ""
+        numbers = (*cells, cells.max() - cells.min())
+        shown.add_row(escape(method.name) + mark, *map(_number, numbers))
+    return shown
+
+
+def _number(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.2f}"
