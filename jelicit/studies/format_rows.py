@@ -31,49 +31,58 @@ def told_apart(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**names)
 
 
+def by_set_alone(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one place (`told_apart`) whose set is called by itself: the title says the format."""
+    return rows.assign(dataset=rows["set"]) if "set" in rows else rows
+
+
 def _in_format(rows: pd.DataFrame, dataset: str, form: str) -> list[str]:
     pairs = zip(rows[dataset].astype(str), rows[form].astype(str), strict=True)
     return [in_format(*pair) for pair in pairs]
 
 
-def print_formats(rows: pd.DataFrame, console: Console) -> None:
+def print_formats(rows: pd.DataFrame, console: Console, *, value: str = "auroc") -> None:
     """Sensitivity to the prompt: a table per set and feature that sets formats side by side.
 
     Args:
         rows: As `told_apart` gives them; nothing is printed unless they have several formats.
         console: Where to print.
+        value: What is compared: auroc, or accuracy.
     """
     if "format" not in rows or rows["format"].nunique() < 2:
         return
     for (name, feature), here in rows.groupby(["set", "feature"], sort=False):  # type: ignore[misc]
         if here["format"].nunique() > 1:
             added = "" if feature == "none" else f", {readable(str(feature))}"
-            console.print(format_table(here, title=f"AUROC by prompt format: {name}{added}"))
+            said = "AUROC" if value == "auroc" else value.capitalize()
+            title = f"{said} by prompt format: {name}{added}"
+            console.print(format_table(here, value=value, title=title))
 
 
-def format_table(rows: pd.DataFrame, *, title: str = "") -> Table:
-    """Methods down, formats across: AUROC on the label asked for, and how far formats lie apart.
+def format_table(rows: pd.DataFrame, *, value: str = "auroc", title: str = "") -> Table:
+    """Methods down, formats across: a value on the label asked for, and how far they lie apart.
 
     Cells are means over seeds, and over layers where there are several. An unlabelled method's sign
     is the oracle's, as an asterisk says.
 
     Args:
-        rows: Of one set and feature, with format, method, orientation, role, layer, seed, auroc.
+        rows: Of one set and feature, with format, method, orientation, role, layer, seed, value.
+        value: The column to show.
         title: Printed above.
     """
     rows = rows.loc[(rows["role"] == "truth") & rows["orientation"].isin(["none", "oracle"])]
-    by_layer = summarise(rows, by=["format", "method", "layer"], value="auroc")
+    by_layer = summarise(rows, by=["format", "method", "layer"], value=value)
     means = by_layer.groupby(["method", "format"], sort=False)["mean"].mean().unstack("format")
     formats = list(dict.fromkeys(rows["format"]))
+    signed = set(rows.loc[rows["orientation"] == "oracle", "method"])
     shown = Table(
         title=escape(printable(title)) or None,
-        caption="* sign chosen with train labels (oracle)",
+        caption="* sign chosen with train labels (oracle)" if signed else None,
         caption_justify="left",
     )
     shown.add_column("Method", no_wrap=True)
     for name in (*formats, "most - least"):
         shown.add_column(escape(str(name)), justify="right")
-    signed = set(rows.loc[rows["orientation"] == "oracle", "method"])
     for method in in_reading_order(rows["method"]):
         cells = means.loc[method.key, formats]
         mark = " *" if method.key in signed else ""

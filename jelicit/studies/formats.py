@@ -53,6 +53,37 @@ def formats_asked(settings: Any) -> tuple[PromptFormat | None, ...]:
     return (None,) if formats is None else tuple(map(get_format, formats))
 
 
+def only_format(target: str, settings: Any) -> PromptFormat | None:
+    """The one format that settings ask for, for a study that takes no more; None = the sets' own.
+
+    Args:
+        target: The label that the study asks for.
+        settings: Of the study.
+
+    Raises:
+        ValueError: They ask for several, or for one that asks for another label.
+    """
+    form, *more = formats_asked(settings)
+    if more:
+        raise ValueError(f"--format names {1 + len(more)} formats; this study takes one")
+    if form is not None:
+        check_asks(form, target)
+    return form
+
+
+def check_asks(form: PromptFormat, target: str) -> None:
+    """Refuses a format that asks for another label than a study does.
+
+    Raises:
+        ValueError: It does.
+    """
+    if form.target != target:
+        raise ValueError(
+            f"--format {form.name} asks for {form.target!r}, and this study for {target!r}: give "
+            f"a format whose target is {target!r}"
+        )
+
+
 def compared_as(form: PromptFormat | None, settings: Any) -> str:
     """What rows call a format where several are compared; "" where there is one."""
     return form.name if form is not None and len(formats_asked(settings)) > 1 else ""

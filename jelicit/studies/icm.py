@@ -49,6 +49,7 @@ from jelicit.studies.checks import (
     unknown,
 )
 from jelicit.studies.findings import icm_findings
+from jelicit.studies.format_rows import print_formats
 from jelicit.studies.formats import FormatSettings, format_problems, formats_asked
 from jelicit.studies.icm_pool import Pool, to_label
 from jelicit.studies.icm_tasks import Task, task_of
@@ -482,6 +483,7 @@ def show(rows: pd.DataFrame, session: Session) -> None:
         if value in rows:  # zero-shot methods alone show no labels
             shown = rows.dropna(subset=value)
             print_table(shown, value=value, title=said, console=session.console)
+    print_formats(rows, session.console, value="accuracy")
     if set(rows["method"]) & set(VARIANTS):
         session.say(f"labels: {session.folder.folder / 'labels'}")
     if served := counted(rows):

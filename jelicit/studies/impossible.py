@@ -7,7 +7,7 @@ method that knew what it cannot know would score all others alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,11 +21,14 @@ from jelicit.data.formats import PromptFormat
 from jelicit.data.items import Item, with_target
 from jelicit.data.overlap import held_out
 from jelicit.data.prompts import get_format
+from jelicit.method_names import readable
 from jelicit.named import slug
 from jelicit.results import print_table
 from jelicit.studies.checks import refuse, same_names
 from jelicit.studies.findings import impossible_findings
+from jelicit.studies.format_rows import by_set_alone, print_formats
 from jelicit.studies.formats import (
+    check_asks,
     check_shown,
     compared_as,
     formats_asked,
@@ -78,11 +81,7 @@ def plan(settings: Settings, session: Session) -> list[Situation]:
     """
     if isinstance(session.model, Cases):
         return [_with_unknown(situation) for situation, _ in session.model.cases]
-    situations = [
-        _mixture(name, form, settings, session)
-        for name in settings.dataset
-        for form in formats_asked(settings)
-    ]
+    situations = [each for name in settings.dataset for each in _mixtures(name, settings, session)]
     refuse(same_names([situation.title for situation in situations]))
     return situations
 
@@ -98,9 +97,8 @@ def _with_unknown(situation: Situation) -> Situation:
     )
 
 
-def _mixture(
-    name: str, form: PromptFormat | None, settings: Settings, session: Session
-) -> Situation:
+def _mixtures(name: str, settings: Settings, session: Session) -> Iterator[Situation]:
+    """A set mixed with the impossible one, in each format."""
     rows = settings.max_rows
     possible = read_set(name, session, max_rows=rows)
     other = read_set(settings.impossible, session, max_rows=rows)
@@ -117,19 +115,18 @@ def _mixture(
         )
         for split in ("train", "test")
     )
-    dataset = f"{possible.name} + {other.name}"
-    train = _held_out(dataset, train, test, form, session)
-    check_measurable(name, test, say=session.say)
-    format = form or _common(possible.formats[target], other, (*train, *test))
-    _check_third_word(get_format(format), settings)
-    return Situation(
-        dataset=dataset,
-        format=format,
-        prompt=compared_as(form, settings),
-        train=train,
-        test=test,
-        easy=easy_for(possible, session, test=test),
-    )
+    own = _common(possible.formats[target], other, (*train, *test))
+    for form in formats_asked(settings):
+        situation = Situation(
+            dataset=f"{possible.name} + {other.name}",
+            format=form or own,
+            prompt=compared_as(form, settings),
+            train=_held_out(name, train, test, form, session),
+            test=test,
+        )
+        check_measurable(name, test, say=session.say)
+        _check_third_word(get_format(situation.format), settings)
+        yield replace(situation, easy=easy_for(possible, session, test=test))
 
 
 def _held_out(
@@ -143,11 +140,7 @@ def _held_out(
     policy, say = session.settings.overlap, session.say
     if form is None:
         return held_out(train, test, policy=policy, say=say)
-    if form.target != "label":
-        raise ValueError(
-            f"--format {form.name} asks for {form.target!r}; this study needs the truth: give a "
-            'format whose target is "label"'
-        )
+    check_asks(form, "label")
     check_shown(name, (*train, *test), form)
     tell_ambiguous(name, with_target((*train, *test), "label"), form, "label", say)
     return held_out_as_shown(train, test, form, policy=policy, say=say)
@@ -217,7 +210,9 @@ def show(rows: pd.DataFrame, session: Session) -> None:
         here = pd.concat([of_set, rows[(rows["dataset"] == dataset) & rows["layer"].isna()]])
         for value, said in (("auroc", "AUROC"), ("variance_share", "share of variance")):
             title = f"{said} of claims with a truth value: {dataset}, layer {layer:g}"
-            print_table(here, value=value, title=title, console=session.console)
+            shown = by_set_alone(here)
+            print_table(shown, value=value, title=title, console=session.console)
+    print_formats(rows, session.console)
 
 
 def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
@@ -232,7 +227,9 @@ def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
             here = of_set.loc[(of_set["layer"] == layer) | of_set["layer"].isna()]
             stem = f"{slug(dataset)}-layer{int(layer)}" if len(layers) > 1 else slug(dataset)
             drawn[f"impossible-{stem}"] = figures.variance_figure(here, dataset)
-            drawn[f"scores-{stem}"] = figures.histograms_figure(scores, layer=int(layer))
+            drawn[f"scores-{stem}"] = figures.histograms_figure(
+                scores, layer=int(layer), title=readable(dataset) if "format" in here else None
+            )
     return drawn
 
 

@@ -32,7 +32,7 @@ from jelicit.results import print_table
 from jelicit.studies import scoring
 from jelicit.studies.checks import refuse, repeated, same_names
 from jelicit.studies.findings import salience_findings
-from jelicit.studies.format_rows import print_formats
+from jelicit.studies.format_rows import by_set_alone, print_formats
 from jelicit.studies.formats import formats_asked
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
@@ -330,7 +330,8 @@ def labels_given(
 def show(rows: pd.DataFrame, session: Session) -> None:
     """A table per set and layer; of several formats, one that sets them side by side."""
     for place, of_place in rows.groupby(rows["dataset"] + ", layer " + rows["layer"].astype(str)):
-        print_table(of_place, title=f"AUROC: {place}", console=session.console)
+        shown = by_set_alone(of_place)
+        print_table(shown, title=f"AUROC: {place}", console=session.console)
     print_formats(rows, session.console)
 
 

@@ -23,6 +23,7 @@ from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.progress import progress
 from jelicit.results import run_id
 from jelicit.studies import scoring
+from jelicit.studies.formats import formats_asked
 from jelicit.studies.measuring import Measured, measure, without_training
 from jelicit.studies.model import Cases, Model
 from jelicit.studies.prompted import measure_prompting
@@ -219,10 +220,20 @@ class Session:
         """The contents of the prompt format where the settings ask for one, for identities.
 
         A set's own format is known by the stores that it made.
+
+        Raises:
+            ValueError: The situation is in another format: the study does not read that option.
         """
         if getattr(self.settings, "format", None) is None:
             return {}
-        return {"format": vars(get_format(situation.format))}
+        form = get_format(situation.format)
+        if form not in (asked := formats_asked(self.settings)):
+            names = ", ".join(each.name for each in asked if each is not None)
+            raise ValueError(
+                f"--format asks for {names}, and {self.folder.study} shows {situation.title} as "
+                f"{form.name}: it does not read that option, so leave it out"
+            )
+        return {"format": vars(form)}
 
     @property
     def prompts_asked(self) -> bool:

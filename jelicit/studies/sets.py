@@ -10,7 +10,13 @@ from jelicit.data.datasets import Dataset, load_dataset
 from jelicit.data.items import Item, labels, with_target
 from jelicit.data.overlap import held_out
 from jelicit.data.prompts import PromptFormat, get_format
-from jelicit.studies.formats import check_shown, compared_as, held_out_as_shown, tell_ambiguous
+from jelicit.studies.formats import (
+    check_shown,
+    compared_as,
+    held_out_as_shown,
+    only_format,
+    tell_ambiguous,
+)
 from jelicit.studies.session import Session
 from jelicit.studies.situation import EasySet, Situation
 
@@ -136,13 +142,15 @@ def asking(
         target: The label that is asked for.
         session: The run.
         spurious: A label of the set that is not asked for.
-        form: The format that asks for the target; None = the set's own.
+        form: The format that asks for the target; None = the one of the settings, else the set's
+            own.
 
     Raises:
         ValueError: No item of train or test has a value for it, test has no two rows of each
-            class, the items lack what the format shows, or train rows are test rows and the
-            settings refuse that.
+            class, the items lack what the format shows, the settings have several formats or one
+            that asks for another label, or train rows are test rows and the settings refuse that.
     """
+    form = form or only_format(target, session.settings)
     train, test = (tuple(with_target(s, target)) for s in (dataset.train, dataset.test))
     if not train or not test:
         label = "truth value" if target == "label" else f"label {target!r}"
