@@ -1,4 +1,4 @@
-"""A model for studies that is all bookkeeping: it keeps what it was asked; its numbers are drawn."""
+"""A model for studies that keeps what it was asked, and whose numbers are drawn."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ def test_labels_teach_the_supervised_probe_of_salience(first, random_model, tmp_
         (("--rule", "magic"), "--rule magic is unknown"),
         (
             ("--format", "magic"),
-            "--format: unknown prompt format 'magic'; known: claim, claim_icm,",
+            "--format: unknown prompt format 'magic'; known: claim, ",
         ),
         (("--n", "1"), "--n 1: allowed are whole numbers from 2"),
         (("--batch", "1"), "--batch 1: allowed are whole numbers from 2"),

@@ -1,5 +1,6 @@
 """Prompt formats of one's own in every study, and several formats beside each other."""
 
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -11,14 +12,19 @@ import pandas as pd
 import pytest
 import tyro
 from asked_model import AskedModel
-from experiment_scripts import planned, session_of
+from experiment_scripts import joined, planned, session_of
 from rich.console import Console
 
+from jelicit import figures
+from jelicit.data import registry
 from jelicit.data.formats import BASE_FORMATS, PromptFormat
 from jelicit.data.items import Item, save_items
 from jelicit.data.prompts import get_format
 from jelicit.method_names import in_format, readable
-from jelicit.results import Record, Results
+from jelicit.report.folder import read_folder
+from jelicit.report.item_browser import about_items
+from jelicit.report.row_table import facets_of
+from jelicit.results import Record
 from jelicit.studies import (
     Cases,
     Situation,
@@ -44,7 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "transfer": {"dataset": ("pocket/arithmetic", "pocket/larger_than")},
     "icm": {"dataset": ("pocket/arithmetic",), "n": 4, "tests": 8, "shots": (1,), "draws": 4},
 }
-OF_PROBES = {"max_rows": 40, "methods": ("mean_difference", "pca"), "layers": ("1",), "seeds": 1}
+OF_PROBES = {"max_rows": 40, "methods": ("pca",), "layers": ("1",), "seeds": 1}
 OF_PROMPTS = "--prompting random_few_shot golden_few_shot --shots 2 --pool 8 --prompt-tests 8"
 TEXT = "Exam question: {question}\nA pupil writes: {choice}\nThe pupil's answer is"
 EXAM = {
@@ -58,6 +64,13 @@ EXAM = {
 
 def name_of(study: Any) -> str:
     return study.STUDY.name
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Formats by reference are forgotten; figures are drawn and, mostly, not written."""
+    monkeypatch.setattr(registry, "_own_formats", {})
+    monkeypatch.setattr(figures, "save", lambda figure, stem: [])
 
 
 @pytest.fixture
@@ -106,11 +119,11 @@ def test_every_study_shows_its_items_in_the_format_of_a_file_and_the_easy_set_in
     for situation in situations(plans):
         assert situation.format == PromptFormat(**EXAM)
         assert (situation.prompt, situation.dataset) == ("", situation.title.split(", ")[0])
-        assert situation.easy is None or situation.easy.format == "statement"
+        assert situation.easy is None or situation.easy.format == "claim"
         assert "format" not in situation.about("m")
 
 
-@pytest.mark.parametrize("study", [salience, impossible, icm], ids=name_of)
+@pytest.mark.parametrize("study", [impossible, icm], ids=name_of)
 def test_zero_shot_few_shot_and_contrast_pairs_are_all_in_that_format(study, exam, tmp_path):
     model = AskedModel()
     done = run(study, tmp_path, model=model, format=(exam(),))
@@ -150,16 +163,16 @@ def test_a_format_by_name_reference_object_or_alone_is_the_same_one(exam, tmp_pa
 
 
 @pytest.fixture
-def ids(tmp_path, monkeypatch):
-    """The ids of the runs of a study; nothing is measured."""
-    named: list[str] = []
+def named_runs(tmp_path, monkeypatch):
+    """(id, settings) of every run of a study; nothing is measured."""
+    named: list[tuple[str, dict[str, Any]]] = []
 
     class Named(BaseException):
         pass
 
     def name(folder: RunFolder, situation: Any, settings: Any, *rest: Any) -> Any:
-        named.append(folder.name_of(situation, settings))
-        return named[-1], True
+        named.append((folder.name_of(situation, settings), dict(settings)))
+        return named[-1][0], True
 
     def end(folder: RunFolder) -> Any:
         raise Named
@@ -167,18 +180,22 @@ def ids(tmp_path, monkeypatch):
     monkeypatch.setattr(RunFolder, "run", name)
     monkeypatch.setattr(RunFolder, "rows", end)
 
-    def ids(study: Any, **changes: Any) -> list[str]:
+    def named_runs(study: Any, **changes: Any) -> list[tuple[str, dict[str, Any]]]:
         named.clear()
         with pytest.raises(Named):
             run(study, tmp_path, **changes)
         return list(named)
 
-    return ids
+    return named_runs
 
 
 @pytest.mark.parametrize("study", [salience, imbalance, impossible, transfer, icm], ids=name_of)
-def test_the_contents_of_a_format_are_in_the_names_of_all_runs(study, ids, exam):
+def test_the_contents_of_a_format_are_in_the_names_of_all_runs(study, named_runs, exam):
     """Also where stores have no account of themselves: nothing else would tell the runs apart."""
+
+    def ids(study: Any, **changes: Any) -> list[str]:
+        return [run for run, _ in named_runs(study, **changes)]
+
     first = ids(study, format=(exam(),))
     assert len(set(first)) == len(first)
     assert ids(study, format=(exam("moved"),)) == first
@@ -188,10 +205,12 @@ def test_the_contents_of_a_format_are_in_the_names_of_all_runs(study, ids, exam)
     assert len(set(several)) == (4 if study is transfer else 2) * len(first)
 
 
-def test_without_a_format_a_name_says_nothing_of_formats(tmp_path):
-    done = run(salience, tmp_path, features=("none",))
-    settings = Results(done.folder / "rows").settings(done.rows["run_id"].iloc[0])
-    assert not {"format", "compared", "train_format"} & set(settings)
+@pytest.mark.parametrize("study", [salience, transfer], ids=name_of)
+def test_without_a_format_a_name_says_nothing_of_formats(study, named_runs):
+    runs = named_runs(study)
+    assert runs
+    for _, settings in runs:
+        assert not {"format", "compared", "train_format"} & set(settings)
 
 
 # --- several formats -----------------------------------------------------------------------------
@@ -202,7 +221,7 @@ def compared(tmp_path_factory):
     """A run of salience with three formats, and what it printed."""
     place = tmp_path_factory.mktemp("compared")
     (place / "exam.json").write_text(json.dumps(EXAM), encoding="utf-8")
-    console = Console(record=True, width=200, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(record=True, width=200, file=io.StringIO())
     formats = ("claim", "statement", str(place / "exam.json"))
     settings = settings_of(
         salience, format=formats, features=("none", "sycophancy"), out=place / "out"
@@ -236,16 +255,21 @@ def test_tables_figures_findings_and_files_name_the_format(compared):
     done, printed = compared
     for name in ("claim", "statement", "exam"):
         stem = f"pocket-arithmetic-format-{name}"
-        assert f"AUROC: pocket/arithmetic, format {name}, layer 1" in printed
+        assert joined(f"AUROC: pocket/arithmetic, format {name}, layer 1") in joined(printed)
         assert f"salience-{stem}" in done.figures
         titled = done.figures[f"salience-{stem}"].get_suptitle()
         assert titled == f"Arithmetic (pocket), format {name}"
         assert (done.folder / "rounds" / f"{stem}-labels.jsonl").is_file()
     [found, *_] = done.findings
-    assert "of 6 cases" in found.measured  # two methods, three formats: none is averaged away
-    report = (done.folder / "report.html").read_text(encoding="utf-8")
-    assert '"format"' in report
-    assert "format exam" in report
+    assert "of 3 cases" in found.measured  # PCA in three formats: none is averaged away
+    folder = read_folder(done.folder)
+    assert "format" in facets_of(folder.rows, series="role")
+    panels = [panel["name"] for panel in about_items(folder.items, folder.rows)["panels"]]
+    assert sorted(panels) == [
+        *["No added feature, format claim", "No added feature, format exam"],
+        *["No added feature, format statement", "Sycophancy, format claim"],
+        "Sycophancy, format exam",
+    ]
 
 
 def test_formats_stand_side_by_side_with_how_far_they_lie_apart(compared):
@@ -336,14 +360,23 @@ def write_set(folder: Any, items: list[dict[str, Any]]) -> str:
     return str(folder)
 
 
+def without_easy(study: Any) -> dict[str, str]:
+    """The easy set of a folder is on the hub."""
+    return {} if study is icm else {"easy": "none"}
+
+
 @pytest.mark.parametrize("study", STUDIES, ids=name_of)
 def test_a_field_that_the_items_lack_is_refused_before_anything_is_asked(study, exam, tmp_path):
     bare = [{"choice": f"{k} is even.", "label": k % 2 == 0} for k in range(20)]
-    own = write_set(tmp_path / "bare", bare)
-    sets = (own, "pocket/arithmetic") if study is transfer else (own,)
+    folder = write_set(tmp_path / "bare", bare)
+    sets = (folder, "pocket/arithmetic") if study is transfer else (folder,)
     said = r"'exam' shows question, which item '(train|test)0' lacks; choose .* --format: statement"
     with pytest.raises(ValueError, match=said):
-        planned(study.STUDY, settings_of(study, dataset=sets, format=(exam(),)), tmp_path)
+        planned(
+            study.STUDY,
+            settings_of(study, dataset=sets, format=(exam(),), **without_easy(study)),
+            tmp_path,
+        )
     one = exam("pair", text="1: {choice}\n2: {choice_2}\nThe first is")
     with pytest.raises(ValueError, match=r"'exam' shows choice_2, which item"):
         planned(study.STUDY, settings_of(study, format=(one,)), tmp_path)
@@ -351,7 +384,7 @@ def test_a_field_that_the_items_lack_is_refused_before_anything_is_asked(study, 
 
 def test_pairs_are_not_shown_by_one_response(tmp_path):
     settings = settings_of(salience, dataset=("pocket/pairs",), format=("claim",))
-    with pytest.raises(ValueError, match="'claim' shows one response, but item .* is a pair"):
+    with pytest.raises(ValueError, match=r"'claim' shows one response, but item .* is a pair"):
         planned(salience.STUDY, settings, tmp_path)
 
 
@@ -368,7 +401,11 @@ def test_a_format_without_the_question_that_leaves_no_text_its_label_is_refused(
     own = write_set(tmp_path / "own", answers(range(12)))
     for study in (salience, icm, impossible):
         with pytest.raises(ValueError, match="without it every text stands for true and false"):
-            planned(study.STUDY, settings_of(study, dataset=(own,), format="statement"), tmp_path)
+            planned(
+                study.STUDY,
+                settings_of(study, dataset=(own,), format="statement", **without_easy(study)),
+                tmp_path,
+            )
 
 
 def test_some_such_texts_are_told_and_train_rows_that_read_as_test_rows_are_left_out(
@@ -385,10 +422,11 @@ def test_some_such_texts_are_told_and_train_rows_that_read_as_test_rows_are_left
     for split, rows in (("train", [*train, *answers(range(2))]), ("test", telling[:10])):
         made = [Item(id=f"{split}{k}", split=split, **row) for k, row in enumerate(rows)]
         save_items(folder / f"{split}.jsonl", made)
-    console = Console(record=True, width=300, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(record=True, width=300, file=io.StringIO())
 
     def train_of(format: str) -> list[str]:
-        settings = settings_of(salience, dataset=(str(folder),), format=format, features=("none",))
+        own = {"dataset": (str(folder),), "features": ("none",), "easy": "none"}
+        settings = settings_of(salience, format=format, **own)
         session = session_of(salience.STUDY, settings, tmp_path, console=console)
         [plan] = salience.plan(settings, session)
         return [item.id for item in plan.plain.train]

@@ -45,14 +45,14 @@ def print_formats(rows: pd.DataFrame, console: Console, *, value: str = "auroc")
     """Sensitivity to the prompt: a table per set and feature that sets formats side by side.
 
     Args:
-        rows: As `told_apart` gives them; nothing is printed unless they have several formats.
+        rows: As `told_apart` gives them; nothing is printed of one format alone.
         console: Where to print.
         value: What is compared: auroc, or accuracy.
     """
-    if "format" not in rows or rows["format"].nunique() < 2:
+    if "format" not in rows:
         return
     for (name, feature), here in rows.groupby(["set", "feature"], sort=False):  # type: ignore[misc]
-        if here["format"].nunique() > 1:
+        if len(set(here["format"])) > 1:  # a feature may fit one format only
             added = "" if feature == "none" else f", {readable(str(feature))}"
             said = "AUROC" if value == "auroc" else value.capitalize()
             title = f"{said} by prompt format: {name}{added}"
@@ -70,10 +70,12 @@ def format_table(rows: pd.DataFrame, *, value: str = "auroc", title: str = "") -
         value: The column to show.
         title: Printed above.
     """
-    rows = rows.loc[(rows["role"] == "truth") & rows["orientation"].isin(["none", "oracle"])]
+    asked = (rows["role"] == "truth") & rows["orientation"].isin(["none", "oracle"])
+    rows = pd.DataFrame(rows.loc[asked])
+    formats, methods = list(dict.fromkeys(rows["format"])), in_reading_order(rows["method"])
     by_layer = summarise(rows, by=["format", "method", "layer"], value=value)
-    means = by_layer.groupby(["method", "format"], sort=False)["mean"].mean().unstack("format")
-    formats = list(dict.fromkeys(rows["format"]))
+    means = by_layer.pivot_table(values="mean", index="method", columns="format", aggfunc="mean")
+    means = means.reindex(index=[method.key for method in methods], columns=formats)
     signed = set(rows.loc[rows["orientation"] == "oracle", "method"])
     shown = Table(
         title=escape(printable(title)) or None,
@@ -83,9 +85,9 @@ def format_table(rows: pd.DataFrame, *, value: str = "auroc", title: str = "") -
     shown.add_column("Method", no_wrap=True)
     for name in (*formats, "most - least"):
         shown.add_column(escape(str(name)), justify="right")
-    for method in in_reading_order(rows["method"]):
-        cells = means.loc[method.key, formats]
+    for method, cells in zip(methods, means.to_numpy(), strict=True):
         mark = " *" if method.key in signed else ""
+        # Of formats without a number nobody knows how far apart they lie.
         numbers = (*cells, cells.max() - cells.min())
         shown.add_row(escape(method.name) + mark, *map(_number, numbers))
     return shown

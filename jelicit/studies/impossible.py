@@ -210,7 +210,7 @@ def show(rows: pd.DataFrame, session: Session) -> None:
         here = pd.concat([of_set, rows[(rows["dataset"] == dataset) & rows["layer"].isna()]])
         for value, said in (("auroc", "AUROC"), ("variance_share", "share of variance")):
             title = f"{said} of claims with a truth value: {dataset}, layer {layer:g}"
-            shown = by_set_alone(here)
+            shown = by_set_alone(pd.DataFrame(here))
             print_table(shown, value=value, title=title, console=session.console)
     print_formats(rows, session.console)
 
