@@ -10,7 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from jelicit.data.formats import BASE_FORMATS
+from jelicit.data.sets import SETS
 from jelicit.method_names import method_of, readable
+from jelicit.pocket.world.sets import SETS as WORLD
 from jelicit.results.markdown import markdown_table, mean_of, methods_down, truth_and_spurious
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -284,7 +287,31 @@ def _campaign() -> str:
     return markdown_table(("Part", "What", "Tried", "Survived"), lines)
 
 
+def _prompt_formats() -> str:
+    """Every format that ships, as the code has it."""
+    of_sets = [form for named in (*SETS.values(), *WORLD) for form in named.own_formats]
+    forms = {form.name: form for form in (*BASE_FORMATS.values(), *of_sets)}.values()
+    lines = [
+        (
+            f"`{form.name}`",
+            _code(form.text) + (", after a system text" if form.system else ""),
+            ", ".join(map(_code, (form.true_word, form.false_word))),
+            "" if form.third_word is None else _code(form.third_word),
+            "the truth" if form.target == "label" else f"`{form.target}`",
+        )
+        for form in forms
+    ]
+    return markdown_table(("Name", "Text", "Verdicts", "Third word", "Asks for"), lines)
+
+
+def _code(text: str) -> str:
+    """A text as code, ends of lines spelled; quoted where space at its ends counts."""
+    spelled = text.replace("\n", "\\n")
+    return f'`"{spelled}"`' if spelled != spelled.strip() else f"`{spelled}`"
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "prompt-formats": _prompt_formats,
     "salience-arithmetic": partial(_salience, "pocket/arithmetic"),
     "salience-larger-than": partial(_salience, "pocket/larger_than"),
     "salience-asked": _salience_asked,

@@ -126,11 +126,22 @@ def in_reading_order(keys: Iterable[str]) -> list[MethodName]:
     return sorted(methods, key=lambda m: (GROUPS.index(m.group), place.get(m.key, len(place))))
 
 
+_IN_FORMAT = ", format "
+
+
+def in_format(dataset: str, form: str) -> str:
+    """What a set is called in one of several prompt formats; `readable` knows it."""
+    return f"{dataset}{_IN_FORMAT}{form}"
+
+
 def readable(name: str) -> str:
     """A dataset's or feature's name for readers: "pocket/larger_than" -> "Larger than (pocket)".
 
     Control characters are spelled out: neither terminals nor SVG files take them.
     """
+    place, mark, form = name.rpartition(_IN_FORMAT)
+    if mark:
+        return f"{readable(place)}{mark}{printable(form)}"
     if " + " in name:
         return " + ".join(readable(part) for part in name.split(" + "))
     if name == "none":

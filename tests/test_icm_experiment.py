@@ -11,6 +11,7 @@ from experiment_scripts import run_served, script, session_of
 from stub_server import Proxy, Stub, serve, spoiling
 
 from jelicit.data.items import load_items
+from jelicit.data.prompts import get_format
 from jelicit.icm import VARIANTS
 from jelicit.results import ItemScoreStore, Record, Results
 from jelicit.studies.icm import METHODS, STUDY, Settings
@@ -207,9 +208,10 @@ def test_a_format_chosen_by_name_asks_for_its_label(tmp_path):
     elm = task("pocket/facts", "facts/elm")
     with pytest.raises(ValueError, match="no item has a label 'food', which --format asks"):
         task("pocket/facts", "comments/food")
-    assert (own.situation.format, icms.situation.format) == ("pair", "pair_icm")
+    names = [get_format(each.situation.format).name for each in (own, icms, elm)]
+    assert names == ["pair", "pair_icm", "facts/elm"]
     assert (own.situation.train, own.rule) == (icms.situation.train, icms.rule)
-    assert (elm.situation.format, elm.situation.target) == ("facts/elm", "elm")
+    assert elm.situation.target == "elm"
 
 
 def served(random_model, **options):
@@ -315,7 +317,10 @@ def test_labels_teach_the_supervised_probe_of_salience(first, random_model, tmp_
         (("--methods", "zero_shot_chat"), "--chat-model and --methods zero_shot_chat go together"),
         (("--scorer", "remote"), "--scorer remote: give local, or a URL"),
         (("--rule", "magic"), "--rule magic is unknown"),
-        (("--format", "magic"), "--format magic is unknown; known: claim, claim_icm,"),
+        (
+            ("--format", "magic"),
+            "--format: unknown prompt format 'magic'; known: claim, ",
+        ),
         (("--n", "1"), "--n 1: allowed are whole numbers from 2"),
         (("--batch", "1"), "--batch 1: allowed are whole numbers from 2"),
         (("--schedule", "slow"), "schedule is 'slow'"),

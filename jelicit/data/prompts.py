@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from jelicit.data import registry
+from jelicit.data.format_files import check_words, is_format_file, read_format
 from jelicit.data.formats import BASE_FORMATS, PromptFormat
 from jelicit.data.items import Item
 from jelicit.data.shown import shown
-from jelicit.named import is_reference
+from jelicit.named import is_reference, resolve
 
 GAP = "\n\n"
 """Blank line after every example. Segments are cut only here: each can be tokenised apart."""
@@ -32,15 +33,16 @@ FORMATS: Mapping[str, PromptFormat] = _Formats()
 
 
 def get_format(format: str | PromptFormat) -> PromptFormat:
-    """The format of that name, or that a reference names; a `PromptFormat` is returned as it is.
+    """The format of that name, file or reference; a `PromptFormat` is returned as it is.
 
     Args:
-        format: A key of `FORMATS`, or `package.module:FORMAT` / `file.py:FORMAT`: from then on this
-            process knows it by its own name, too.
+        format: A key of `FORMATS`; a TOML or JSON file (`jelicit.data.format_files`); or
+            `package.module:FORMAT` / `file.py:FORMAT`: from then on this process knows it by its
+            own name, too.
 
     Raises:
-        ValueError: If the name is unknown (the message lists the known ones), the reference names
-            no format, or its name is another format's.
+        ValueError: If the name is unknown (the message lists the known ones), the file or the
+            reference holds no format that prompts can be made of, or its name is another format's.
     """
     if isinstance(format, PromptFormat):
         return format
@@ -49,11 +51,15 @@ def get_format(format: str | PromptFormat) -> PromptFormat:
     known = registry.formats()
     if format in known:
         return known[format]
+    if is_format_file(format):
+        return read_format(format)
     if is_reference(format):
+        where = f"prompt format {format!r}"
+        check_words(resolve(format, PromptFormat, what="prompt format"), where)
         return registry.own_format(format)
     raise ValueError(
-        f"unknown prompt format {shown(format)}; known: {', '.join(known)}, or module:FORMAT and "
-        "file.py:FORMAT for your own"
+        f"unknown prompt format {shown(format)}; known: {', '.join(known)}, or FORMAT.toml, "
+        "FORMAT.json, module:FORMAT and file.py:FORMAT for your own"
     )
 
 

@@ -61,7 +61,9 @@ def variance_figure(
     return figure
 
 
-def histograms_figure(found: ItemScores, *, layer: int, orientation: str = "oracle") -> Figure:
+def histograms_figure(
+    found: ItemScores, *, layer: int, orientation: str = "oracle", title: str | None = None
+) -> Figure:
     """How each method's scores are spread, apart for the sets that the items come from.
 
     Of each method: scores over their standard deviation among all items; filled is the set with a
@@ -71,6 +73,7 @@ def histograms_figure(found: ItemScores, *, layer: int, orientation: str = "orac
         found: item scores of a mixture; items without a truth value have the label nan.
         layer: which layer's probes.
         orientation: which sign choice to show for methods that need one.
+        title: what was mixed; None = the sets of the items.
 
     Raises:
         ValueError: no method was measured under these settings.
@@ -102,8 +105,9 @@ def histograms_figure(found: ItemScores, *, layer: int, orientation: str = "orac
             Line2D([], [], color=c, lw=w, alpha=0.55 if w > 2 else 1, label=n) for n, c, w in shown
         ]
         figure.legend(handles=handles, loc="outside lower right", ncols=3)
-        names = " and ".join(readable(name) for name in dict.fromkeys(found.items["dataset"]))
-        figure.suptitle(f"Truth scores: {names}", fontsize=9, fontweight="bold")
+        names = map(readable, dict.fromkeys(found.items["dataset"]))
+        title = title or " and ".join(names)
+        figure.suptitle(f"Truth scores: {title}", fontsize=9, fontweight="bold")
     return figure
 
 

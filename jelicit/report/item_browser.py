@@ -18,7 +18,7 @@ SCORE_STEPS = 1000
 
 OTHER_PREFIX = "other."
 _TEXTS = ("id", "dataset", "group", "question", "choice", "choice_2", "label")
-_PANEL = ("dataset", "feature", "asked", "train", "model", "layer", "class_share")
+_PANEL = ("dataset", "feature", "format", "asked", "train", "model", "layer", "class_share")
 _ORIENTATIONS = {"oracle": "oracle sign", "easy": "easy sign", "none": ""}
 
 

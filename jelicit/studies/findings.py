@@ -146,7 +146,8 @@ def icm_findings(rows: pd.DataFrame) -> list[Finding]:
     `NOT_SALIENT` are a control: they have a finding of their own, where they were run, and no part
     in the others.
     """
-    is_control = rows["dataset"].isin(NOT_SALIENT)
+    sets = rows["set"] if "set" in rows else rows["dataset"]  # "set": of several prompt formats
+    is_control = sets.isin(NOT_SALIENT)
     found = _icm_findings(rows.loc[~is_control])
     control = _Means(rows.loc[is_control], "label_accuracy", "right labels")
     return [*found, _at_chance(control)] if bool(is_control.to_numpy().any()) else found

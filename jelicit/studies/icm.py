@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from jelicit import figures
 from jelicit.data.items import label_of, save_items
 from jelicit.data.overlap import Policy
-from jelicit.data.prompts import FORMATS, get_format
+from jelicit.data.prompts import get_format
 from jelicit.icm import (
     BASELINES,
     VARIANTS,
@@ -49,6 +49,8 @@ from jelicit.studies.checks import (
     unknown,
 )
 from jelicit.studies.findings import icm_findings
+from jelicit.studies.format_rows import print_formats
+from jelicit.studies.formats import FormatSettings, format_problems, formats_asked
 from jelicit.studies.icm_pool import Pool, to_label
 from jelicit.studies.icm_tasks import Task, task_of
 from jelicit.studies.measuring import Measured
@@ -66,7 +68,7 @@ OF_SEARCHES = ("alpha", "predictability", "schedule", "initial", "draws")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(FormatSettings):
     """Search labels, and compare prompts that show them.
 
     Attributes:
@@ -84,9 +86,11 @@ class Settings:
             model reads the labels that it is shown; searches; and icm_perturbed, golden labels with
             as many errors as ICM's.
         seeds: Runs; each draws its own train items, first labels and orders.
-        format: How items are shown and what is asked, for all sets: claim_icm and pair_icm are the
-            paper's own templates, pair_gender asks which of two texts a man wrote; a wrong name
-            lists all. None = each set's own.
+        format: How items are shown and which label is asked for, in all sets: claim_icm and
+            pair_icm are the paper's own templates, pair_gender asks which of two texts a man wrote,
+            a wrong name lists all; or a file of one's own (FORMAT.toml, FORMAT.json),
+            package.module:NAME or file.py:NAME. Several are searched one by one and compared.
+            None = each set's own.
         rule: Consistency rule: answer, asymmetry or none; None = asymmetry for pairs, else answer.
         alpha: Weight of mutual predictability (paper: 50; 20 to 30 where a search is slow).
         predictability: mean (of log-odds, the released code) or sum (of log-probabilities).
@@ -107,7 +111,6 @@ class Settings:
     limit: int | None = None
     methods: tuple[str, ...] = METHODS
     seeds: int = 3
-    format: str | None = None
     rule: str | None = None
     alpha: float = 50.0
     predictability: str = "mean"
@@ -139,8 +142,7 @@ class Settings:
         problems += set_problems(self.dataset)
         if self.rule is not None and self.rule not in RULES:
             problems.append(f"--rule {self.rule} is unknown; known: {', '.join(RULES)}")
-        if self.format is not None:
-            problems += unknown("--format", [self.format], list(FORMATS))
+        problems += format_problems(self.format)
         if PERTURBED in self.methods and "icm" not in self.methods:
             problems.append(f"--methods {PERTURBED} needs icm: it has as many errors as that")
         problems += too_small(
@@ -229,10 +231,11 @@ def plan(settings: Settings, session: Session) -> list[Task]:
             "model (extract.open_model, extract.open_server)"
         )
     tasks = [
-        task_of(name, session, tests=settings.tests, rule=settings.rule, format=settings.format)
+        task_of(name, session, tests=settings.tests, rule=settings.rule, format=form)
         for name in settings.dataset
+        for form in formats_asked(settings)
     ]
-    refuse(same_names([task.situation.dataset for task in tasks]))
+    refuse(same_names([task.situation.title for task in tasks]))
     return tasks
 
 
@@ -287,7 +290,7 @@ def _measured(
             measured.rows.append({**row, "seed": seed, **own, "seconds": took})
             measured.scores.append(({"method": method, "orientation": "none"}, scores))
             session.say(
-                f"{situation.dataset}, seed {seed}, {method}: accuracy {row['accuracy']:.2f}, "
+                f"{situation.title}, seed {seed}, {method}: accuracy {row['accuracy']:.2f}, "
                 f"AUROC {row['auroc']:.2f} ({took:.1f} s)"
             )
     return merged_seeds(measured)
@@ -340,13 +343,13 @@ class _Run:
             rule=self.task.rule,
             shots=tuple(min(count, most) for count in settings.shots),
             limit=settings.limit,
-            journal=self._folder("rounds") / f"{slug(situation.dataset)}.jsonl",
+            journal=self._folder("rounds") / f"{slug(situation.title)}.jsonl",
         )
 
     def _search(self, method: str, steps: list[dict[str, Any]]) -> BatchedResult:
         situation, batches = self.task.situation, self.pool.batches
         own, start = self._begin(method)
-        title = f"{situation.dataset}, seed {self.seed}, {method}"
+        title = f"{situation.title}, seed {self.seed}, {method}"
         with SearchBar(title, sum(own.most_draws(len(batch)) for batch in batches)) as bar:
             result = search_in_batches(
                 self.scorer,
@@ -359,7 +362,7 @@ class _Run:
                 gold=self._gold(),
                 on_step=bar.show,
             )
-        about = {"dataset": situation.dataset, "method": method, "seed": self.seed}
+        about = {"dataset": situation.title, "method": method, "seed": self.seed}
         steps += [{**about, **_flat(row)} for row in bar.rows]
         self._write_labels(result, method)
         if method == "icm":
@@ -423,7 +426,7 @@ class _Run:
 
     def _file(self, folder: str, *more: str) -> Path:
         """A JSONL file of this seed, in a folder of the run."""
-        name = "-".join((slug(self.task.situation.dataset), f"seed{self.seed}", *more))
+        name = "-".join((slug(self.task.situation.title), f"seed{self.seed}", *more))
         return self._folder(folder) / f"{name}.jsonl"
 
     def _write_labels(self, result: BatchedResult, method: str) -> None:
@@ -480,6 +483,7 @@ def show(rows: pd.DataFrame, session: Session) -> None:
         if value in rows:  # zero-shot methods alone show no labels
             shown = rows.dropna(subset=value)
             print_table(shown, value=value, title=said, console=session.console)
+    print_formats(rows, session.console, value="accuracy")
     if set(rows["method"]) & set(VARIANTS):
         session.say(f"labels: {session.folder.folder / 'labels'}")
     if served := counted(rows):

@@ -56,7 +56,7 @@ def to_label(task: Task, scorer: Scorer, session: Session, *, seed: int) -> Pool
             "items, since those of one question stay together; give a larger --n, or choose "
             "another set"
         )
-    title = f"{situation.dataset}, seed {seed}"
+    title = f"{situation.title}, seed {seed}"
     if batch is not None:
         pool = room.batched(asked, batch)
         say(

@@ -11,8 +11,14 @@ from jelicit.data.concerns import few_rows, unmeasurable
 from jelicit.data.describe import describe, table
 from jelicit.data.items import Item, with_target
 from jelicit.data.overlap import held_out
-from jelicit.data.prompts import PromptFormat, formats_for, get_format
+from jelicit.data.prompts import PromptFormat, get_format
 from jelicit.icm import with_mirrors
+from jelicit.studies.formats import (
+    check_shown,
+    compared_as,
+    held_out_as_shown,
+    tell_ambiguous,
+)
 from jelicit.studies.session import Session
 from jelicit.studies.sets import read_set
 from jelicit.studies.situation import Situation
@@ -27,7 +33,12 @@ class Task:
 
 
 def task_of(
-    name: str, session: Session, *, tests: int, rule: str | None, format: str | None = None
+    name: str,
+    session: Session,
+    *,
+    tests: int,
+    rule: str | None,
+    format: str | PromptFormat | None = None,
 ) -> Task:
     """One set, with all text loaded.
 
@@ -38,8 +49,8 @@ def task_of(
         session: Where the set is described; its settings say what becomes of shared items.
         tests: Most test items.
         rule: Consistency rule; None = asymmetry for pairs, else answer.
-        format: Name of the prompt format, which also says which label is asked for; None = the
-            set's own.
+        format: The prompt format, or its name, which also says which label is asked for; None =
+            the set's own.
 
     Raises:
         ValueError: No item has a truth value, all test items have the same one, the items lack what
@@ -55,38 +66,28 @@ def task_of(
             "truth value" if target == "label" else f"label {target!r}, which --format asks for,"
         )
         raise ValueError(f"{name}: no item has a {label} to measure against; use another set")
-    _check_shown(name, (*train, *test), form)
+    check_shown(name, (*train, *test), form)
     if wrong := unmeasurable(test, target):
         raise ValueError(f"{name}: {wrong}")
     test = drawn(test, tests, seed=0)
     if doubtful := few_rows(test, target):
         session.say(f"{name}: {doubtful}")
-    train = held_out(train, test, policy=session.settings.overlap, say=session.say)
+    policy = session.settings.overlap
+    if format is None:
+        train = held_out(train, test, policy=policy, say=session.say)
+    else:
+        tell_ambiguous(name, (*train, *test), form, target, session.say)
+        train = held_out_as_shown(train, test, form, policy=policy, say=session.say)
     pairs = all(item.choice_2 is not None for item in train)
     situation = Situation(
         dataset=dataset.name,
-        format=form.name,
+        format=form,
+        prompt=compared_as(form, session.settings),
         target=target,
         train=tuple(with_mirrors(train)) if pairs else train,
         test=test,
     )
     return Task(situation, rule or ("asymmetry" if pairs else "answer"))
-
-
-def _check_shown(name: str, items: Sequence[Item], form: PromptFormat) -> None:
-    """Refuses a format that shows what an item does not have, or one response of a pair only."""
-    for item in items:
-        lacking = [shown for shown in form.fields if not getattr(item, shown)]
-        if lacking:
-            wrong = f"shows {lacking[0]}, which item {item.id!r} lacks"
-        elif item.choice_2 is not None and "choice_2" not in form.fields:
-            wrong = f"shows one response, but item {item.id!r} is a pair"
-        else:
-            continue
-        raise ValueError(
-            f"{name}: the prompt format {form.name!r} {wrong}; choose another with --format: "
-            f"{', '.join(formats_for(item))}"
-        )
 
 
 def drawn(items: Sequence[Item], count: int, *, seed: int) -> tuple[Item, ...]:

@@ -6,7 +6,7 @@ same. A method that finds the truth by its contrast loses it where there is no c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -16,11 +16,13 @@ from jelicit import figures
 from jelicit.data.concerns import unmeasurable
 from jelicit.data.datasets import Dataset
 from jelicit.data.describe import describe, table
+from jelicit.data.formats import PromptFormat
 from jelicit.named import slug
 from jelicit.probes.methods import METHODS
 from jelicit.results import print_sweep
 from jelicit.studies.checks import refuse, same_names
 from jelicit.studies.findings import imbalance_findings
+from jelicit.studies.formats import formats_asked
 from jelicit.studies.grid import Grid
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
@@ -75,7 +77,8 @@ class Plan:
     Attributes:
         situation: Its labelled items.
         shares: Shares of the asked-for label among the train rows.
-        dataset: The set; None of cases of one's own.
+        dataset: The set, to be described; None of cases of one's own, and where an earlier plan
+            has it.
     """
 
     situation: Situation
@@ -92,21 +95,30 @@ def plan(settings: Settings, session: Session) -> list[Plan]:
     if isinstance(session.model, Cases):
         shares = settings.shares or SHARES
         return [Plan(situation=each, shares=shares) for each, _ in session.model.cases]
-    plans = [_plan(name, settings, session) for name in settings.dataset]
-    refuse(same_names([each.situation.dataset for each in plans]))
+    plans = [each for name in settings.dataset for each in _plans(name, settings, session)]
+    refuse(same_names([each.situation.title for each in plans]))
     return plans
 
 
-def _plan(name: str, settings: Settings, session: Session) -> Plan:
+def _plans(name: str, settings: Settings, session: Session) -> Iterator[Plan]:
+    """A set in each format."""
     dataset = read_set(name, session, max_rows=settings.max_rows)
+    for place, form in enumerate(formats_asked(settings)):
+        plan = _plan(dataset, form, settings, session)
+        yield plan if place == 0 else replace(plan, dataset=None)
+
+
+def _plan(
+    dataset: Dataset, form: PromptFormat | None, settings: Settings, session: Session
+) -> Plan:
     # Of command sequences the share is that of safe ones, so that is what is asked for.
-    safe = "safe" in dataset.targets
-    target = "safe" if safe else dataset.targets[0]
-    situation = asking(dataset, target, session)
+    own = "safe" if "safe" in dataset.targets else dataset.targets[0]
+    target = own if form is None else form.target
+    situation = asking(dataset, target, session, form=form)
     if wrong := unmeasurable(situation.train, target, where="train"):
         raise ValueError(f"{dataset.name}: {wrong}; there are no shares to draw")
     easy = easy_for(dataset, session, test=situation.test)
-    shares = settings.shares or (SAFE_SHARES if safe else SHARES)
+    shares = settings.shares or (SAFE_SHARES if target == "safe" else SHARES)
     return Plan(dataset=dataset, situation=replace(situation, easy=easy), shares=shares)
 
 

@@ -7,7 +7,7 @@ method that knew what it cannot know would score all others alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,13 +15,26 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jelicit import figures
+from jelicit.data.datasets import Dataset
 from jelicit.data.describe import describe, table
+from jelicit.data.formats import PromptFormat
 from jelicit.data.items import Item, with_target
 from jelicit.data.overlap import held_out
+from jelicit.data.prompts import get_format
+from jelicit.method_names import readable
 from jelicit.named import slug
 from jelicit.results import print_table
 from jelicit.studies.checks import refuse, same_names
 from jelicit.studies.findings import impossible_findings
+from jelicit.studies.format_rows import by_set_alone, print_formats
+from jelicit.studies.formats import (
+    check_asks,
+    check_shown,
+    compared_as,
+    formats_asked,
+    held_out_as_shown,
+    tell_ambiguous,
+)
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
@@ -32,6 +45,7 @@ from jelicit.studies.states import States
 from jelicit.studies.study import Study
 
 LAYER_RUNS = 3
+GOLDEN = "golden_few_shot"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +81,8 @@ def plan(settings: Settings, session: Session) -> list[Situation]:
     """
     if isinstance(session.model, Cases):
         return [_with_unknown(situation) for situation, _ in session.model.cases]
-    situations = [_mixture(name, settings, session) for name in settings.dataset]
-    refuse(same_names([situation.dataset for situation in situations]))
+    situations = [each for name in settings.dataset for each in _mixtures(name, settings, session)]
+    refuse(same_names([situation.title for situation in situations]))
     return situations
 
 
@@ -83,7 +97,8 @@ def _with_unknown(situation: Situation) -> Situation:
     )
 
 
-def _mixture(name: str, settings: Settings, session: Session) -> Situation:
+def _mixtures(name: str, settings: Settings, session: Session) -> Iterator[Situation]:
+    """A set mixed with the impossible one, in each format."""
     rows = settings.max_rows
     possible = read_set(name, session, max_rows=rows)
     other = read_set(settings.impossible, session, max_rows=rows)
@@ -100,19 +115,52 @@ def _mixture(name: str, settings: Settings, session: Session) -> Situation:
         )
         for split in ("train", "test")
     )
-    train = held_out(train, test, policy=settings.overlap, say=session.say)
-    check_measurable(name, test, say=session.say)
-    format = possible.formats[target]
-    if format not in other.formats.values():
-        # One prompt for both, or the prompt would tell them apart.
-        format = "claim" if all(item.question for item in (*train, *test)) else "statement"
-    return Situation(
-        dataset=f"{possible.name} + {other.name}",
-        format=format,
-        train=train,
-        test=test,
-        easy=easy_for(possible, session, test=test),
-    )
+    own = _common(possible.formats[target], other, (*train, *test))
+    for form in formats_asked(settings):
+        situation = Situation(
+            dataset=f"{possible.name} + {other.name}",
+            format=form or own,
+            prompt=compared_as(form, settings),
+            train=_held_out(name, train, test, form, session),
+            test=test,
+        )
+        check_measurable(name, test, say=session.say)
+        _check_third_word(get_format(situation.format), settings)
+        yield replace(situation, easy=easy_for(possible, session, test=test))
+
+
+def _held_out(
+    name: str,
+    train: tuple[Item, ...],
+    test: tuple[Item, ...],
+    form: PromptFormat | None,
+    session: Session,
+) -> tuple[Item, ...]:
+    """Train rows that are no test rows, after a format of the settings was seen to fit them."""
+    policy, say = session.settings.overlap, session.say
+    if form is None:
+        return held_out(train, test, policy=policy, say=say)
+    check_asks(form, "label")
+    check_shown(name, (*train, *test), form)
+    tell_ambiguous(name, with_target((*train, *test), "label"), form, "label", say)
+    return held_out_as_shown(train, test, form, policy=policy, say=say)
+
+
+def _common(format: str, other: Dataset, items: Sequence[Item]) -> str:
+    """One format for both sets, or the prompt would tell them apart."""
+    if format in other.formats.values():
+        return format
+    return "claim" if all(item.question for item in items) else "statement"
+
+
+def _check_third_word(form: PromptFormat, settings: Settings) -> None:
+    """Refuses, before anything is extracted, golden examples that the format has no word for."""
+    if form.third_word is None and GOLDEN in settings.prompts.methods_asked:
+        left = " ".join(m for m in settings.prompts.methods_asked if m != GOLDEN) or "none"
+        raise ValueError(
+            f"the prompt format {form.name!r} has no third word, which {GOLDEN} shows for claims "
+            f"without a truth value: add third_word to it, or give --prompting {left}"
+        )
 
 
 def mixed(
@@ -162,7 +210,9 @@ def show(rows: pd.DataFrame, session: Session) -> None:
         here = pd.concat([of_set, rows[(rows["dataset"] == dataset) & rows["layer"].isna()]])
         for value, said in (("auroc", "AUROC"), ("variance_share", "share of variance")):
             title = f"{said} of claims with a truth value: {dataset}, layer {layer:g}"
-            print_table(here, value=value, title=title, console=session.console)
+            shown = by_set_alone(pd.DataFrame(here))
+            print_table(shown, value=value, title=title, console=session.console)
+    print_formats(rows, session.console)
 
 
 def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
@@ -177,7 +227,9 @@ def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
             here = of_set.loc[(of_set["layer"] == layer) | of_set["layer"].isna()]
             stem = f"{slug(dataset)}-layer{int(layer)}" if len(layers) > 1 else slug(dataset)
             drawn[f"impossible-{stem}"] = figures.variance_figure(here, dataset)
-            drawn[f"scores-{stem}"] = figures.histograms_figure(scores, layer=int(layer))
+            drawn[f"scores-{stem}"] = figures.histograms_figure(
+                scores, layer=int(layer), title=readable(dataset) if "format" in here else None
+            )
     return drawn
 
 

@@ -12,7 +12,7 @@ AND on the feature. A method that follows the feature scores high on the wrong c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,14 @@ from jelicit.data.datasets import Dataset, load_dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.features import FEATURES, add_feature, get_feature, plain_id
 from jelicit.data.items import digest, load_items, with_target
-from jelicit.data.prompts import get_format
+from jelicit.data.prompts import PromptFormat, get_format
 from jelicit.named import slug
 from jelicit.results import print_table
 from jelicit.studies import scoring
 from jelicit.studies.checks import refuse, repeated, same_names
 from jelicit.studies.findings import salience_findings
+from jelicit.studies.format_rows import by_set_alone, print_formats
+from jelicit.studies.formats import formats_asked
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
@@ -98,7 +100,8 @@ class Plan:
     Attributes:
         plain: Its claims as they are: what layers are chosen on.
         situations: What is measured.
-        dataset: The set; None of cases of one's own.
+        dataset: The set, to be described; None of cases of one's own, and where an earlier plan
+            has it.
     """
 
     plain: Situation
@@ -115,22 +118,30 @@ def plan(settings: Settings, session: Session) -> list[Plan]:
     if isinstance(session.model, Cases):
         situations = tuple(situation for situation, _ in session.model.cases)
         return [Plan(plain=each, situations=(each,)) for each in situations]
-    plans = [_plan(name, settings, session) for name in settings.dataset]
-    refuse(same_names([each.plain.dataset for each in plans]))
+    plans = [each for name in settings.dataset for each in _plans(name, settings, session)]
+    refuse(same_names([each.plain.title for each in plans]))
     return plans
 
 
-def _plan(name: str, settings: Settings, session: Session) -> Plan:
+def _plans(name: str, settings: Settings, session: Session) -> Iterator[Plan]:
+    """A set in each format."""
     dataset = read_set(name, session, max_rows=settings.max_rows)
+    for place, form in enumerate(formats_asked(settings)):
+        plan = _plan(name, dataset, form, session)
+        yield plan if place == 0 else replace(plan, dataset=None)
+
+
+def _plan(name: str, dataset: Dataset, form: PromptFormat | None, session: Session) -> Plan:
     other = next((t for t in dataset.targets if t != "label"), None)
     if other is not None and _independent(dataset, other):
-        situations = _asked_in_turn(name, other, session)
+        situations = _asked_in_turn(name, other, form, session)
         plain = replace(situations[0], feature="none", spurious=None)
     else:
         if other is not None:
             session.say(f"{name}: {other!r} cannot be told apart from the label; left out")
-        plain = asking(dataset, dataset.targets[0], session)
-        situations = _with_features(plain, settings.features, session)
+        target = dataset.targets[0] if form is None else form.target
+        plain = asking(dataset, target, session, form=form)
+        situations = _with_features(plain, session.settings.features, session)
     easy = easy_for(dataset, session, test=plain.test)
     return Plan(
         dataset=dataset,
@@ -148,15 +159,19 @@ def _independent(dataset: Dataset, other: str) -> bool:
     return all(len({cell for cell in of if cell[0] is not None}) == 4 for of in cells)
 
 
-def _asked_in_turn(name: str, other: str, session: Session) -> tuple[Situation, ...]:
+def _asked_in_turn(
+    name: str, other: str, form: PromptFormat | None, session: Session
+) -> tuple[Situation, ...]:
+    """The label with the other one spurious, and the other way round; of a format, what it asks."""
     rows = session.settings.max_rows
     dataset = load_dataset(name, max_train=rows, max_test=rows, balance=other)
     return tuple(
         replace(
-            asking(dataset, target, session, spurious=spurious),
+            asking(dataset, target, session, spurious=spurious, form=form),
             feature=f"{named(spurious)}, asked for {named(target)}",
         )
         for target, spurious in (("label", other), (other, "label"))
+        if form is None or form.target == target
     )
 
 
@@ -313,9 +328,11 @@ def labels_given(
 
 
 def show(rows: pd.DataFrame, session: Session) -> None:
-    """A table per set and layer."""
+    """A table per set and layer; of several formats, one that sets them side by side."""
     for place, of_place in rows.groupby(rows["dataset"] + ", layer " + rows["layer"].astype(str)):
-        print_table(of_place, title=f"AUROC: {place}", console=session.console)
+        shown = by_set_alone(of_place)
+        print_table(shown, title=f"AUROC: {place}", console=session.console)
+    print_formats(rows, session.console)
 
 
 def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:

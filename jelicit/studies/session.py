@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from jelicit.data.items import digest
+from jelicit.data.prompts import get_format
 from jelicit.data.shown import printable
 from jelicit.data.subsets import rebalanced
 from jelicit.probes.method import EASY
@@ -22,6 +23,7 @@ from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.progress import progress
 from jelicit.results import run_id
 from jelicit.studies import scoring
+from jelicit.studies.formats import formats_asked
 from jelicit.studies.measuring import Measured, measure, without_training
 from jelicit.studies.model import Cases, Model
 from jelicit.studies.prompted import measure_prompting
@@ -135,6 +137,7 @@ class Session:
         """
         assert not isinstance(self.model, Cases)
         dataset, results = situation.dataset, self.folder.layers
+        place = situation.place
         store = self.model.store(f"{dataset}-{name}-train", situation.train, situation.format, None)
         fits = f"{dataset}-{name}-layers"
         config = self.settings.fit.config(["ccs"])
@@ -144,11 +147,12 @@ class Session:
             "seeds": runs.seeds.tolist(),
             "subsets": hashlib.sha256(np.packbits(runs.subsets).tobytes()).hexdigest(),
             "sweep": fit_identity(config),
+            **self.format_of(situation),
         }
         stages = {"rows": scoring.ALGORITHM}
         run = run_id(chosen, digest(situation.train), stages)
         if not results.has(run):
-            with self.progress(f"{dataset}: CCS at every layer") as report:
+            with self.progress(f"{place}: CCS at every layer") as report:
                 areas = scoring.ccs_by_layer(
                     {layer: store.pairs(layer) for layer in store.layers if layer > 0},
                     situation.asked,
@@ -165,7 +169,7 @@ class Session:
         best = max(areas, key=lambda at: np.nan_to_num(areas[at], nan=-1.0))
         shown = ", ".join(f"{layer}: {area:.2f}" for layer, area in areas.items())
         self.say(
-            f"{dataset}: layer {best} (best CCS AUROC on train rows without a feature; by layer "
+            f"{place}: layer {best} (best CCS AUROC on train rows without a feature; by layer "
             f"{shown})"
         )
         return int(best)
@@ -222,6 +226,25 @@ class Session:
             measured += self.probes(situation, fewer, states, tuple(again), boot, names=again)
         return measured
 
+    def format_of(self, situation: Situation) -> dict[str, Any]:
+        """The contents of the prompt format where the settings ask for one, for identities.
+
+        A set's own format is known by the stores that it made.
+
+        Raises:
+            ValueError: The situation is in another format: the study does not read that option.
+        """
+        if getattr(self.settings, "format", None) is None:
+            return {}
+        form = get_format(situation.format)
+        if form not in (asked := formats_asked(self.settings)):
+            names = ", ".join(each.name for each in asked if each is not None)
+            raise ValueError(
+                f"--format asks for {names}, and {self.folder.study} shows {situation.title} as "
+                f"{form.name}: it does not read that option, so leave it out"
+            )
+        return {"format": vars(form)}
+
     @property
     def prompts_asked(self) -> bool:
         """Whether prompting methods are wanted, of a model that can be asked."""
@@ -271,6 +294,7 @@ class Session:
             "layers": list(states.layers),
             "extraction": states.origin,
             **self.settings.identity(),
+            **self.format_of(situation),
             **settings,
         }
         self.keep(situation, chosen, measure, about=about, note=note)
@@ -293,6 +317,8 @@ class Session:
             about: What every row says beside `Situation.about`.
             note: For the message that tells of it.
         """
+        if situation.prompt:  # rows say which format they are of only where there are several
+            chosen = {**chosen, "compared": True}
         begin = time.perf_counter()
         said = {**situation.about(self.model.name), **self.about, **(about or {})}
         run, there = self.folder.run(situation, chosen, said, measure)

@@ -9,6 +9,14 @@ from jelicit.data.concerns import few_rows, unmeasurable
 from jelicit.data.datasets import Dataset, load_dataset
 from jelicit.data.items import Item, labels, with_target
 from jelicit.data.overlap import held_out
+from jelicit.data.prompts import PromptFormat, get_format
+from jelicit.studies.formats import (
+    check_shown,
+    compared_as,
+    held_out_as_shown,
+    only_format,
+    tell_ambiguous,
+)
 from jelicit.studies.session import Session
 from jelicit.studies.situation import EasySet, Situation
 
@@ -118,7 +126,12 @@ def check_measurable(
 
 
 def asking(
-    dataset: Dataset, target: str, session: Session, *, spurious: str | None = None
+    dataset: Dataset,
+    target: str,
+    session: Session,
+    *,
+    spurious: str | None = None,
+    form: PromptFormat | None = None,
 ) -> Situation:
     """A set's claims as they are, with a prompt that asks for a target.
 
@@ -129,11 +142,15 @@ def asking(
         target: The label that is asked for.
         session: The run.
         spurious: A label of the set that is not asked for.
+        form: The format that asks for the target; None = the one of the settings, else the set's
+            own.
 
     Raises:
         ValueError: No item of train or test has a value for it, test has no two rows of each
-            class, or train rows are test rows and the settings refuse that.
+            class, the items lack what the format shows, the settings have several formats or one
+            that asks for another label, or train rows are test rows and the settings refuse that.
     """
+    form = form or only_format(target, session.settings)
     train, test = (tuple(with_target(s, target)) for s in (dataset.train, dataset.test))
     if not train or not test:
         label = "truth value" if target == "label" else f"label {target!r}"
@@ -141,11 +158,18 @@ def asking(
             f"{dataset.name}: no item of {'train' if not train else 'test'} has a {label}, so "
             "there is no truth to find; use a set with labels"
         )
+    check_shown(dataset.name, (*train, *test), form or get_format(dataset.formats[target]))
     check_measurable(dataset.name, test, target, say=session.say)
-    train = held_out(train, test, policy=session.settings.overlap, say=session.say)
+    overlap = session.settings.overlap
+    if form is None:
+        train = held_out(train, test, policy=overlap, say=session.say)
+    else:
+        tell_ambiguous(dataset.name, (*train, *test), form, target, session.say)
+        train = held_out_as_shown(train, test, form, policy=overlap, say=session.say)
     return Situation(
         dataset=dataset.name,
-        format=dataset.formats[target],
+        format=form or dataset.formats[target],
+        prompt=compared_as(form, session.settings),
         target=target,
         spurious=spurious,
         train=train,

@@ -27,6 +27,7 @@ from jelicit.studies.checks import (
     unknown,
 )
 from jelicit.studies.fit_settings import FitSettings
+from jelicit.studies.formats import FormatSettings, format_problems
 from jelicit.studies.idle import idle_fit_options, reads_easy
 
 SHORT = 2048
@@ -37,7 +38,7 @@ REBALANCED = {"ccs_rebalanced": "ccs", "pca_rebalanced": "pca"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySettings:
+class StudySettings(FormatSettings):
     """What every study of probes asks for.
 
     Attributes:
@@ -88,6 +89,7 @@ class StudySettings:
             given = " ".join(self.dataset)
             found.append(f"--dataset {given}: name at least one, each once")
         found += set_problems(self.dataset)
+        found += format_problems(self.format)
         found += layer_problems(self.layers)
         found += too_small(
             [

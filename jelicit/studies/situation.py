@@ -12,6 +12,7 @@ import numpy as np
 from jelicit.data.formats import PromptFormat
 from jelicit.data.items import Item, known_label, labels
 from jelicit.data.subsets import balanced_runs
+from jelicit.method_names import in_format
 from jelicit.metrics import group_bootstrap
 from jelicit.studies.scoring import Target
 
@@ -58,6 +59,8 @@ class Situation:
         train: Hard train items [N].
         test: Test items [n]; may be empty where only probes are wanted.
         easy: The easy labelled set, or None.
+        prompt: What rows, messages and files call the format where several are compared; "" where
+            there is one.
         answers: The targets as arrays, where labels do not come from the items (`of_labels`).
     """
 
@@ -69,6 +72,7 @@ class Situation:
     train: tuple[Item, ...]
     test: tuple[Item, ...] = ()
     easy: EasySet | None = None
+    prompt: str = ""
     answers: tuple[Target, ...] | None = field(default=None, hash=False)
 
     @classmethod
@@ -125,8 +129,14 @@ class Situation:
 
     @property
     def title(self) -> str:
-        """For messages."""
-        return self.dataset if self.feature == "none" else f"{self.dataset}, {self.feature}"
+        """For messages, and what files of the situation are called by."""
+        feature = "" if self.feature == "none" else f", {self.feature}"
+        return f"{self.place}{feature}"
+
+    @property
+    def place(self) -> str:
+        """The set, and the format where several are compared."""
+        return in_format(self.dataset, self.prompt) if self.prompt else self.dataset
 
     @property
     def asked(self) -> np.ndarray:
@@ -160,6 +170,7 @@ class Situation:
             "asked": named(self.target),
             "model": model,
             "n_test": len(self.test),
+            **({"format": self.prompt} if self.prompt else {}),
         }
 
 

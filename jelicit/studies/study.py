@@ -22,6 +22,8 @@ from jelicit.method_names import own_titles
 from jelicit.report import write_report
 from jelicit.results import Finding, Record
 from jelicit.results.identity import plain
+from jelicit.studies.format_rows import told_apart
+from jelicit.studies.model import Cases
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.session import Session
 from jelicit.version import __version__
@@ -92,6 +94,11 @@ class Study:
         begin = time.perf_counter()
         settings = replace(settings or self.settings(), **options)
         settings.check()
+        if isinstance(model, Cases) and getattr(settings, "format", None):
+            raise ValueError(
+                "--format does nothing with hidden states of one's own (Cases): they were made by "
+                "the prompts that they were made by; leave it out"
+            )
         passing = None if settings.out else tempfile.TemporaryDirectory(prefix="jelicit-")
         folder = Path(passing.name if passing else settings.out)  # type: ignore[arg-type]
         settings = settings.for_model(getattr(model, "trained_length", None))
@@ -103,10 +110,11 @@ class Study:
         session.folder.begin()
         self.measure(parts, session)
         rows = session.folder.rows()
-        self.show(rows, session)
-        drawn = self.figures(rows, session)
+        shown = told_apart(rows)
+        self.show(shown, session)
+        drawn = self.figures(shown, session)
         files = [file for name, each in drawn.items() for file in figures.save(each, folder / name)]
-        found = tuple(self.findings(rows))
+        found = tuple(self.findings(shown))
         for finding in found:
             mark = {True: "yes", False: "no", None: "cannot tell"}[finding.appears]
             session.say(f"finding: {finding.claim} -> {mark}: {finding.measured}")

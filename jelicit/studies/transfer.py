@@ -7,7 +7,7 @@ trained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from jelicit.probes.methods import needing
 from jelicit.probes.normalise import Divisor, denormalise, fit_normaliser, normalise
 from jelicit.results import asked_for, print_table
 from jelicit.studies.checks import refuse, same_names
+from jelicit.studies.formats import formats_asked
 from jelicit.studies.measuring import Measured, without_training
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
@@ -79,18 +80,22 @@ def plan(settings: Settings, session: Session) -> list[Situation]:
     """
     if isinstance(session.model, Cases):
         return [situation for situation, _ in session.model.cases]
-    situations = [_plain(name, settings, session) for name in settings.dataset]
-    refuse(same_names([situation.dataset for situation in situations]))
+    situations = [each for name in settings.dataset for each in _plain(name, settings, session)]
+    refuse(same_names([situation.title for situation in situations]))
     return situations
 
 
-def _plain(name: str, settings: Settings, session: Session) -> Situation:
+def _plain(name: str, settings: Settings, session: Session) -> Iterator[Situation]:
+    """A set in each format; a format of the settings says which label is asked for."""
     dataset = read_set(name, session, max_rows=settings.max_rows)
     session.console.print(table(describe(dataset)))
-    situation = asking(dataset, dataset.targets[0], session)
-    if not needing(settings.methods, "easy"):
-        return situation
-    return replace(situation, easy=easy_for(dataset, session, test=situation.test))
+    for form in formats_asked(settings):
+        target = dataset.targets[0] if form is None else form.target
+        situation = asking(dataset, target, session, form=form)
+        if needing(settings.methods, "easy"):
+            easy = easy_for(dataset, session, test=situation.test)
+            situation = replace(situation, easy=easy)
+        yield situation
 
 
 def measure(situations: Sequence[Situation], session: Session) -> None:
@@ -111,19 +116,25 @@ def measure(situations: Sequence[Situation], session: Session) -> None:
                     "train_items": digest(home.train),
                     "layers": [layer],
                     "extraction": {"home": own.origin, "there": theirs.origin},
+                    **{f"train_{k}": v for k, v in session.format_of(home).items()},
                 },
                 lambda home=home, own=own, there=there, theirs=theirs, layer=layer: measure_on(
                     *(home, own, there, theirs, layer, session)
                 ),
-                about={"train": home.dataset},
-                note=f"probes of {home.dataset}",
+                about={"train": home.dataset, **_format(home)},
+                note=f"probes of {home.place}",
             )
         session.folder.forget(_kept(home))
 
 
 def _kept(home: Situation) -> str:
     """What the fits of a set are kept under: made for the first set that they are tested on."""
-    return f"from-{home.dataset}"
+    return f"from-{home.place}"
+
+
+def _format(home: Situation) -> dict[str, str]:
+    """What rows call the format that was trained on, where several are compared."""
+    return {"train_format": home.prompt} if home.prompt else {}
 
 
 def measure_on(
