@@ -41,7 +41,8 @@ class Settings(icm.Settings):
         run_on: Which language model, and how it runs.
         scorer: local, or the URL of an OpenAI-compatible server (vLLM: http://localhost:8000/v1).
         at_server: Which model of the server, and how it is asked.
-        chat_model: Another model for zero_shot_chat: an id or folder.
+        chat_model: Another model for zero_shot_chat: an id or folder. It is asked in its own chat
+            template where it has one.
     """
 
     run_on: tyro.conf.OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
@@ -72,7 +73,7 @@ class Settings(icm.Settings):
         return problems + [f"{option} {said}" for option in options]
 
 
-OF_THE_MODEL = ("model", "stores")
+OF_THE_MODEL = ("model", "stores", "chat")
 OF_MODELS_HERE = ("dtype", "device", "threads", "token_budget")
 
 
@@ -88,7 +89,7 @@ def main(settings: Settings) -> None:
     """Run the study."""
     settings.check()  # before a server is asked
     name = settings.chat_model
-    chat = None if name is None else settings.run_on.open(model=name)
+    chat = None if name is None else settings.run_on.open(model=name, chat=None)
     asked = model(settings)
     ask(icm.STUDY, icm.Scorers(asked, chat), settings)
     if isinstance(asked, ServedModel):

@@ -128,7 +128,8 @@ class VllmModel:
             ImportError: If vLLM is not installed.
             FileNotFoundError: If the folder is missing or incomplete, or the hub lacks the model.
             ValueError: If a layer is not to be had, an option is not the caller's to set, there is
-                no chat template that will do, or vLLM is a build for CPUs or was told to run in this process.
+                no chat template that will do, or vLLM is a build for CPUs or was told to run in
+                this process.
         """
         vllm = _vllm()
         source = _source(model, revision, engine_options)

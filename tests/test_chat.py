@@ -1,28 +1,37 @@
 """Prompts in a chat template: the template's own ids, one BOS, the same scores however read."""
 
+import hashlib
+import io
 import pickle
+import shutil
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from left_out import leave_one_out
-from test_local_scorer import one_by_one
+from experiment_scripts import run, script
+from rich.console import Console
 from tiny_models import CONFIGS, make_items, random_weights, sentencepiece_like, tokenizer
+from transformers import AutoTokenizer
 
-from extract import local_scorer
+from extract import cli, local_scorer
 from extract.chat import TODAY, encode_for, find_chat, rendered
 from extract.hidden_states import extract
+from extract.info import show
 from extract.local_scorer import LocalScorer
-from extract.models import wrap
+from extract.models import load, wrap
 from extract.opened import OpenedModel
 from extract.prompt_ids import encode_items
-from jelicit.activations import merge_stores
-from jelicit.data.items import Item
+from jelicit.activations import ActivationStore, merge_stores
+from jelicit.data.items import Item, save_items
 from jelicit.data.prompts import FORMATS, PromptFormat, few_shot, segments
 from jelicit.data.turns import Example, System, Turn, turns
 from jelicit.icm import Prompter
 from jelicit.prompting import few_shot_scores, zero_shot_scores
 from jelicit.prompting.context import tokens_needed
+from jelicit.results import ItemScoreStore
+from jelicit.results.record import Record
 
 PLAIN = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>"
@@ -62,7 +71,9 @@ def lm():
 
 
 def short(n):
-    return [Item(id=f"i{k}", choice=f"the sum {k}", label=k % 2 == 0, group=str(k)) for k in range(n)]
+    return [
+        Item(id=f"i{k}", choice=f"the sum {k}", label=k % 2 == 0, group=str(k)) for k in range(n)
+    ]
 
 
 def prompts(format=CLAIM):
@@ -154,25 +165,25 @@ def test_a_verdict_follows_the_space_that_the_template_puts_before_an_answer():
 
 
 def test_a_verdict_that_melts_into_the_template_is_seen(lm):
-    tok = chatty(PLAIN.replace("<|assistant|>{% endif %}", "<|assistant|>w{% endif %}"))
+    tok = chatty(PLAIN.replace("<|assistant|>{% endif %}", "<|assistant|> s{% endif %}"))
     glued = wrap(lm.model, tok, name="m", threads=1, chat=True)
-    (row,) = encode_for(glued, [("sum",)], ["as"])
+    (row,) = encode_for(glued, [("sum",)], ["o"])
     assert row.joint == "merged"
-    form = PromptFormat(name="g", text="{choice}", true_word="as", false_word="so")
+    form = PromptFormat(name="g", text="{choice}", true_word="o", false_word="x")
     with pytest.raises(ValueError, match="for 3 of 3 the verdict would be one word with the last"):
         encode_items(glued, short(3), form)
 
 
-def test_two_sentencepiece_spaces_are_told():
+def test_a_sentencepiece_tokenizer_gives_the_verdict_one_space():
     tok = sentencepiece_like()
-    tok.chat_template = LETTERS.replace(" ]", "] ")
+    tok.chat_template = LETTERS
     made = random_weights(CONFIGS["llama"]())
     made.resize_token_embeddings(400)
     pieces = wrap(made, tok, name="m", threads=1, chat=True)
-    (row,) = encode_for(pieces, [("sum",)], [" True"])
-    assert row.joint in ("clean", "doubled")
-    text = rendered(tok, pieces.chat, ("sum",))
-    assert text.startswith("<s>[ sum] ")
+    (row,) = encode_for(pieces, [("the sum",)], [" True"])
+    name = tok.convert_ids_to_tokens
+    assert name(list(row.prompt)) == ["<s>", "▁", "<0x5B>", "▁the", "▁sum", "▁", "<0x5D>"]
+    assert (name(list(row.verdicts[0])), row.joint) == (["▁True"], "clean")
 
 
 # --- what templates do by themselves -------------------------------------------------------------
@@ -277,11 +288,14 @@ def test_every_way_to_prompt_honours_it(lm, tmp_path):
     """Zero-shot, few-shot and contrast pairs read other ids than without, and the same as each."""
     plain = wrap(lm.model, lm.tokenizer, name="m", threads=1)
     items = short(6)
+    labels = [item.label for item in items]
+    scorers = [LocalScorer(one, match="tokens") for one in (lm, plain)]
     for ask in (
         lambda scorer: zero_shot_scores(scorer, items, CLAIM),
-        lambda scorer: few_shot_scores(scorer, items[:2], items, labels_of(items), CLAIM, shots=2),
+        lambda scorer: few_shot_scores(scorer, items[:2], items, labels, CLAIM, shots=2),
     ):
-        assert not np.allclose(ask(LocalScorer(lm)), ask(LocalScorer(plain)))
+        chat, without = map(ask, scorers)
+        assert not np.isclose(chat, without).any()
     store = extract(lm, items, CLAIM, tmp_path / "s", progress=False)
     exact = zero_shot_scores(LocalScorer(lm, match="tokens"), items, CLAIM)
     np.testing.assert_allclose(store.log_probs[:, 0] - store.log_probs[:, 1], exact, atol=1e-4)
@@ -290,10 +304,6 @@ def test_every_way_to_prompt_honours_it(lm, tmp_path):
         ids = torch.tensor([[*rows[0].prompt, *rows[0].verdicts[1]]])
         state = lm.model(ids, output_hidden_states=True).hidden_states[2][0, -1]
     np.testing.assert_allclose(np.asarray(store.pairs(2).neg)[0], state.numpy(), atol=1e-4)
-
-
-def labels_of(items):
-    return [item.label for item in items]
 
 
 def test_lengths_of_prompts_add_up(lm):
@@ -330,3 +340,95 @@ def test_only_with_a_template_is_it_part_of_what_pins_scores_and_stores(lm, tmp_
     assert "chat" not in stores[0].spec.texts
     with pytest.raises(ValueError, match=r"settings\.chat_template: .*nothing"):
         merge_stores([stores[0].folder, stores[1].folder], tmp_path / "merged")
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model that was tuned for chat, with three claims."""
+    place = tmp_path_factory.mktemp("chat")
+    random_weights(CONFIGS["llama"]()).save_pretrained(place / "model")
+    chatty(OWN_SYSTEM).save_pretrained(place / "model")
+    for split in ("train", "test"):
+        save_items(place / "claims" / f"{split}.jsonl", make_items(3))
+    return place
+
+
+def test_a_store_of_the_command_line_shows_the_rendered_prompt(folder, tmp_path, monkeypatch):
+    words = ["run", "--model", str(folder / "model"), "--dataset", str(folder / "claims")]
+    options = ["--layers", "1", "--threads", "1", "--chat", "--out", str(tmp_path / "s")]
+    monkeypatch.setattr(sys, "argv", ["extract", *words, *options])
+    cli.main()
+    store = ActivationStore.open(tmp_path / "s")
+    digest = hashlib.sha256(OWN_SYSTEM.encode()).hexdigest()
+    assert store.spec.settings["chat_template"] == digest
+    page = shown_page(store)
+    start = "<|system|>Be kind.<|end|><s><|user|>Question: what is it?"
+    end = "I think this claim is<|end|><|assistant|> <'True' or 'False'>"
+    assert start in page
+    assert end in page
+    assert f"chat template the model's own, digest {digest[:12]}" in page
+    merged = merge_stores([tmp_path / "s", another(folder, tmp_path)], tmp_path / "merged")
+    assert end in shown_page(merged)
+
+
+def another(folder, tmp_path):
+    """A store of other claims of the same model."""
+    items = [replace(item, id=f"more/{item.id}") for item in make_items(2)]
+    lm = load(folder / "model", threads=1, chat=True)
+    extract(lm, items, FORMATS["claim"], tmp_path / "b", layers=[1], progress=False)
+    return tmp_path / "b"
+
+
+def shown_page(store):
+    out = io.StringIO()
+    show(store, Console(file=out, width=300))
+    return " ".join(out.getvalue().split())
+
+
+def test_a_folder_without_a_template_is_one_line(folder, tmp_path):
+    shutil.copytree(folder / "model", tmp_path / "base")
+    (tmp_path / "base" / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="base has no chat template"):
+        load(tmp_path / "base", threads=1, chat=True)
+
+
+SMALL = (
+    *("--dataset", "pocket/pairs", "--n", "4", "--tests", "8", "--seeds", "1", "--boot", "9"),
+    *("--methods", "zero_shot"),
+)
+
+
+@pytest.fixture(scope="module")
+def pocket(random_model, tmp_path_factory):
+    """A pocket model with random weights, and the same with a chat template."""
+    place = tmp_path_factory.mktemp("pocket") / "tuned"
+    shutil.copytree(random_model, place)
+    tok = AutoTokenizer.from_pretrained(place)
+    tok.chat_template = LETTERS
+    tok.save_pretrained(place)
+    return random_model, place
+
+
+def test_icm_runs_in_a_template_and_beside_a_chat_model(pocket, tmp_path):
+    """--chat is the model's own; a chat model beside another is asked in its template anyway."""
+    base, tuned = pocket
+    stores = tmp_path / "stores"
+    with script("icm") as icm:
+        words = (*SMALL, "zero_shot_chat", "--chat-model", str(tuned))
+        both = run(icm, *words, model=base, stores=stores, out=tmp_path / "both")
+        words = (*SMALL, "icm", "--chat", "--initial", "2", "--draws", "4")
+        alone = run(icm, *words, model=tuned, stores=stores, out=tmp_path / "alone")
+    assert set(alone.rows["model"]) == {"tuned (chat)"}
+    assert set(alone.rows["n_train"]) == {0, 4}
+    (plain, chat), (own, _) = scores_of(both.out), scores_of(alone.out)
+    np.testing.assert_allclose(chat, own, atol=1e-6)
+    assert not np.isclose(plain, own).any()
+
+
+def scores_of(out):
+    """Item scores of the only run of a folder, method by method."""
+    (name,) = Record.read(out).runs
+    return ItemScoreStore(out / "items").read(name).scores.T

@@ -34,6 +34,7 @@ def refused(name, words):
         (("--max-tokens-total", "9"), "--max-tokens-total does nothing without --scorer URL"),
         ((*SERVED, "--device", "cpu"), "--device does nothing with --scorer http"),
         ((*SERVED, "--model", "x"), "--model does nothing with --scorer http"),
+        ((*SERVED, "--chat"), "--chat does nothing with --scorer http"),
         ((*SERVED, "--stores", "x", "--chat-model", "y"), "--stores does nothing with --scorer"),
         (("--alpha", "20", "--methods", "zero_shot"), "--alpha does nothing without a search"),
         (("--out", "s3://bucket/x"), "--out s3:/bucket/x"),
