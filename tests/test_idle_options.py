@@ -31,6 +31,11 @@ def refused(name, words):
         ((*SERVED, "--patience", "0"), "--patience 0: allowed are seconds above 0"),
         ((*SERVED, "--top-logprobs", "0"), "--top-logprobs 0: allowed are whole numbers from 1"),
         ((*SERVED, "--max-tokens-total", "0"), "--max-tokens-total 0: allowed are whole numbers"),
+        (("--chat-served", "x"), "--chat-served does nothing without --chat-scorer URL"),
+        (
+            ("--chat-scorer", "http://localhost:9/v1", "--tokenizer", "x"),
+            "--tokenizer does nothing without --scorer URL",
+        ),
         (("--max-tokens-total", "9"), "--max-tokens-total does nothing without --scorer URL"),
         ((*SERVED, "--device", "cpu"), "--device does nothing with --scorer http"),
         ((*SERVED, "--model", "x"), "--model does nothing with --scorer http"),
