@@ -96,6 +96,7 @@ class ChatServer(Server):
             ValueError: If it takes none, or refuses the key.
             ConnectionError: If it fails, and fails again when asked again.
         """
+        refused: RefusedError | None = None
         messages = [{"role": "user", "content": f"{TRIAL} {_instruction(('Yes', 'No'))}"}]
         for style in STYLES:
             try:
@@ -107,7 +108,7 @@ class ChatServer(Server):
                 continue
             if said.shown or "logprobs" not in style:
                 return style, said.fingerprint
-        raise ValueError(f"{refused}; --chat-scorer needs a chat completions API")
+        raise ValueError(f"{refused}; --chat-scorer needs a chat completions API") from refused
 
     def say(
         self, messages: Sequence[Message], style: Mapping[str, Any], stop: Event

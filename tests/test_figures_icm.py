@@ -1,5 +1,7 @@
 """Figures of ICM: what is drawn is what rows and steps say."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,7 +79,8 @@ def test_a_bar_is_the_mean_accuracy_and_the_chat_models_is_there_where_it_was_as
         save(figure, tmp_path / "bars")
         [legend] = figure.legends
         assert [text.get_text() for text in legend.get_texts()] == names
-        heights = {bar.get_gid(): bar.get_height() for bar in figure.axes[0].patches[::2]}
+        bars: list[Any] = figure.axes[0].patches[::2]
+        heights = {bar.get_gid(): bar.get_height() for bar in bars}
         mine = shown.loc[shown["dataset"] == sets[0]]
         expected = mine.groupby("method")["accuracy"].mean()
         assert heights == pytest.approx({name: expected[name] for name in heights})
