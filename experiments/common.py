@@ -42,6 +42,7 @@ class ModelSettings:
         token_budget: Tokens per forward pass; None = 2048 on a CPU, else 8192.
         stores: Folder or URL (s3://..., gs://...) where activations are kept; they are reused
             between runs.
+        chat: Put the model's own chat template around every prompt: for models tuned for chat.
     """
 
     model: str = "pocket"
@@ -50,6 +51,7 @@ class ModelSettings:
     threads: int | None = None
     token_budget: int | None = None
     stores: str = "runs/stores"
+    chat: bool = False
 
     def open(self, **changes: Any) -> OpenedModel:
         """The model, loaded when it is first needed; `changes` are other settings of it."""

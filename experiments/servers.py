@@ -18,7 +18,8 @@ class ServerSettings:
         top_logprobs: Likeliest tokens that a server shows where it cannot show chosen ones; None =
             20, or 1000 of llama.cpp. OpenAI's own allows 5.
         max_tokens_total: Most tokens sent to the server, over all runs with the same --out: a run
-            stops before a request that would exceed it, and goes on with a higher limit.
+            stops before a request that would exceed it, and goes on with a higher limit. Of a chat
+            server as many again.
         patience: Seconds after which a request that keeps failing is given up; None = ten minutes.
     """
 

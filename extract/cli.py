@@ -65,13 +65,15 @@ class Run:
     negative ones count from the end. Default: all (each costs 2 * items * width numbers)."""
     out: str | None = None
     """Folder of the store, or an fsspec URL such as s3://bucket/folder; default:
-    activations/<model>_<dataset>_<split>_<features>_<format>."""
+    activations/<model>_<dataset>_<split>_<features>_<format>, <model>_chat_... with --chat."""
     max_items: int | None = None
     """At most this many items, drawn in whole question groups. Default: all."""
     seed: int = 0
     """Seed of that draw and of the features' values."""
     revision: str | None = None
     """Branch, tag or commit of a model on the hub."""
+    chat: bool = False
+    """Put the model's own chat template around every prompt: for models tuned for chat."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of weights and hidden states. auto = as the weights were saved (GGUF: float32; from 1 B
     parameters bfloat16 where the processor computes in it); float16 may overflow."""
@@ -105,7 +107,10 @@ class Run:
         """Loads items and model, extracts, and prints what was written."""
         self._check_idle_options()
         items, format_name = self.items()
-        name = default_name(self.model, self.dataset, self.split, *self.features, format_name)
+        chat = ("chat",) if self.chat else ()
+        name = default_name(
+            self.model, *chat, self.dataset, self.split, *self.features, format_name
+        )
         out = self.out or str(Path("activations") / name)
         open_folder(out)  # refuses a URL of an unknown kind before the model is loaded
         run = self._vllm if self.backend == "vllm" else self._transformers
@@ -140,6 +145,7 @@ class Run:
             dtype=self.dtype,
             device=self.device,
             threads=self.threads,
+            chat=self.chat,
         )
         return self._extract(lm, items, form, out, layers=self.layers or "all", method=self.method)
 
@@ -154,6 +160,7 @@ class Run:
             dtype=self.dtype,
             tensor_parallel=self.tensor_parallel,
             scratch=self.scratch,
+            chat=self.chat,
             **options,
         ) as lm:
             return self._extract(lm, items, form, out, layers=lm.layers, method=VllmPass(lm))

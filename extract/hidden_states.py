@@ -126,6 +126,7 @@ def extract(
             "token_budget": token_budget,
             "shard_size": shard_size,
             "checks": dict(getattr(lm, "checks", {})),
+            **({} if lm.chat is None else {"chat_template": lm.chat.digest}),
         },
         texts=texts,
         machine=_machine(lm),

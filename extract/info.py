@@ -196,17 +196,17 @@ def _joins(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     known = [part for part in parts if "joints" in part]
     if not known:
         return {}
-    begins = " | ".join(
-        dict.fromkeys(" ".join(part["prefix"]["tokens"]) or "nothing" for part in known)
-    )
     joints: dict[str, int] = {}
     for part in known:
         for joint, count in part["joints"].items():
             joints[joint] = joints.get(joint, 0) + count
-    facts = {
-        "begin with": f"{begins} (what the tokenizer itself puts before a text)",
-        "verdict's joint": ", ".join(f"{count} {joint}" for joint, count in joints.items()),
-    }
+    facts = {"verdict's joint": ", ".join(f"{count} {joint}" for joint, count in joints.items())}
+    if "chat" in known[0]:  # of a merged store all parts are in the same template
+        return {"chat template": str(known[0]["chat"]["said"]), **facts}
+    begins = " | ".join(
+        dict.fromkeys(" ".join(part["prefix"]["tokens"]) or "nothing" for part in known)
+    )
+    facts = {"begin with": f"{begins} (what the tokenizer itself puts before a text)", **facts}
     if apart := sum(part["apart_from_the_whole_text"] for part in known):
         facts["segments"] = f"{apart} prompts have other tokens than their text in one piece"
     if control := sorted({name for part in known for name in part["control_tokens_in_letters"]}):
@@ -273,13 +273,21 @@ def _example(store: ActivationStore) -> RenderableType | None:
         return None
     item = store.items[0]
     try:
-        format = PromptFormat(**store.spec.prompt_format)
-        prompt = zero_shot(item, format)
+        prompt, verdicts = _shown(store, item)
     except (TypeError, ValueError):
         return None
     text = _plain(_shorten(prompt))
-    text.append_text(_plain(f" <{format.true_word!r} or {format.false_word!r}>", "bold"))
+    text.append_text(_plain(f" <{verdicts[0]!r} or {verdicts[1]!r}>", "bold"))
     return Panel(text, title=_plain(_name(item)), title_align="left", border_style="dim")
+
+
+def _shown(store: ActivationStore, item: Item) -> tuple[str, tuple[str, str]]:
+    """The first prompt with its verdicts: as the chat template rendered it, if there was one."""
+    texts = store.spec.texts
+    if chat := texts.get("parts", [texts])[0].get("chat"):
+        return chat["first_prompt"], chat["verdicts"]
+    format = PromptFormat(**store.spec.prompt_format)
+    return zero_shot(item, format), (format.true_word, format.false_word)
 
 
 def _name(item: Item) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from extract.chat import encode_for
 from extract.models import LanguageModel, choose_token_budget
 from extract.passes import can_share, forward, log_softmax_at, pad
 from extract.reader import Reader, padded_length, rotation_depends_on_length
@@ -26,7 +27,6 @@ from extract.verdicts import (
     check_joints,
     check_prompts,
     distinct,
-    encode,
     lengths_read,
     reading_as,
     readings,
@@ -82,8 +82,9 @@ class LocalScorer:
 
     @property
     def name(self) -> str:
-        """Pins what the scores depend on: weights, their dtype, and what counts as a verdict."""
-        return f"{self.lm.digest}/{self.lm.dtype}/{self.match}"
+        """Pins what the scores depend on: weights, dtype, what counts as a verdict, a template."""
+        chat = "" if self.lm.chat is None else f"/chat {self.lm.chat.digest}"
+        return f"{self.lm.digest}/{self.lm.dtype}/{self.match}{chat}"
 
     @property
     def context(self) -> int | None:
@@ -93,7 +94,7 @@ class LocalScorer:
     def lengths(self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]) -> np.ndarray:
         """Tokens [n] that `score` would read of each prompt, with its longest verdict's share."""
         prompts, words = check_prompts(prompts, verdicts)
-        encoded = encode(self.lm.tokenizer, prompts, words)
+        encoded = encode_for(self.lm, prompts, words)
         return np.array(lengths_read(encoded, self.match), np.int64)
 
     def score(self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]) -> np.ndarray:
@@ -101,8 +102,8 @@ class LocalScorer:
 
         Args:
             prompts: Each a tuple of text segments, which end just before the verdict. The segments
-                are tokenised one by one (see `extract.verdicts`). Any order; equal prompts are read
-                once.
+                are tokenised one by one (see `extract.verdicts`), or are turns of the model's chat
+                template (`extract.chat`). Any order; equal prompts are read once.
             verdicts: Words with their own leading space, for example (" True", " False").
 
         Raises:
@@ -130,7 +131,7 @@ class LocalScorer:
     def _asked(
         self, prompts: Sequence[tuple[str, ...]], words: tuple[str, ...], numbers: Sequence[int]
     ) -> list[_Ask]:
-        encoded = encode(self.lm.tokenizer, prompts, words)
+        encoded = encode_for(self.lm, prompts, words)
         if self.match == "tokens":  # words are whatever token comes next, however it is joined
             check_joints(encoded, words)
         asked: dict[tuple[int, Tokens], _Ask] = {}

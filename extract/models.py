@@ -18,6 +18,7 @@ from transformers.utils import output_capturing
 from extract import gguf_cache, gguf_file
 from extract.adapters import CONFIG as ADAPTER_CONFIG
 from extract.adapters import Adapter, apply_adapter, find_adapter, require_peft
+from extract.chat import ChatTemplate, find_chat
 from extract.digests import digest_of_contents, digest_of_files, digest_of_text, with_notes
 from extract.load_errors import refuse_container, told
 from extract.loaded import (
@@ -97,6 +98,11 @@ class TextModel(Protocol):
         """What was checked when it was loaded, and what came of it."""
         ...
 
+    @property
+    def chat(self) -> ChatTemplate | None:
+        """The template that its prompts stand in; None = they are read as they are."""
+        ...
+
     def describe(self) -> str:
         """One line about it."""
         ...
@@ -117,6 +123,7 @@ class LanguageModel:
         trained_length: Longest text the model was trained on, if its config says so
             (`trained_length`); longer prompts work but are out of its depth.
         checks: What was checked when it was loaded, one line each.
+        chat: The template that its prompts stand in; None = they are read as they are.
     """
 
     model: Any
@@ -128,6 +135,7 @@ class LanguageModel:
     threads: int
     trained_length: int | None
     checks: Mapping[str, str] = field(default_factory=dict)
+    chat: ChatTemplate | None = None
 
     @property
     def config(self) -> Any:
@@ -168,7 +176,7 @@ class LanguageModel:
         revision = f" at {self.revision[:12]}" if self.revision else ""
         remarks = [
             f"; {name}: {self.checks[name]}"
-            for name in ("adapter", "quantised", "output embeddings")
+            for name in ("adapter", "quantised", "output embeddings", "chat template")
             if name in self.checks
         ]
         return printable(
@@ -184,6 +192,7 @@ def load(
     dtype: Dtype = "auto",
     device: str = "auto",
     threads: int | None = None,
+    chat: bool | None = False,
 ) -> LanguageModel:
     """Loads a causal language model and its tokenizer, and compares both with their files.
 
@@ -200,6 +209,8 @@ def load(
             one of this process), else the CPU; "spread" = split over all GPUs, for a model that
             does not fit one.
         threads: CPU threads; None = `choose_threads`. Set for the whole process.
+        chat: Put the model's own chat template around every prompt (`extract.chat`); None = where
+            it has one.
 
     Raises:
         FileNotFoundError: If the folder is missing or incomplete, or the hub lacks the model.
@@ -208,8 +219,9 @@ def load(
         ValueError: If it is no causal language model; if its files are damaged, lack a tensor that
             its config asks for or hold one that it does not ask for; if the ids of its tokenizer
             are not those of its own tokenizer.json, or lie beyond the embeddings; if it holds a
-            whole model and an adapter; if a GGUF file cannot be turned into a model; if revision,
-            device or threads is not allowed. The message names the file or the tensors.
+            whole model and an adapter; if a GGUF file cannot be turned into a model; if a chat
+            template is asked for and there is none that will do; if revision, device or threads is
+            not allowed. The message names the file or the tensors.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; allowed: 1 or more, or None")
@@ -244,6 +256,7 @@ def load(
         digest=pinned,
         threads=threads,
         checks=checks,
+        chat=chat,
     )
 
 
@@ -366,6 +379,7 @@ def wrap(
     digest: str | None = None,
     threads: int | None = None,
     checks: Mapping[str, str] | None = None,
+    chat: bool | None = False,
 ) -> LanguageModel:
     """A model that is in memory already, as a `LanguageModel`; its states are checked.
 
@@ -380,16 +394,19 @@ def wrap(
         digest: Pins weights, config and tokenizer; None = computed from them.
         threads: CPU threads; None = `choose_threads`. Set for the whole process.
         checks: What was checked before, one line each.
+        chat: Put its own chat template around every prompt; None = where it has one.
 
     Raises:
         ValueError: If the model does not read one text from left to right, its last hidden state
-            is not the one after the final norm, or a token has no embedding.
+            is not the one after the final norm, a token has no embedding, or a chat template is
+            asked for and there is none that will do.
     """
     if model.config.is_encoder_decoder:
         raise ValueError(
             f"{name} is an encoder-decoder model; hidden states of contrast pairs need a causal "
             "(decoder-only) language model"
         )
+    template = find_chat(tokenizer, name) if _wants_chat(chat, tokenizer) else None
     device = str(model.device)
     _set_threads(model, name, 1 if device == "cpu" else None)  # eight tokens are not worth two
     read_last_after_norm(model)
@@ -398,6 +415,8 @@ def wrap(
         "prompts begin with": describe_prefix(tokenizer),
         "hidden states": check_states(model.eval(), name),
     }
+    if template is not None:
+        own["chat template"] = template.describe()
     _set_threads(model, name, threads)
     return LanguageModel(
         model=model,
@@ -409,7 +428,12 @@ def wrap(
         threads=torch.get_num_threads(),
         trained_length=getattr(model.config, "trained_length", None),
         checks={**(checks or {}), **own},
+        chat=template,
     )
+
+
+def _wants_chat(chat: bool | None, tokenizer: Any) -> bool:
+    return bool(getattr(tokenizer, "chat_template", None)) if chat is None else chat
 
 
 def _set_threads(model: Any, name: str, threads: int | None) -> None:

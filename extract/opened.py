@@ -25,6 +25,7 @@ def open_model(
     threads: int | None = None,
     token_budget: int | None = None,
     stores: str = "runs/stores",
+    chat: bool | None = False,
     say: Callable[[str], None] = print,
 ) -> OpenedModel:
     """A model for `jelicit.studies`, loaded when it is first needed.
@@ -38,11 +39,13 @@ def open_model(
         threads: CPU threads; None = one for a small model, else all.
         token_budget: Tokens per forward pass; None = 2048 on a CPU, else 8192.
         stores: Folder or URL where activations are kept; they are reused.
+        chat: Put the model's own chat template around every prompt (`extract.chat`): for models
+            tuned for chat. None = where it has one.
         say: Told what was loaded.
     """
 
     def loaded() -> LanguageModel:
-        lm = load(model, dtype=dtype, device=device, threads=threads)
+        lm = load(model, dtype=dtype, device=device, threads=threads, chat=chat)
         say(lm.describe())
         return lm
 
@@ -79,7 +82,7 @@ class OpenedModel:
     @property
     def name(self) -> str:
         """What rows call it."""
-        return self.lm.name
+        return self.lm.name if self.lm.chat is None else f"{self.lm.name} (chat)"
 
     @property
     def n_blocks(self) -> int:
@@ -127,6 +130,7 @@ class OpenedModel:
             "layers": None if layers is None else list(layers),
             "items": digest(items),
             "layout": LAYOUT,
+            **({} if self.lm.chat is None else {"chat": self.lm.chat.digest}),
         }
         key = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
         folder = f"{self._stores}/{slug(self.lm.name)}/{slug(name)}-{slug(form.name)}-{key}"

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from extract.chat import encode_for, rendered
 from extract.models import TextModel
 from extract.passes import longest
 from extract.verdicts import (
@@ -15,7 +16,6 @@ from extract.verdicts import (
     check_joints,
     check_text,
     control_tokens,
-    encode,
     joint_counts,
     own_prefix,
     tokenise,
@@ -83,13 +83,15 @@ def _encoded(lm: TextModel, items: Sequence[Item], format: PromptFormat) -> list
     prompts = [segments(item, format) for item in items]
     for item, prompt in zip(items, prompts, strict=True):
         check_text("".join(prompt), f"item {item.id!r}")
-    return encode(lm.tokenizer, prompts, (format.true_word, format.false_word))
+    return encode_for(lm, prompts, (format.true_word, format.false_word))
 
 
 def _joins(
     lm: TextModel, items: Sequence[Item], format: PromptFormat, encoded: Sequence[Encoded]
 ) -> dict[str, Any]:
     """How prompts were put together: their beginning, their joints, control tokens in letters."""
+    if lm.chat is not None:
+        return _turns(lm, items[0], format, encoded)
     prefix = own_prefix(lm.tokenizer)
     wholes = ["".join(segments(item, format)) for item in items]
     ids = tokenise(lm.tokenizer, set(wholes)) if format.system else {}
@@ -116,6 +118,22 @@ def _joins(
     }
 
 
+def _turns(
+    lm: TextModel, first: Item, format: PromptFormat, encoded: Sequence[Encoded]
+) -> dict[str, Any]:
+    """The same of prompts in a chat template, which writes their beginning itself."""
+    assert lm.chat is not None
+    return {
+        "joints": joint_counts(encoded),
+        "chat": {
+            "template": lm.chat.digest,
+            "said": lm.chat.describe(),
+            "first_prompt": rendered(lm.tokenizer, lm.chat, segments(first, format)),
+            "verdicts": lm.chat.words((format.true_word, format.false_word)),
+        },
+    }
+
+
 def describe_texts(
     lm: TextModel,
     items: Sequence[Item],
@@ -128,7 +146,8 @@ def describe_texts(
 
     Lengths in tokens, how many exceed the trained length (warned of once), byte share; what they
     begin with, how verdicts follow them, control tokens that the format spells (warned of), how
-    many prompts have other tokens than their text in one piece; and the items left out.
+    many prompts have other tokens than their text in one piece (in a chat template instead: which,
+    and the first prompt as it renders it); and the items left out.
     """
     lengths = [len(row.prompt) for row in encoded]
     whole = [longest(row) for row in encoded]

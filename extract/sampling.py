@@ -178,7 +178,7 @@ class _LineEnds(StoppingCriteria):
     def __init__(self, tokenizer: Any, start: int) -> None:
         self.tokenizer, self.start = tokenizer, start
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
         texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
         done = ["\n" in text.lstrip() for text in texts]
         return torch.tensor(done, device=input_ids.device)

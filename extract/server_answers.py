@@ -103,7 +103,7 @@ def read_answer(content: bytes, server: object, *, token_ids: bool) -> Answer:
             "llama.cpp); take a llama.cpp of 2025 or later, or serve the model with vLLM"
         )
     return Answer(
-        log_probs=_checked_log_probs(shown, server),
+        log_probs=checked_log_probs(shown, server),
         prompt_tokens=whole(usage.get("prompt_tokens"), "usage.prompt_tokens", server),
         cached_tokens=whole(cached, "usage.prompt_tokens_details.cached_tokens", server) or 0,
         fingerprint=fingerprint,
@@ -122,7 +122,7 @@ def _shown(logprobs: Mapping[str, Any], *, token_ids: bool) -> dict[int | str, A
     return {_token(text): value for text, value in first.items()}
 
 
-def _checked_log_probs(shown: Mapping[int | str, Any], server: object) -> dict[int | str, float]:
+def checked_log_probs(shown: Mapping[int | str, Any], server: object) -> dict[int | str, float]:
     """The tokens that were really shown.
 
     Raises:

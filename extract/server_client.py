@@ -193,11 +193,11 @@ class Server:
         """The answer to the first prompt, asked for in a way that the server takes."""
         try:
             return self._send(tokens, self._likeliest(token_ids=True))
-        except _RefusedError:  # some servers refuse what they do not know
+        except RefusedError:  # some servers refuse what they do not know
             pass
         try:
             return self._send(tokens, self._likeliest(token_ids=False))
-        except _RefusedError as error:
+        except RefusedError as error:
             if error.status == 422:
                 raise ValueError(
                     f"{error}; it takes no token ids, perhaps, as the server of llama-cpp-python "
@@ -396,7 +396,7 @@ class Server:
         """The error for a request that would fail again; the key is not repeated in it."""
         status = error.status_code
         if self._is_the_proxys(error):
-            return _RefusedError(f"{self}: status {status}; {self._of_the_proxy()}", status)
+            return RefusedError(f"{self}: status {status}; {self._of_the_proxy()}", status)
         if status in (401, 403):
             return ValueError(
                 f"{self} refuses the API key (status {status}); set the environment variable "
@@ -405,7 +405,7 @@ class Server:
         message = cut(str(error.message).replace(self._key, "(the key)"))
         versioned = urlsplit(self.url).path.endswith("/v1")
         hint = "" if versioned or status != 404 else f"; did you mean {self.url}/v1?"
-        return _RefusedError(f"{self} refuses a request (status {status}): {message}{hint}", status)
+        return RefusedError(f"{self} refuses a request (status {status}): {message}{hint}", status)
 
     def _is_the_proxys(self, error: Exception) -> bool:
         """Whether an error may be a proxy's: the API's own are JSON."""
@@ -427,7 +427,7 @@ class _StoppedError(Exception):
     """Another request has failed for good while this one waited."""
 
 
-class _RefusedError(ValueError):
+class RefusedError(ValueError):
     """A request that would be refused again."""
 
     def __init__(self, message: str, status: int) -> None:

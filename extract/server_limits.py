@@ -50,6 +50,11 @@ class TokenLimit:
                 )
             self.spent += tokens
 
+    def settle(self, *, taken: int, used: int) -> None:
+        """Counts a request with what it cost, where what was taken for it was a guess."""
+        with self._lock:
+            self.spent += used - taken
+
 
 def seconds_asked(headers: Mapping[str, str]) -> float:
     """Seconds that a server asks to wait before the next request; 0 if it names none.

@@ -73,16 +73,33 @@ def encode(
     last = {prompt[-1] for prompt in prompts}
     texts = {text for prompt in prompts for text in prompt} | set(words)
     ids = tokenise(tokenizer, texts | {text + word for text in last for word in words})
-    verdicts = {text: tuple(_verdict(ids, text, word) for word in words) for text in last}
-    joints: dict[str, Joint] = {text: _joint(tokenizer, ids, text, words) for text in last}
+    joined = {text: verdicts_after(tokenizer, ids, text, words) for text in last}
     start = own_prefix(tokenizer)
     encoded = []
     for prompt in prompts:
         tokens = tuple(token for text in prompt for token in ids[text])
         if not start + tokens:
             raise ValueError(f"the prompt {''.join(prompt)!r} has no token")
-        encoded.append(Encoded(start + tokens, verdicts[prompt[-1]], joints[prompt[-1]]))
+        encoded.append(Encoded(start + tokens, *joined[prompt[-1]]))
     return encoded
+
+
+def verdicts_after(
+    tokenizer: Any, ids: dict[str, tuple[int, ...]], text: str, words: Sequence[str]
+) -> tuple[tuple[tuple[int, ...], ...], Joint]:
+    """Ids of each verdict word after a text, and how they follow it; of two ways, the worse.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        ids: Of the text, of each word, and of the text with each word (`tokenise`).
+        text: What the verdicts follow.
+        words: The verdicts.
+
+    Raises:
+        ValueError: If a verdict adds no token.
+    """
+    verdicts = tuple(_verdict(ids, text, word) for word in words)
+    return verdicts, _joint(tokenizer, ids, text, words)
 
 
 def joint_counts(encoded: Sequence[Encoded]) -> dict[str, int]:
@@ -222,8 +239,15 @@ bos = own_prefix
 """The name that it had when it knew no prefix but BOS."""
 
 
-def tokenise(tokenizer: Any, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Ids of each text by itself, control tokens spelled in letters; the tokenizer adds nothing.
+def tokenise(
+    tokenizer: Any, texts: Iterable[str], *, control: Literal["letters", "tokens"] = "letters"
+) -> dict[str, tuple[int, ...]]:
+    """Ids of each text by itself; the tokenizer adds nothing.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        texts: Each once.
+        control: Whether control tokens spelled in a text are letters, or the tokens.
 
     Raises:
         ValueError: If a text has half a character.
@@ -234,6 +258,7 @@ def tokenise(tokenizer: Any, texts: Iterable[str]) -> dict[str, tuple[int, ...]]
         return {}
     for text in ordered:
         check_text(text, "a prompt or a verdict")
+    letters = control == "letters" and getattr(tokenizer, "is_fast", False)
     made = tokenizer(
         ordered,
         add_special_tokens=False,
@@ -241,7 +266,7 @@ def tokenise(tokenizer: Any, texts: Iterable[str]) -> dict[str, tuple[int, ...]]
         truncation=False,
         return_attention_mask=False,
         verbose=False,  # its remark on long texts; lengths are checked against the model later
-        **({"split_special_tokens": True} if getattr(tokenizer, "is_fast", False) else {}),
+        **({"split_special_tokens": True} if letters else {}),
     )["input_ids"]
     return {text: tuple(ids) for text, ids in zip(ordered, made, strict=True)}
 

@@ -45,6 +45,7 @@ from transformers import AutoConfig
 
 from extract import models
 from extract.adapters import find_adapter
+from extract.chat import ChatTemplate, find_chat
 from extract.digests import digest_of_files, digest_of_text, with_notes
 from extract.hidden_states import CURES, resolve_layers
 from extract.load_errors import RefusedModelError, told
@@ -73,6 +74,7 @@ class VllmModel:
         settings: What the numbers depend on: vLLM's version and the engine's options.
         scratch: Private folder of the files under way; goes with `close`, or with the object.
         time_limit: Seconds to wait for one file.
+        chat: The template that its prompts stand in; None = they are read as they are.
     """
 
     llm: Any
@@ -88,6 +90,7 @@ class VllmModel:
     settings: dict[str, Any]
     scratch: TemporaryDirectory[str]
     time_limit: float
+    chat: ChatTemplate | None = None
 
     @classmethod
     def load(
@@ -100,6 +103,7 @@ class VllmModel:
         tensor_parallel: int = 1,
         scratch: str | os.PathLike[str] | None = None,
         time_limit: float = 120.0,
+        chat: bool = False,
         **engine_options: Any,
     ) -> VllmModel:
         """Starts a vLLM engine that saves these layers. Needs a GPU.
@@ -117,16 +121,19 @@ class VllmModel:
                 temporary folder. A file system in memory (/dev/shm) is fastest; a batch of T tokens
                 takes T * layers * D numbers.
             time_limit: Seconds to wait for one file.
+            chat: Put the model's own chat template around every prompt (`extract.chat`).
             **engine_options: More options of `vllm.LLM`, for example `max_model_len`.
 
         Raises:
             ImportError: If vLLM is not installed.
             FileNotFoundError: If the folder is missing or incomplete, or the hub lacks the model.
-            ValueError: If a layer is not to be had, an option is not the caller's to set, or
-                vLLM is a build for CPUs or was told to run in this process.
+            ValueError: If a layer is not to be had, an option is not the caller's to set, there is
+                no chat template that will do, or vLLM is a build for CPUs or was told to run in
+                this process.
         """
         vllm = _vllm()
         source = _source(model, revision, engine_options)
+        template = find_chat(source.tokenizer, source.name) if chat else None
         chosen = _possible(layers, n_blocks=source.config.num_hidden_layers)
         folder = _scratch(scratch)
         fixed = _fixed_options(
@@ -159,6 +166,7 @@ class VllmModel:
             },
             scratch=folder,
             time_limit=time_limit,
+            chat=template,
         )
 
     @property

@@ -1,11 +1,13 @@
 """Figures of ICM: what is drawn is what rows and steps say."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from figure_rows import NAN, drawn, names_of
 
-from jelicit.figures import accuracy_figure, save, search_figure
+from jelicit.figures import accuracy_figure, bars_figure, save, search_figure
 
 METHODS = {"zero_shot": NAN, "icm": 0.9, "icm_wrong_start": 0.7, "wrong_many_shot": 0.0}
 """Methods, and the share of right labels that they show."""
@@ -63,6 +65,27 @@ def test_without_labels_there_is_no_diamond():
     figure = accuracy_figure(rows(sets=("gsm8k",)).drop(columns="label_accuracy"))
     assert not figure.legends
     assert "labels" not in {line.get_gid() for line in figure.axes[0].get_lines()}
+
+
+def test_a_bar_is_the_mean_accuracy_and_the_chat_models_is_there_where_it_was_asked(tmp_path):
+    given = rows()
+    chat = given.loc[given["method"] == "zero_shot"].assign(method="zero_shot_chat", accuracy=0.75)
+    sets = list(given["dataset"].unique())
+    for shown, names in (
+        (given, ["Zero-shot", "ICM"]),
+        (pd.concat([given, chat]), ["Zero-shot", "Zero-shot, chat model", "ICM"]),
+    ):
+        figure = bars_figure(shown)
+        save(figure, tmp_path / "bars")
+        [legend] = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == names
+        bars: list[Any] = figure.axes[0].patches[::2]
+        heights = {bar.get_gid(): bar.get_height() for bar in bars}
+        mine = shown.loc[shown["dataset"] == sets[0]]
+        expected = mine.groupby("method")["accuracy"].mean()
+        assert heights == pytest.approx({name: expected[name] for name in heights})
+    with pytest.raises(ValueError, match="no rows are left to draw after asking for zero-shot"):
+        bars_figure(given.loc[given["method"] == "wrong_many_shot"])
 
 
 def steps(seeds=2, length=5):

@@ -89,7 +89,7 @@ def test_labels_are_written_as_items_that_a_set_can_be_made_of(first):
 def test_steps_figures_scores_and_report_are_kept(first):
     record = Record.read(first.out)
     (name,) = record.runs
-    assert record.figures == ("icm-accuracy.svg", "icm-search-pocket-pairs.svg")
+    assert record.figures == ("icm-accuracy.svg", "icm-bars.svg", "icm-search-pocket-pairs.svg")
     steps = Results(first.out / "steps").read(name)
     assert set(steps["method"]) == set(VARIANTS)
     searches = steps.groupby(["method", "seed"])
@@ -314,7 +314,9 @@ def test_labels_teach_the_supervised_probe_of_salience(first, random_model, tmp_
     [
         (("--methods", "magic"), "--methods magic is unknown"),
         (("--methods", "icm_perturbed"), "icm_perturbed needs icm"),
-        (("--methods", "zero_shot_chat"), "--chat-model and --methods zero_shot_chat go together"),
+        (("--methods", "zero_shot_chat"), "--methods zero_shot_chat goes together with --chat-mod"),
+        (("--chat-model", "x"), "--methods zero_shot_chat goes together with --chat-model or"),
+        (("--chat-scorer", "here"), "--chat-scorer here: give a URL such as https://host/v1"),
         (("--scorer", "remote"), "--scorer remote: give local, or a URL"),
         (("--rule", "magic"), "--rule magic is unknown"),
         (

@@ -22,6 +22,7 @@ The stand-in runs a tiny Llama and has no more than what these facts of vLLM 0.3
 import fcntl
 import os
 import random
+import shutil
 import stat
 import sys
 import time
@@ -36,12 +37,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_models import CONTEXT, tiny
-from transformers import AutoModelForCausalLM, T5Config
+from tiny_models import CONTEXT, make_items, tiny
+from transformers import AutoModelForCausalLM, AutoTokenizer, T5Config
 
 from extract import models, passes
+from extract.prompt_ids import encode_items
 from extract.verdicts import Encoded
 from extract.vllm_states import VllmModel, VllmPass
+from jelicit.data.prompts import FORMATS
 
 LAYERS = (0, 1, 2)
 
@@ -233,6 +236,22 @@ def test_the_numbers_are_those_of_transformers(faults, folder, tmp_path, n):
         assert set(found.states) == set(LAYERS)
         assert_same(found, expected, LAYERS)
         assert_same(lm.pairs(batch(n), (2, 0)), expected, (2, 0))
+
+
+def test_prompts_in_a_chat_template_are_those_of_transformers(faults, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "chat")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<s>' if m.role == 'user' }}{{ m.content }}</s>{% endfor %}"
+    )
+    tokenizer.save_pretrained(tmp_path / "chat")
+    items, form = make_items(3), FORMATS["claim"]
+    own = models.load(tmp_path / "chat", device="cpu", threads=1, chat=True)
+    with load(tmp_path / "chat", tmp_path, chat=True) as lm:
+        rows = encode_items(lm, items, form)
+        assert rows == encode_items(own, items, form)
+        assert rows != encode_items(models.wrap(own.model, own.tokenizer, name="m"), items, form)
+        assert lm.chat == own.chat
 
 
 def test_layers_may_be_given_in_any_order_and_asked_for_in_part(faults, folder, tmp_path):

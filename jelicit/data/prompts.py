@@ -9,6 +9,7 @@ from jelicit.data.format_files import check_words, is_format_file, read_format
 from jelicit.data.formats import BASE_FORMATS, PromptFormat
 from jelicit.data.items import Item
 from jelicit.data.shown import shown
+from jelicit.data.turns import Example, System
 from jelicit.named import is_reference, resolve
 
 GAP = "\n\n"
@@ -87,7 +88,7 @@ def _text(item: Item, format: PromptFormat) -> str:
 
 
 def _system(format: PromptFormat) -> tuple[str, ...]:
-    return (format.system.rstrip() + GAP,) if format.system else ()
+    return (System(format.system.rstrip() + GAP),) if format.system else ()
 
 
 def segments(item: Item, format: str | PromptFormat) -> tuple[str, ...]:
@@ -122,7 +123,7 @@ def few_shot(
     Args:
         item: The target; its text ends just before the verdict.
         examples: (item, verdict) in the order shown; None reads as the format's third word. Each
-            becomes "<text><verdict>\n\n".
+            becomes "<text><verdict>\n\n", and still knows which is which (`jelicit.data.turns`).
         format: Name of a format, or one of your own.
 
     Raises:
@@ -130,7 +131,9 @@ def few_shot(
             has the verdict None and the format has no third word.
     """
     format = get_format(format)
-    shown = (_text(example, format) + _word(example, v, format) + GAP for example, v in examples)
+    shown = (
+        Example(_text(example, format), _word(example, v, format), GAP) for example, v in examples
+    )
     return (*_system(format), *shown, _text(item, format))
 
 

@@ -1,7 +1,7 @@
 """Figures for papers, from tidy result rows: PNG and SVG, readable in print and in grey."""
 
 from jelicit.figures.calibration import calibration_figure
-from jelicit.figures.icm import accuracy_figure, search_figure
+from jelicit.figures.icm import accuracy_figure, bars_figure, search_figure
 from jelicit.figures.impossible import histograms_figure, variance_figure
 from jelicit.figures.parts import save
 from jelicit.figures.salience import salience_figure, salience_scatter
@@ -12,6 +12,7 @@ from jelicit.figures.transfer import transfer_figure
 
 __all__ = [
     "accuracy_figure",
+    "bars_figure",
     "calibration_figure",
     "cost_figure",
     "histograms_figure",

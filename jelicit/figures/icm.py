@@ -13,6 +13,7 @@ from jelicit.figures.parts import (
     BLUE,
     GREEN,
     GREY,
+    GROUP_COLORS,
     MARKERS,
     ORANGE,
     VERMILLION,
@@ -22,11 +23,12 @@ from jelicit.figures.parts import (
     label_methods,
     new_figure,
     places_of,
+    some_rows,
     stack,
     style,
 )
 from jelicit.method_names import MethodName, in_reading_order, method_of, readable
-from jelicit.results import Rows
+from jelicit.results import Rows, summarise
 
 COLUMNS = 4
 
@@ -90,6 +92,51 @@ def _right_labels(axes: Axes, panel: pd.DataFrame, places: Mapping[str, MethodNa
         for method, rows in panel.dropna(subset="label_accuracy").groupby("method")
     }
     axes.plot(list(right.values()), list(right), zorder=5, gid="labels", **_RIGHT)
+
+
+BARS = ("zero_shot", "zero_shot_chat", "golden_many_shot", "icm")
+"""The methods of the figure that the paper opens with."""
+
+
+def bars_figure(rows: Rows) -> Figure:
+    """Accuracy of zero-shot prompts, a chat model's, golden labels and ICM, as Wen et al. draw it.
+
+    A group of bars per set; lines are 95% intervals of the mean over test items and seeds. Bars of
+    methods that the rows do not have are left out: the chat model's is there where one was asked.
+
+    Args:
+        rows: As of `accuracy_figure`.
+
+    Raises:
+        ValueError: no row of these methods, a missing column, or rows that differ in more than the
+            seed.
+    """
+    rows = chosen_rows(rows, "oracle", ["dataset", "method", "role", "seed", "accuracy"])
+    rows = some_rows(rows.loc[rows["method"].isin(BARS)], "zero-shot, golden and ICM")
+    methods = [name for name in BARS if name in set(rows["method"])]
+    points = summarise(rows, by=["dataset", "method"], value="accuracy").set_index("method")
+    sets = list(dict.fromkeys(rows["dataset"]))
+    width = 0.8 / len(methods)
+    with style():
+        figure = new_figure(height=2.6)
+        axes = figure.subplots()
+        axes.axhline(0.5, color=GREY, lw=0.8, ls=":", zorder=1)
+        for place, name in enumerate(methods):
+            mine = points.loc[[name]].set_index("dataset").reindex(sets)
+            mean, low, high = (np.asarray(mine[part], float) for part in ("mean", "low", "high"))
+            at = np.arange(len(sets)) + (place - (len(methods) - 1) / 2) * width
+            method = method_of(name)
+            hatch = "///" if name == "zero_shot_chat" else None  # of the same group as zero-shot
+            axes.bar(
+                *(at, mean, width * 0.9), color=GROUP_COLORS[method.group], hatch=hatch,
+                edgecolor="white", linewidth=0.5, label=method.name, gid=name, zorder=2,
+            )  # fmt: skip
+            axes.vlines(at, low, high, color="black", linewidth=0.9, zorder=3)
+        axes.set_xticks(range(len(sets)), [readable(name) for name in sets])
+        axes.set(ylim=(0, 1.03), ylabel="accuracy")
+        axes.tick_params(axis="x", length=0)
+        figure.legend(loc="outside upper left", ncols=len(methods))
+    return figure
 
 
 def search_figure(steps: pd.DataFrame, dataset: str) -> Figure:

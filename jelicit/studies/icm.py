@@ -282,9 +282,10 @@ def _measured(
         run = _Run(task, scorer, chat, session, seed, pool)
         # As many errors as ICM's labels have: known once it has run.
         for method in sorted(settings.methods, key=lambda name: name == PERTURBED):
-            begin, before = time.perf_counter(), counts(scorer)
+            asked = chat if method == CHAT else scorer
+            begin, before = time.perf_counter(), counts(asked)
             scores, own = run.measure(method, steps)
-            own |= {name: count - before[name] for name, count in counts(scorer).items()}
+            own |= {name: count - before[name] for name, count in counts(asked).items()}
             (row,) = scoring.fixed_rows({method: scores}, situation.targets(), weights)
             took = time.perf_counter() - begin
             measured.rows.append({**row, "seed": seed, **own, "seconds": took})
@@ -450,21 +451,27 @@ def counts(scorer: Any) -> dict[str, float]:
     """What a server's scorer has counted so far, as rows keep it; nothing for other scorers."""
     return {
         name: float(getattr(scorer, name))
-        for name in ("bounded", "retried")
+        for name in ("bounded", "retried", "parsed", "unparsed")
         if hasattr(scorer, name)
     }
 
 
 def counted(rows: pd.DataFrame) -> str | None:
-    """One line on bounds and repeated requests in the rows of a command; None without any."""
-    bounded, retried = (
-        round(sum(rows[name].tolist())) if name in rows else 0 for name in ("bounded", "retried")
+    """One line on what servers did not say, and on repeated requests; None without any."""
+    bounded, retried, parsed, unparsed = (
+        round(np.nansum(np.asarray(rows[name], float))) if name in rows else 0
+        for name in ("bounded", "retried", "parsed", "unparsed")
     )
     said = []
     if bounded:
         said.append(
             f"{bounded:,} scores of verdicts are upper bounds, since the server did not show those "
             "tokens: ordering by them is rough, so ask a server that shows chosen tokens (vLLM)"
+        )
+    if parsed or unparsed:
+        said.append(
+            f"of the chat model's answers {parsed:,} were read from their text, which ranks them "
+            f"no further, and {unparsed:,} gave no verdict: they score 0, which is half right"
         )
     if retried:
         said.append(
@@ -493,6 +500,8 @@ def show(rows: pd.DataFrame, session: Session) -> None:
 def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
     """Accuracy per method, and how the searches went, per set."""
     drawn = {"icm-accuracy": figures.accuracy_figure(rows)}
+    if {"zero_shot", "golden_many_shot", "icm"} <= set(rows["method"]):
+        drawn["icm-bars"] = figures.bars_figure(rows)
     steps = steps_of(session)
     if not steps.empty:
         for dataset, of_set in steps.groupby("dataset", sort=False):
