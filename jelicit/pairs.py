@@ -47,6 +47,11 @@ def with_full_floats(pairs: Pairs) -> Pairs:
     return Pairs(full_floats(pairs.pos), full_floats(pairs.neg))
 
 
+def doubled(pairs: Pairs) -> Pairs:
+    """Pairs in float64, where JAX runs in x64."""
+    return Pairs(*(jnp.asarray(sign).astype(jnp.float64) for sign in pairs))
+
+
 def check_shapes(pairs: Pairs, *, name: str = "pairs") -> tuple[int, int]:
     """Return (n, d) of well-formed pairs.
 
