@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
@@ -117,6 +117,7 @@ class LanguageModel:
         trained_length: Longest text the model was trained on, if its config says so
             (`trained_length`); longer prompts work but are out of its depth.
         checks: What was checked when it was loaded, one line each.
+        folder: Where its weights lie, for messages; None on the hub and in memory.
     """
 
     model: Any
@@ -128,6 +129,7 @@ class LanguageModel:
     threads: int
     trained_length: int | None
     checks: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     @property
     def config(self) -> Any:
@@ -236,7 +238,7 @@ def load(
         said = [f"{name}: {text}" for name, text in notes.items() if name != "adapter"]
         pinned = with_notes(pinned, [*said, *tokens.notes])
     checks = {"weights": weights, **notes, "tokenizer": tokens.said, **named.checks}
-    return wrap(
+    lm = wrap(
         loaded,
         tokens.tokenizer,
         name=named.name,
@@ -245,6 +247,7 @@ def load(
         threads=threads,
         checks=checks,
     )
+    return replace(lm, folder=base.folder)
 
 
 class _Named(NamedTuple):
