@@ -78,7 +78,7 @@ def mean_of(rows: pd.DataFrame, value: str) -> str:
         return ""
     if rows.duplicated(["method", "orientation", "seed"]).to_numpy().any():
         summarise(rows, by=["method", "orientation"], value=value)  # says what differs
-    counted = int(rows[value].notna().sum())
+    counted = int(np.count_nonzero(rows[value].notna()))
     of = "" if counted == len(rows) else f" ({counted} of {len(rows)} seeds)"
     return f"{rows[value].mean():.2f}{of}"
 

@@ -75,6 +75,11 @@ class Settings(PromptedStudySettings):
         size = self.train_size
         if size is not None and (size < 4 or size % 4):
             problems.append(f"--train-size {size}: allowed are multiples of 4, from 4")
+        problems += [
+            f"--labels {path}: there is no such file; name one that icm.py wrote"
+            for path in self.labels
+            if not Path(path).is_file()
+        ]
         return problems
 
 
