@@ -427,7 +427,9 @@ def _check_finite(job: _Job, batch: Sequence[int], made: PairStates) -> None:
 
 
 def _refuse(job: _Job, row: int, name: str, values: torch.Tensor) -> None:
-    what = f"item {job.items[row].id!r}: {name} of {job.lm.name}"
+    folder = getattr(job.lm, "folder", None)
+    files = "" if folder is None else f" ({folder})"
+    what = f"item {job.items[row].id!r}: {name} of {job.lm.name}{files}"
     if values.isfinite().all():
         raise _NotFiniteError(
             f"{what} has the value {float(values.abs().max()):.3g}, whose square is beyond float32 "

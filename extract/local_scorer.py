@@ -31,6 +31,7 @@ from extract.verdicts import (
     reading_as,
     readings,
 )
+from jelicit.data.long_prompts import LongPromptError
 
 WORTH_A_PASS = 128
 """Tokens that keeping a beginning must save: a pass of its own costs about as much as these."""
@@ -158,10 +159,11 @@ class LocalScorer:
         limit = self.lm.context
         if limit is not None and length > limit:
             asked = prompt[-1] if len(prompt[-1]) <= SHOWN else f"{prompt[-1][:SHOWN]}..."
-            raise ValueError(
-                f"prompt {number} has {length} tokens (with its verdict, where that is read), but "
+            raise LongPromptError(
+                number,
+                f"has {length} tokens (with its verdict, where that is read), but "
                 f"{self.lm.name} reads at most {limit}; use fewer or shorter examples, or leave "
-                f"the item out that it asks about: {asked!r}"
+                f"the item out that it asks about: {asked!r}",
             )
 
     def _reading_as(self, verdict: str) -> tuple[int, ...]:

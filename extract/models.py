@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
@@ -124,6 +124,7 @@ class LanguageModel:
             (`trained_length`); longer prompts work but are out of its depth.
         checks: What was checked when it was loaded, one line each.
         chat: The template that its prompts stand in; None = they are read as they are.
+        folder: Where its weights lie, for messages; None on the hub and in memory.
     """
 
     model: Any
@@ -136,6 +137,7 @@ class LanguageModel:
     trained_length: int | None
     checks: Mapping[str, str] = field(default_factory=dict)
     chat: ChatTemplate | None = None
+    folder: Path | None = None
 
     @property
     def config(self) -> Any:
@@ -248,7 +250,7 @@ def load(
         said = [f"{name}: {text}" for name, text in notes.items() if name != "adapter"]
         pinned = with_notes(pinned, [*said, *tokens.notes])
     checks = {"weights": weights, **notes, "tokenizer": tokens.said, **named.checks}
-    return wrap(
+    lm = wrap(
         loaded,
         tokens.tokenizer,
         name=named.name,
@@ -258,6 +260,7 @@ def load(
         checks=checks,
         chat=chat,
     )
+    return replace(lm, folder=base.folder)
 
 
 class _Named(NamedTuple):

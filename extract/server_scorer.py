@@ -46,6 +46,7 @@ from extract.verdicts import (
     reading_as,
     readings,
 )
+from jelicit.data.long_prompts import LongPromptError
 from jelicit.disk import Journal
 
 PROBE = "The capital of France is"
@@ -267,10 +268,11 @@ class ServerScorer:
     def _check_length(self, number: int, length: int) -> None:
         limit = self.context
         if limit is not None and length > limit:
-            raise ValueError(
-                f"prompt {number} has {length} tokens (with its verdict, where that is read), but "
+            raise LongPromptError(
+                number,
+                f"has {length} tokens (with its verdict, where that is read), but "
                 f"{self.server.model} at {self.server.url} reads at most {limit}; use fewer or "
-                "shorter examples, or serve it with a longer context (vLLM: --max-model-len)"
+                "shorter examples, or serve it with a longer context (vLLM: --max-model-len)",
             )
 
     # --- asking ----------------------------------------------------------------------------------

@@ -47,6 +47,11 @@ def with_full_floats(pairs: Pairs) -> Pairs:
     return Pairs(full_floats(pairs.pos), full_floats(pairs.neg))
 
 
+def doubled(pairs: Pairs) -> Pairs:
+    """Pairs in float64, where JAX runs in x64."""
+    return Pairs(*(jnp.asarray(sign).astype(jnp.float64) for sign in pairs))
+
+
 def check_shapes(pairs: Pairs, *, name: str = "pairs") -> tuple[int, int]:
     """Return (n, d) of well-formed pairs.
 
@@ -63,10 +68,17 @@ def check_shapes(pairs: Pairs, *, name: str = "pairs") -> tuple[int, int]:
     return pos
 
 
+LARGEST_STATE = 1e16
+"""Squares of larger numbers, summed over a million rows, overflow float32; states of language
+models have norms of some 1e5."""
+
+
 def check_finite(
     pairs: Pairs, item_ids: Sequence[str] | None = None, layer: int | None = None
 ) -> None:
-    """Refuse pairs that hold NaN or infinity.
+    """Refuse pairs that hold NaN, infinity, or values whose squares float32 cannot sum.
+
+    One such value among the rows makes their scale infinite, and all scores zero.
 
     Args:
         pairs: hidden states [n, d].
@@ -76,15 +88,24 @@ def check_finite(
     Raises:
         ValueError: naming the first bad row, its item, the layer, the sign, and how many rows.
     """
+    place = "" if layer is None else f" of layer {layer}"
     for sign, values in (("pos", pairs.pos), ("neg", pairs.neg)):
-        bad = np.flatnonzero(~np.isfinite(np.asarray(values)).all(axis=1))
+        largest = np.abs(np.asarray(values)).max(axis=1)
+        # NaN is below nothing.
+        bad = np.flatnonzero(~(largest < LARGEST_STATE))
         if bad.size == 0:
             continue
         row = int(bad[0])
         item = "" if item_ids is None else f" (item {item_ids[row]!r})"
-        where = "" if layer is None else f" of layer {layer}"
+        begin = f"Hidden state {sign!r}{place}, row {row}{item},"
+        if np.isfinite(largest[row]):
+            raise ValueError(
+                f"{begin} has the value {float(largest[row]):.3g}, and {bad.size} of "
+                f"{len(values)} rows have one from {LARGEST_STATE:g} on, whose square is beyond "
+                "float32 in a fit. Extract it again, or leave the item out."
+            )
         raise ValueError(
-            f"Hidden state {sign!r}{where}, row {row}{item}, is not finite "
+            f"{begin} is not finite "
             f"({bad.size} of {len(values)} rows are not). Extract it again, in float32 or "
             "bfloat16 if float16 overflowed, or leave the item out."
         )

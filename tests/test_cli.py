@@ -164,7 +164,9 @@ def test_a_sweep_crosses_settings_as_a_grid_does(stores, tmp_path, capsys):
     np.testing.assert_allclose(
         probe.score(test.pairs(2)), asked.score(test.pairs(2)), rtol=1e-4, atol=1e-5
     )
-    assert "early" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "early" in said.out
+    assert "warning: supervised: 4 of 20 train items are held out" in said.err
 
 
 def test_a_saved_probe_scores_as_the_sweep_did(swept, stores, tmp_path, capsys):

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from test_extract_cli import fact, page
-from tiny_models import long_items, make_items, tiny
+from tiny_models import long_items, make_items, tiny, tokenizer
 
 from extract.hidden_states import extract
 from extract.local_scorer import LocalScorer
+from extract.models import load
 from extract.verdicts import encode
 from jelicit.data.prompts import FORMATS, segments
+from jelicit.prompting import few_shot_scores, zero_shot_scores
 
 CLAIM = FORMATS["claim"]
 
@@ -100,3 +102,27 @@ def test_healthy_ids_are_what_they_were():
     (row,) = encode(lm.tokenizer, [segments(make_items(1)[0], CLAIM)], [" True"])
     text = "".join(segments(make_items(1)[0], CLAIM))
     assert list(row.prompt) == lm.tokenizer(text)["input_ids"]
+
+
+def test_a_prompt_that_is_too_long_is_told_by_its_item():
+    scorer = LocalScorer(tiny())
+    items = long_items()
+    says = r"^item 'long': its prompt has \d+ tokens .* reads at most"
+    with pytest.raises(ValueError, match=says):
+        zero_shot_scores(scorer, items, CLAIM)
+    with pytest.raises(ValueError, match=says):
+        few_shot_scores(scorer, items, make_items(4), [True, False] * 2, CLAIM, shots=1)
+
+
+def test_spoilt_weights_are_told_with_the_folder_they_lie_in(tmp_path):
+    tiny().model.save_pretrained(tmp_path)
+    tokenizer(bos=True).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    spoilt = bytearray(file.read_bytes())
+    # The highest bits of the last number: an exponent beyond all others.
+    spoilt[-2:] = b"\xc0\x7f"
+    file.write_bytes(spoilt)
+    lm = load(str(tmp_path), threads=1)
+    with pytest.raises(ValueError, match=rf"not finite.*|{tmp_path}") as refused:
+        extract(lm, make_items(3), CLAIM, tmp_path / "store", progress=False)
+    assert f"({tmp_path})" in str(refused.value)

@@ -230,3 +230,30 @@ def test_a_probe_has_to_be_named_so_that_there_is_one(result):
         result.probe("ccs", easy_share=0.2, restarts=1, class_share=1.0, seed=5)
     with pytest.raises(ValueError, match="sed: the grid has class_share, easy_share, restarts, se"):
         result.probe("ccs", sed=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "labels is None; give a label for every row"),
+        (["yes", "no"] * 4, r"labels\[0\]: a label is 'yes'; allowed: True, False, 1 and 0"),
+        ([0, 1, 2, 1] * 2, r"labels\[2\]: a label is 2"),
+    ],
+)
+def test_labels_that_are_none_are_refused_by_place(labels, message):
+    pairs, _, _ = planted(8, 4, seed=0)
+    with pytest.raises(ValueError, match=message):
+        run_grid(Grid(methods=("pca",), seeds=(0,), layers=(3,)), {3: pairs}, labels)
+
+
+def test_labels_of_a_table_may_lack_values_in_its_own_way():
+    pairs, _, _ = planted(8, 4, seed=0)
+    given = pd.Series([True, pd.NA, False, True] * 2, dtype=object)
+    found = run_grid(Grid(methods=("pca",), seeds=(0,), layers=(3,)), {3: pairs}, given)
+    assert found.sweeps
+
+
+@pytest.mark.parametrize("seed", [1.5, -1, "a"])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    with pytest.raises(ValueError, match=r"seeds has .*; allowed are whole numbers from 0"):
+        Grid(methods=("pca",), seeds=(seed,))

@@ -76,3 +76,9 @@ def test_pipes_do_not_end_a_cell_and_lines_fit_the_head():
     assert markdown_table(["a"], [["P(x|y)"]]).splitlines()[2] == r"| P(x\|y) |"
     with pytest.raises(ValueError, match="2 cells, the head 1"):
         markdown_table(["a"], [["1", "2"]])
+
+
+def test_a_mean_over_some_of_the_seeds_says_of_how_many():
+    rows = [_row("e2h", 0.75), _row("e2h", float("nan"), seed=1), _row("e2h", 1.0, seed=2)]
+    table = _by_share(rows, [0.5], lambda cell: mean_of(cell, "auroc"))
+    assert "| E2H | 0.88 (2 of 3 seeds) |" in table

@@ -19,7 +19,7 @@ from jelicit.probes.sweep import SweepData, sweep
 SHARES = (0.0, 0.01, 0.5, 1.0)
 MEMBERS = 128
 CONSENSUS, E2H = "pca_ensemble_consensus", "pca_ensemble_e2h"
-TOLERANCE = 0.002  # of AUROC
+TOLERANCE = 0.0002  # of AUROC; scores are float32, and few test rows have nearly the same
 
 
 def deviations(spectrum: str, d: int) -> np.ndarray:
@@ -104,21 +104,19 @@ class Exact(NamedTuple):
     """AUROC on the test rows of both weightings."""
     signs: np.ndarray
     """Of the members in the consensus."""
-    agreement: np.ndarray
-    """Share of the train rows on which a member agrees with those before it."""
 
 
-def expected(data: Sets, run: int, *, scaled: bool) -> Exact:
+def expected(data: Sets, run: int, *, scaled: bool, members: int = MEMBERS) -> Exact:
     own = data.train.take(data.subsets[run])
     train, test = differences(own, own), differences(data.test, own)
-    vectors = components(train)[1]
+    vectors = components(train)[1][:, :members]
     on_train, on_test = train @ vectors, (test - train.mean(axis=0)) @ vectors
     if scaled:
         on_test, on_train = on_test / on_train.std(axis=0), on_train / on_train.std(axis=0)
-    running, signs, agreement = np.zeros(len(train)), [], []
+    running, signs = np.zeros(len(train)), []
     for member in on_train.T:
-        agreement.append(np.mean((member > 0) == (running > 0)))
-        signs.append(-1 if running.any() and agreement[-1] < 0.5 else 1)
+        agreement = np.mean((member > 0) == (running > 0))
+        signs.append(-1 if running.any() and agreement < 0.5 else 1)
         running = running + signs[-1] * member
     easy = differences(data.easy, data.easy) @ vectors
     areas = np.array([roc_auc_score(data.easy_labels, member) for member in easy.T])
@@ -127,13 +125,15 @@ def expected(data: Sets, run: int, *, scaled: bool) -> Exact:
         E2H: on_test @ np.exp((areas - 0.5) / 0.1),
     }
     areas = {name: float(roc_auc_score(data.test_labels, of)) for name, of in scores.items()}
-    return Exact(areas, np.array(signs), np.array(agreement))
+    return Exact(areas, np.array(signs))
 
 
 # --- the facts -----------------------------------------------------------------------------------
 
 
-def measured(data: Sets, *, scaled: bool) -> list[tuple[dict[str, float], np.ndarray]]:
+def measured(
+    data: Sets, *, scaled: bool, members: int = MEMBERS
+) -> list[tuple[dict[str, float], np.ndarray]]:
     """For every share, AUROC of our ensembles on the test rows and signs in the consensus."""
     methods = (CONSENSUS, E2H)
     result = sweep(
@@ -145,7 +145,7 @@ def measured(data: Sets, *, scaled: bool) -> list[tuple[dict[str, float], np.nda
             easy={0: data.easy},
             easy_labels=data.easy_labels,
         ),
-        SweepConfig(methods=methods, scale_by_variance=scaled),
+        SweepConfig(methods=methods, scale_by_variance=scaled, ensemble_size=members),
     )
     scores = result.score(0, data.test)
     signs = np.sign(result.info[CONSENSUS].member_weights[0])
@@ -170,25 +170,38 @@ SIZES = pytest.mark.parametrize(
 )
 
 
+def compare(data: Sets, *, scaled: bool, members: int) -> None:
+    ours = measured(data, scaled=scaled, members=members)
+    for run, (areas, signs) in enumerate(ours):
+        exact = expected(data, run, scaled=scaled, members=members)
+        assert signs.tolist() == exact.signs.tolist(), SHARES[run]
+        assert areas == pytest.approx(exact.areas, abs=TOLERANCE), SHARES[run]
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 @SIZES
-def test_ensembles_are_those_of_float64_unless_a_single_row_decides(d, spectrum, scaled):
-    """Members without signal agree with those before them on half of the rows.
+def test_ensembles_are_those_of_float64(d, spectrum, scaled):
+    """Members without signal agree with those before them on half of the rows, some to the row.
 
-    Where that is half to within a row, the sign of one score near zero turns a member of the
-    consensus and with it some after it, and a last digit of the hidden states turns that sign.
-    Nothing of the kind excuses E2H.
+    The sign of one score near zero then turns a member of the consensus, and with it some after it:
+    float32 has 0.05 of AUROC wrong for it in these very runs.
     """
-    data = sets(d, spectrum)
-    for run, (areas, signs) in enumerate(measured(data, scaled=scaled)):
-        exact = expected(data, run, scaled=scaled)
-        assert areas[E2H] == pytest.approx(exact.areas[E2H], abs=TOLERANCE), SHARES[run]
-        differing = np.flatnonzero(signs != exact.signs)
-        if differing.size == 0:
-            assert areas[CONSENSUS] == pytest.approx(exact.areas[CONSENSUS], abs=TOLERANCE)
-        else:
-            rows = data.subsets[run].sum()
-            assert abs(exact.agreement[differing[0]] - 0.5) < 1.5 / rows, SHARES[run]
+    compare(sets(d, spectrum), scaled=scaled, members=MEMBERS)
+
+
+@pytest.mark.parametrize("spectrum", ["power", "flat"])
+def test_ensembles_from_a_krylov_space_are_those_of_float64(spectrum):
+    # 16 of 256 components: the space has to be begun anew.
+    compare(sets(256, spectrum), scaled=True, members=16)
+
+
+def test_what_a_sweep_gives_is_float32():
+    data = sets(128, "power")
+    subsets, one = data.subsets[:1], np.arange(1)
+    sweep_data = SweepData(hard={0: data.train}, layers=(0,), subsets=subsets, seeds=one)
+    result = sweep(sweep_data, SweepConfig(methods=("pca", CONSENSUS), ensemble_size=4))
+    leaves = jax.tree.leaves((result.probes, result.info))
+    assert {str(leaf.dtype) for leaf in leaves} <= {"float32", "int32", "bool"}
 
 
 # Both ways: the whole decomposition and the Krylov space.

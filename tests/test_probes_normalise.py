@@ -181,6 +181,18 @@ def test_bad_input_is_named():
         check_shapes(Pairs(pairs.pos[:0], pairs.neg[:0]))
 
 
+@pytest.mark.parametrize("value", [1e30, -1e17])
+def test_a_state_whose_square_overflows_is_refused(value):
+    """It is finite, and so are all scores by a scale that it made infinite: zero."""
+    pairs, _, _ = planted(5, 4, seed=0)
+    pairs.pos[2, 1] = value
+    message = r"'pos' of layer 7, row 2 \(item 'c'\), has the value 1e\+\d+, and 1 of 5 rows"
+    with pytest.raises(ValueError, match=message):
+        check_finite(pairs, list("abcde"), 7)
+    pairs.pos[2, 1] = 1e6
+    check_finite(pairs)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_check_finite_names_item_layer_and_sign(value):
     pairs, _, _ = planted(5, 4, seed=0)

@@ -297,7 +297,7 @@ def test_what_cannot_be_done_is_refused(tmp_path):
     rule = Rule("own", lambda *_: True)
     with pytest.raises(ValueError, match="cannot tell the rule 'own'"):
         bootstrapped(Imitator(), pool, pool, FORMAT, shots=(1,), rule=rule, journal=tmp_path / "j")
-    with pytest.raises(ValueError, match=r"prompt 0 .* no truth score"):
+    with pytest.raises(ValueError, match=r"item 'train/0': its prompt .* no truth score"):
         zero_shot_scores(Silent(), pool, FORMAT)
     with pytest.raises(ValueError, match="third"):
         few_shot_scores(Imitator(), pool, pool, [None] * 4, FORMATS["liar/truth"], shots=1)

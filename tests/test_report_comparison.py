@@ -53,6 +53,18 @@ def test_every_point_has_the_mean_of_each_report_and_their_difference():
     assert point["auroc: b - a"] == pytest.approx(means[1] - means[0])
 
 
+def test_means_over_some_of_the_seeds_say_of_how_many():
+    _, _, rows = both()
+    assert not [c for c in side_by_side(rows, key_columns(rows)) if " seeds: " in str(c)]
+    lost = (rows["report"] == "b") & (rows["seed"] == 1) & (rows["method"] == "pca")
+    rows.loc[lost & (rows["layer"] == 5), "auroc"] = np.nan
+    joined = side_by_side(rows, key_columns(rows))
+    here = (joined["method"] == "pca") & (joined["layer"] == 5)
+    assert set(joined.loc[here, "auroc seeds: b"]) == {"2 of 3"}
+    assert set(joined.loc[~here, "auroc seeds: b"]) == {""}
+    assert "auroc seeds: a" not in joined
+
+
 def test_a_row_that_only_one_report_has_stays_without_a_difference():
     first, second, _ = both()
     rows = pd.concat([first.assign(report="a"), second.query("layer != 2").assign(report="b")])

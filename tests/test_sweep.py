@@ -104,7 +104,7 @@ def _as_float32(pairs: Pairs) -> Pairs:
 
 def test_chunks_do_not_change_anything(scores):
     trained = ("ccs", "supervised", "ue_e2h", "random_ensemble_consensus")
-    for methods, budget in ((trained, 17_000), (ALL_METHODS, 120_000)):
+    for methods, budget in ((trained, 17_000), (ALL_METHODS, 240_000)):
         small = dataclasses.replace(CONFIG, methods=methods, memory_budget=budget)
         chunked = sweep(DATA, small).score(7, HARD[7])
         for method in methods:

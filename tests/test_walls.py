@@ -237,3 +237,12 @@ def test_the_reader_of_imports_sees_every_kind(tmp_path, monkeypatch):
         "def late():\n    import h\nif TYPE_CHECKING:\n    from i.j import k\n"
     )
     assert imports(path) == {"a.b", "c.d", "pack.sub.e", "pack.f.g", "h", "i.j.k"}
+
+
+def test_the_settings_of_a_study_are_there_without_the_libraries_that_draw():
+    """`--help` is asked for more often than figures are drawn."""
+    code = "import sys, jelicit.studies.salience; print('matplotlib' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split()[-1:] == ["False"], done.stderr or done.stdout

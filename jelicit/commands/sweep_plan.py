@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from jelicit.commands.stores import StoreRows, label_problems, layer_of, told_of
 from jelicit.commands.sweep import Sweep
 from jelicit.commands.sweep_problems import crossed_settings, methods_of, orientations_of
 from jelicit.data.concerns import few_rows, unmeasurable
+from jelicit.probes.sweep.doubts import doubts
 from jelicit.results import run_id
 from jelicit.studies import scoring
 from jelicit.studies.checks import refuse
@@ -104,6 +105,10 @@ def plan_of(options: Sweep) -> SweepPlan:
     if easy is not None:
         easy = easy.held_out_from(test, options.overlap, what="easy", say=warn)
     grid = _grid(options, layers)
+    subsets = grid.subsets(train.labels(target))
+    fitted = replace(grid.base, methods=tuple(grid.methods))
+    for line in doubts(fitted, subsets, easy_rows=0 if easy is None else len(easy.items)):
+        warn(line)
     return SweepPlan(options=options, grid=grid, train=train, test=test, easy=easy, target=target)
 
 

@@ -166,6 +166,29 @@ def labels(items: Sequence[Item], target: str = "label") -> np.ndarray:
     return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float32)
 
 
+def known_labels(values: Any, name: str = "labels") -> np.ndarray:
+    """Labels of one's own as float64 [n]: 1 = True, 0 = False, nan = no truth value.
+
+    Args:
+        values: n labels as `known_label` takes them, in a list, an array or a column of a table.
+        name: What messages call them.
+
+    Raises:
+        ValueError: If they are no row of labels, or one of them is none.
+    """
+    if np.ndim(values) != 1:
+        raise ValueError(f"{name} is {shown(values)}; give a label for every row")
+    made = np.full(len(values), np.nan)
+    for row, value in enumerate(values):
+        try:
+            label = known_label(value)
+        except ValueError as error:
+            raise ValueError(f"{name}[{row}]: {error}") from error
+        if label is not None:
+            made[row] = label
+    return made
+
+
 def known_label(value: object) -> bool | None:
     """A label as True, False or None, however it is written.
 

@@ -1,14 +1,38 @@
 """Figures for papers, from tidy result rows: PNG and SVG, readable in print and in grey."""
 
-from jelicit.figures.calibration import calibration_figure
-from jelicit.figures.icm import accuracy_figure, bars_figure, search_figure
-from jelicit.figures.impossible import histograms_figure, variance_figure
-from jelicit.figures.parts import save
-from jelicit.figures.salience import salience_figure, salience_scatter
-from jelicit.figures.scaling import scaling_figure
-from jelicit.figures.sweeps import layers_figure, shares_figure
-from jelicit.figures.training import cost_figure, training_figure
-from jelicit.figures.transfer import transfer_figure
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jelicit.figures.calibration import calibration_figure
+    from jelicit.figures.icm import accuracy_figure, bars_figure, search_figure
+    from jelicit.figures.impossible import histograms_figure, variance_figure
+    from jelicit.figures.parts import save
+    from jelicit.figures.salience import salience_figure, salience_scatter
+    from jelicit.figures.scaling import scaling_figure
+    from jelicit.figures.sweeps import layers_figure, shares_figure
+    from jelicit.figures.training import cost_figure, training_figure
+    from jelicit.figures.transfer import transfer_figure
+
+_MODULES = {
+    "accuracy_figure": "icm",
+    "bars_figure": "icm",
+    "calibration_figure": "calibration",
+    "cost_figure": "training",
+    "histograms_figure": "impossible",
+    "layers_figure": "sweeps",
+    "salience_figure": "salience",
+    "salience_scatter": "salience",
+    "save": "parts",
+    "scaling_figure": "scaling",
+    "search_figure": "icm",
+    "shares_figure": "sweeps",
+    "training_figure": "training",
+    "transfer_figure": "transfer",
+    "variance_figure": "impossible",
+}
 
 __all__ = [
     "accuracy_figure",
@@ -27,3 +51,10 @@ __all__ = [
     "transfer_figure",
     "variance_figure",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: whoever asks a study for its help does not wait for matplotlib.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -54,7 +54,8 @@ def many_shot_scores(
         raise ValueError(
             f"{len(shown)} examples and a target do not fit the model's context; {fit} examples do"
         )
-    return truth_scores(scorer, [few_shot(item, shown, format) for item in targets], format)
+    prompts = [few_shot(item, shown, format) for item in targets]
+    return truth_scores(scorer, prompts, format, items=targets)
 
 
 def _check_groups(targets: Sequence[Item], examples: Sequence[Item]) -> None:

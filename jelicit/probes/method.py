@@ -45,7 +45,9 @@ class Data(NamedTuple):
     """What all runs of a layer share. A fit sees of it what its method says that it needs."""
 
     hard: Pairs
-    """[n, d], centred and scaled by the statistics of the whole pool, as far as runs use it."""
+    """[n, d], centred and scaled by the statistics of the whole pool, as far as runs use it.
+
+    float64 for methods that are declared `double`."""
     hard_targets: Float[Array, " n"] | None = None
     """In [0, 1]; for methods that need targets alone."""
     easy: Pairs | None = None
@@ -127,6 +129,9 @@ class Method:
         by_seed: Whether the fit depends on the seed; if not, it is made once for all seeds.
         by_subset: Whether the fit depends on the subset of hard rows, or a function of the settings
             that tells.
+        double: Whether the fit is handed float64: hidden states, statistics and all that is made of
+            them. For fits that end in decisions, which a last digit of float32 may turn; what they
+            give is float32. Methods with `common` work agree in it.
         stream: Names the random stream, where it is not the method's own: methods of one stream
             draw the same numbers.
         vectors: How many vectors of n + d + e numbers a run holds while it is fitted on n hard and
@@ -147,6 +152,7 @@ class Method:
     info: type = FitInfo
     by_seed: bool = True
     by_subset: bool | Callable[[Any], bool] = True
+    double: bool = False
     stream: str = ""
     vectors: int | Callable[[Any], int] = 12
 

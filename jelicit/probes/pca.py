@@ -214,17 +214,19 @@ def _search(rows: _Differences, shape: _Shape, max_steps: int) -> _Triplets:
     Musco & Musco 2015 for the space, Wu & Simon 2000 for the restart: it goes on from the best
     vectors and the block that the space would have gone on with, which holds the errors of all of
     them. Ends once the errors are small enough: of the first vector about rounding, of the others
-    that, or a thousandth of their own eigenvalue. Vectors inside the space do not mix at that.
+    that, or a small share of their own eigenvalue. Vectors inside the space do not mix at that.
     """
     (n, d), dtype = rows.apart.shape, rows.apart.dtype
     eps = jnp.finfo(dtype).eps
+    # In float64 it ends short of rounding: what is left turns the sign of no score.
+    of_first, of_others = (20 * eps, 1e-3) if dtype == jnp.float32 else (1e-12, 1e-7)
     more = (shape.total - shape.kept) // shape.width
 
     def unsettled(now: _Triplets):
         share = jnp.square(now.values[: shape.wanted]) / _largest_square(now.values)
         # The products round to eps of the first singular value.
         rounding = 20 * eps * jnp.sqrt(share)
-        allowed = jnp.maximum(rounding, 1e-3 * share).at[0].set(20 * eps)
+        allowed = jnp.maximum(rounding, of_others * share).at[0].set(of_first)
         # NaN must end the loop, too.
         return (now.step < max_steps) & (now.residual[: shape.wanted] > allowed).any()
 
@@ -398,8 +400,9 @@ PCA = Method(
     source="Burns et al. 2022, section 3.3 (CRC)",
     settings=PCASettings,
     common=COMPONENTS,
-    algorithm=2,
+    algorithm=3,
     info=PCAInfo,
     by_seed=False,
+    double=True,
     vectors=vectors_of_components,
 )

@@ -52,9 +52,10 @@ PCA_ENSEMBLE_CONSENSUS = Method(
     source="Paper A",
     settings=PCAEnsembleSettings,
     common=COMPONENTS,
-    algorithm=2,
+    algorithm=3,
     info=EnsembleInfo,
     by_seed=False,
+    double=True,
     vectors=vectors_of_components,
 )
 
@@ -68,8 +69,9 @@ PCA_ENSEMBLE_E2H = Method(
     needs=frozenset({EASY}),
     settings=PCAE2HSettings,
     common=COMPONENTS,
-    algorithm=2,
+    algorithm=3,
     info=EnsembleInfo,
     by_seed=False,
+    double=True,
     vectors=vectors_of_components,
 )

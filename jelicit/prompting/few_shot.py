@@ -93,7 +93,8 @@ def zero_shot_scores(
 ) -> np.ndarray:
     """Truth scores [n] without examples: log P(true | x_i) - log P(false | x_i)."""
     format = get_format(format)
-    return truth_scores(scorer, [segments(item, format) for item in targets], format)
+    prompts = [segments(item, format) for item in targets]
+    return truth_scores(scorer, prompts, format, items=targets)
 
 
 def few_shot_scores(
@@ -118,7 +119,7 @@ def few_shot_scores(
         seed: Of the draws. An item's examples depend on its place among the targets.
 
     Raises:
-        ValueError: As of `draw_examples` and `jelicit.data.prompts.few_shot`.
+        ValueError: As of `draw_examples`, `jelicit.data.prompts.few_shot` and `truth_scores`.
     """
     format = get_format(format)
     draws = _Draws(pool, labels)
@@ -126,7 +127,7 @@ def few_shot_scores(
         few_shot(item, draws.examples(item, shots, _seed(seed, place)), format)
         for place, item in enumerate(targets)
     ]
-    return truth_scores(scorer, prompts, format)
+    return truth_scores(scorer, prompts, format, items=targets)
 
 
 def prompted(

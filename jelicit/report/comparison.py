@@ -97,6 +97,7 @@ def side_by_side(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """One row per point: its keys, per measure the value in each report, and the differences.
 
     Values are means over seeds; "auroc: b - a" is the difference of report b from the first, a.
+    Where seeds of a point have no value (nan), "auroc seeds: a" says of how many its mean is.
     """
     reports = list(dict.fromkeys(rows["report"]))
     points = rows.groupby([*keys, "report"], dropna=False, sort=False)
@@ -112,9 +113,23 @@ def side_by_side(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
             continue
         columns |= {f"{column}: {r}": v for r, v in zip(reports, values, strict=True)}
         if column in measures:
+            columns |= _counted(points[column], column, reports)
             for report, value in zip(reports[1:], values[1:], strict=True):
                 columns[f"{column}: {report} - {reports[0]}"] = value - values[0]
     return pd.DataFrame(columns, index=wide.index).reset_index()
+
+
+def _counted(values: Any, column: str, reports: Sequence[str]) -> dict[str, pd.Series]:
+    """Text ("2 of 3") where rows of a report lack values of a measure, "" elsewhere."""
+    counts, sizes = (pd.Series(each).unstack("report") for each in (values.count(), values.size()))
+    made = {}
+    for report in reports:
+        count, size = pd.Series(counts[report]), pd.Series(sizes[report])
+        lacking = count < size
+        if lacking.any():
+            words = count.map("{:.0f}".format) + " of " + size.map("{:.0f}".format)
+            made[f"{column} seeds: {report}"] = words.where(lacking, "")
+    return made
 
 
 def short_names(folders: Sequence[str | Path]) -> list[str]:

@@ -69,6 +69,8 @@ def methods_down(
 def mean_of(rows: pd.DataFrame, value: str) -> str:
     """The mean over seeds with two digits; nothing where no row has the value.
 
+    Where some rows lack it (nan: no number of such test rows), it says of how many the mean is.
+
     Raises:
         ValueError: The rows differ in more than the seed.
     """
@@ -76,7 +78,9 @@ def mean_of(rows: pd.DataFrame, value: str) -> str:
         return ""
     if rows.duplicated(["method", "orientation", "seed"]).to_numpy().any():
         summarise(rows, by=["method", "orientation"], value=value)  # says what differs
-    return f"{rows[value].mean():.2f}"
+    counted = int(np.count_nonzero(rows[value].notna()))
+    of = "" if counted == len(rows) else f" ({counted} of {len(rows)} seeds)"
+    return f"{rows[value].mean():.2f}{of}"
 
 
 def truth_and_spurious(rows: pd.DataFrame) -> str:

@@ -8,6 +8,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jelicit.data.named_sets import NamedSet
 from jelicit.named import is_reference, resolve
 
@@ -71,7 +73,7 @@ def too_small(values: Sequence[tuple[str, int, int]]) -> list[str]:
     return [
         f"{option} {value}: allowed are whole numbers from {least}"
         for option, value, least in values
-        if value < least
+        if not isinstance(value, int | np.integer) or value < least
     ]
 
 

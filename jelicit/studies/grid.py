@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from jelicit.data.items import known_labels
 from jelicit.data.subsets import class_share_rows
 from jelicit.pairs import Pairs, check_finite, check_shapes
 from jelicit.probes.files import FittedProbe
@@ -71,6 +72,9 @@ class Grid:
                 raise ValueError(f"{name} is {values!r}; give a sequence of values")
             if len(values) == 0 or len(set(values)) < len(values):
                 raise ValueError(f"{name} is {list(values)}; name at least one value, each once")
+        for seed in self.seeds:
+            if not isinstance(seed, int | np.integer) or seed < 0:
+                raise ValueError(f"seeds has {seed!r}; allowed are whole numbers from 0")
         wrong = [o for o in self.orientations if o not in ORIENTATIONS]
         if wrong or not self.orientations:
             raise ValueError(f"orientations is {self.orientations}; choose some of {ORIENTATIONS}")
@@ -241,7 +245,7 @@ def run_grid(
         ValueError: Before any fit: what `sweep` refuses, a class share that the labels cannot give,
             sizes that disagree, a layer that a set lacks.
     """
-    labels = np.asarray(labels, np.float64)
+    labels = known_labels(labels)
     states = States.of_arrays(train, test, easy, layers=grid.layers, test_log_probs=test_log_probs)
     _check_test(states, labels, test_labels, others or {}, test_groups)
     situation = Situation.of_labels(

@@ -11,11 +11,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from jelicit import figures
 from jelicit.data.items import label_of, save_items
@@ -60,6 +59,9 @@ from jelicit.studies.search_bar import SearchBar
 from jelicit.studies.session import Session
 from jelicit.studies.settings import PromptSettings
 from jelicit.studies.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DEFAULT_SETS = ("pocket/facts",)
 CHAT, WRONG, PERTURBED = "zero_shot_chat", "wrong_many_shot", "icm_perturbed"

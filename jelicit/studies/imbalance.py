@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from jelicit import figures
 from jelicit.data.concerns import unmeasurable
@@ -32,6 +32,9 @@ from jelicit.studies.settings import REBALANCED, PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation, named
 from jelicit.studies.states import States
 from jelicit.studies.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DEFAULT_SETS = ("pocket/arithmetic", "pocket/commands")
 SHARES = (0.0, 0.01, *(round(0.1 * k, 1) for k in range(1, 10)), 0.99, 1.0)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from jelicit import figures
 from jelicit.data.datasets import Dataset
@@ -43,6 +43,9 @@ from jelicit.studies.settings import PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States
 from jelicit.studies.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LAYER_RUNS = 3
 GOLDEN = "golden_few_shot"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import tyro
-from matplotlib.figure import Figure
 
 from jelicit import figures
 from jelicit.named import slug
@@ -21,6 +21,9 @@ from jelicit.studies.model import Cases, Model
 from jelicit.studies.session import Session
 from jelicit.studies.settings import PromptSettings
 from jelicit.studies.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ALL = ("all",)
 

@@ -15,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from jelicit import figures
 from jelicit.data.datasets import Dataset, load_dataset
@@ -42,6 +41,9 @@ from jelicit.studies.settings import PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation, named
 from jelicit.studies.states import States, at_layer
 from jelicit.studies.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DEFAULT_SETS = ("pocket/arithmetic", "pocket/larger_than", "pocket/facts", "pocket/comments")
 FEATURE_SEED = 0
@@ -75,6 +77,11 @@ class Settings(PromptedStudySettings):
         size = self.train_size
         if size is not None and (size < 4 or size % 4):
             problems.append(f"--train-size {size}: allowed are multiples of 4, from 4")
+        problems += [
+            f"--labels {path}: there is no such file; name one that icm.py wrote"
+            for path in self.labels
+            if not Path(path).is_file()
+        ]
         return problems
 
 

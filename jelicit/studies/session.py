@@ -19,6 +19,7 @@ from jelicit.data.shown import printable
 from jelicit.data.subsets import rebalanced
 from jelicit.probes.method import EASY
 from jelicit.probes.methods import get_method
+from jelicit.probes.sweep.doubts import doubts
 from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.progress import progress
 from jelicit.results import run_id
@@ -198,13 +199,17 @@ class Session:
         )
         if not usable:
             return Measured()
+        config = self.settings.fit.config(usable)
+        easy_rows = 0 if situation.easy is None else len(situation.easy.items)
+        for line in doubts(config, runs.subsets, easy_rows=easy_rows):
+            self.say(f"{situation.title}: {line}")
         store = FitStore(self.folder.fits(fits or situation.title))
         with self.progress(f"{situation.title}: fits") as report:
             return measure(
                 situation,
                 runs,
                 states,
-                self.settings.fit.config(usable),
+                config,
                 taught=taught,
                 boot=boot,
                 names=names,

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jelicit.data.formats import PromptFormat
-from jelicit.data.items import Item, known_label, labels
+from jelicit.data.items import Item, known_label, known_labels, labels
 from jelicit.data.subsets import balanced_runs
 from jelicit.method_names import in_format
 from jelicit.metrics import group_bootstrap
@@ -107,12 +107,14 @@ class Situation:
             Target(
                 name=name,
                 role="truth" if name == "truth" else "spurious",
-                train=np.asarray(of_train, np.float64),
-                test=np.zeros(0) if of_test is None else np.asarray(of_test, np.float64),
+                train=known_labels(of_train, f"labels of {name!r} in train"),
+                test=np.zeros(0)
+                if of_test is None
+                else known_labels(of_test, f"labels of {name!r} in test"),
             )
             for name, (of_train, of_test) in pairs.items()
         )
-        known = None if easy is None else np.asarray(easy, np.float64)
+        known = None if easy is None else known_labels(easy, "labels of the easy rows")
         return cls(
             dataset=dataset,
             feature=feature,

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import pandas as pd
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from jelicit import figures
@@ -27,6 +26,9 @@ from jelicit.studies.model import Cases
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.session import Session
 from jelicit.version import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PACKAGES = ("jax", "flax", "optax", "numpy", "torch", "transformers")
 """Packages whose versions a record names, as far as they are installed."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from jelicit import figures
 from jelicit.data.describe import describe, table
@@ -31,6 +31,9 @@ from jelicit.studies.settings import REBALANCED, StudySettings
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States, at_layer
 from jelicit.studies.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METHODS = ("random", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus")
 LABELLED = ("supervised", "mean_difference", "lda")

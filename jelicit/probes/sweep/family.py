@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import Common, Data, Fits, Method, Run, with_info
 from jelicit.probes.sweep.data import SweepData
+
+DOUBLES = ("cpu", "gpu", "cuda", "rocm")
+"""Platforms that decompose matrices of float64."""
 
 Rates = tuple[dict[str, Any], ...]
 """The rates that each method of a family reads, by name: one number each, or one per run."""
@@ -64,6 +68,11 @@ class Family:
         pairs = zip(self.methods, self.settings, strict=True)
         return any(method.depends_on_subset(own) for method, own in pairs)
 
+    @property
+    def double(self) -> bool:
+        """Whether its fits are made in float64: if it asks for that, where the platform can."""
+        return self.methods[0].double and jax.default_backend() in DOUBLES
+
     def fit(self, run: Run, data: Data, rates: Rates) -> Fits:
         """The fits of one run."""
         parts = zip(self.methods, self.settings, rates, strict=True)
@@ -93,16 +102,20 @@ class Family:
         )
 
     def bytes_each(self, n: int, d: int, e: int) -> int:
-        """Roughly what a run takes while it is fitted on n hard and e easy float32 rows of d."""
+        """Roughly what a run takes while it is fitted on n hard and e easy rows of d."""
         pairs = zip(self.methods, self.settings, strict=True)
-        return 4 * max(method.vectors_held(own) for method, own in pairs) * (n + d + e)
+        return (
+            (8 if self.double else 4)
+            * max(method.vectors_held(own) for method, own in pairs)
+            * (n + d + e)
+        )
 
 
 def families(config: SweepConfig) -> list[Family]:
     """The families of the wanted methods: those with common work together, all others alone."""
     together: dict[Any, list[Method]] = {}
     for method in config.resolved():
-        together.setdefault(method.common or method.name, []).append(method)
+        together.setdefault((method.common or method.name, method.double), []).append(method)
     return [
         Family(methods=tuple(methods), settings=tuple(_static(config, each) for each in methods))
         for methods in together.values()

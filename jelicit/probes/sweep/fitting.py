@@ -53,6 +53,15 @@ def fit_runs(
     return jax.vmap(one_run)(seeds, rows, normalisers, rates)
 
 
+def _single(leaf: jax.Array) -> np.ndarray:
+    """An array on the host, in the precision that fits are kept in."""
+    array = np.asarray(leaf)
+    return array.astype(_KEPT.get(array.dtype, array.dtype), copy=False)
+
+
+_KEPT = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
+
+
 def fit_family(
     family: Family,
     data: SweepData,
@@ -85,5 +94,5 @@ def fit_family(
             family=family,
         )
         # To the host at once, which frees the device for the next chunk; fillers go.
-        parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:wanted], fits))  # noqa: B023
+        parts.append(jax.tree.map(lambda leaf: _single(leaf)[:wanted], fits))  # noqa: B023
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *parts)

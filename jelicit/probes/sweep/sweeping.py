@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jelicit.pairs import Pairs, with_full_floats
+from jelicit.pairs import Pairs, doubled, with_full_floats
 from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import Fits
 from jelicit.probes.normalise import Normaliser
@@ -124,11 +124,23 @@ class _Task:
         for number, family in enumerate(wanted, before):
 
             def fit(family: Family = family) -> Fits:
+                if family.double:
+                    return self._in_double(family, hard, easy)
                 return fit_family(family, self.data, self.layer, shared, within, self.config)
 
             self._unit(family, number, fit, digests, made)
             self.report(number + 1, total)
         return made
+
+    def _in_double(self, family: Family, hard: Pairs, easy: Pairs | None) -> Fits:
+        """The fits of a family in float64, from the hidden states themselves.
+
+        In the pool's coordinates of float32 they have lost digits of what sets the signs apart.
+        """
+        with jax.enable_x64(True):
+            hard, easy = doubled(hard), None if easy is None else doubled(easy)
+            _, within, shared = prepare(self.data, hard, easy, self.config)
+            return fit_family(family, self.data, self.layer, shared, within, self.config)
 
     def _unit(
         self,
