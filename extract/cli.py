@@ -366,6 +366,8 @@ class OwnWords:
     """Most tokens of an answer, which ends at a line break."""
     seed: int = 0
     """Of sampling."""
+    chat: bool = False
+    """Ask in the models' own chat templates; the studies need --chat, too."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of the weights."""
     device: str = "auto"
@@ -386,7 +388,9 @@ class OwnWords:
             temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed
         )
         dataset = load_dataset(self.dataset)
-        how: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "threads": self.threads}
+        how: dict[str, Any] = {
+            name: getattr(self, name) for name in ("chat", "dtype", "device", "threads")
+        }
         lm = load(self.model, **how)
         print(lm.describe())
         another = self.other

@@ -103,7 +103,8 @@ def answers(
         folder: Where answers are kept, in a file for every model and sampling.
         progress: Show a bar.
     """
-    made_by = json.dumps([lm.digest, lm.dtype, PROMPT, asdict(sampling)], sort_keys=True)
+    chat = None if lm.chat is None else lm.chat.digest
+    made_by = json.dumps([lm.digest, lm.dtype, chat, PROMPT, asdict(sampling)], sort_keys=True)
     file = folder / f"answers-{hashlib.sha256(made_by.encode()).hexdigest()[:16]}.jsonl"
     known = {line["question"]: line["answer"] for line in _lines(file)}
     todo = [each for each in questions if each.text not in known]
@@ -260,6 +261,7 @@ def own_words(
         "model": lm.name,
         "digest": lm.digest,
         "dtype": lm.dtype,
+        "chat": lm.chat is not None,
         "others": theirs,
         "prompt": PROMPT,
         "sampling": asdict(sampling),

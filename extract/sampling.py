@@ -23,9 +23,9 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from extract.chat import encode_for
 from extract.models import LanguageModel
 from extract.passes import forward, log_softmax_at, pad
-from extract.verdicts import own_prefix, tokenise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,8 @@ def sample_lines(
     Raises:
         ValueError: A prompt leaves no room for an answer in the model's context.
     """
-    prefix = own_prefix(lm.tokenizer)
-    ids = tokenise(lm.tokenizer, set(prompts.values()))
-    rows = [[*prefix, *ids[text]] for text in prompts.values()]
+    encoded = encode_for(lm, [(text,) for text in prompts.values()], (" True",))
+    rows = [row.prompt for row in encoded]
     for key, row in zip(prompts, rows, strict=True):
         if lm.context is not None and len(row) + sampling.max_new_tokens > lm.context:
             raise ValueError(
@@ -117,12 +116,13 @@ def mean_log_likelihoods(
 
     Args:
         lm: The model.
-        texts: (prompt, text) each; the text is tokenised on its own, with a space before it.
+        texts: (prompt, text) each; the text's tokens are what it adds to its prompt, as a verdict's.
         token_budget: Most tokens of a pass, padding included.
     """
-    prefix = own_prefix(lm.tokenizer)
-    ids = tokenise(lm.tokenizer, {part for prompt, text in texts for part in (prompt, f" {text}")})
-    rows = [([*prefix, *ids[prompt]], list(ids[f" {text}"])) for prompt, text in texts]
+    rows = []
+    for prompt, text in texts:
+        [row] = encode_for(lm, [(prompt,)], (f" {text}",))
+        rows.append((list(row.prompt), list(row.verdicts[0])))
     found = np.zeros(len(rows))
     order = sorted(range(len(rows)), key=lambda at: -len(rows[at][0]) - len(rows[at][1]))
     while order:
