@@ -54,6 +54,8 @@ class Run:
     dataset: str = "pocket/arithmetic"
     """"pocket/<kind>", a hub set such as gsm8k or liar, or a folder or file of items (JSONL, CSV,
     TSV, JSON, Parquet)."""
+    hub_root: Path | None = None
+    """Folder with copies of the hub's sets, as they lie there (<folder>/<hub id>/...)."""
     split: Literal["train", "valid", "test"] = "train"
     """Which part of the data set. Normalisers and probes are fitted on train rows."""
     features: tuple[str, ...] = ()
@@ -196,6 +198,7 @@ class Run:
             seed=self.seed,
             max_train=self.max_items if self.split == "train" else None,
             max_test=self.max_items if self.split == "test" else None,
+            hub_root=self.hub_root,
         )
         items = list(getattr(dataset, self.split))
         if not items:
@@ -356,6 +359,8 @@ class OwnWords:
     """A Hugging Face id, a folder, or a GGUF file: who is asked."""
     dataset: str = "truthfulqa"
     """A set with questions, by name, or a folder or file of items."""
+    hub_root: Path | None = None
+    """Folder with copies of the hub's sets, as they lie there (<folder>/<hub id>/...)."""
     other: str | None = None
     """The model whose answers are put into its mouth. Default: the set's true answers."""
     max_questions: int | None = None
@@ -387,7 +392,7 @@ class OwnWords:
         sampling = Sampling(
             temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed
         )
-        dataset = load_dataset(self.dataset)
+        dataset = load_dataset(self.dataset, hub_root=self.hub_root)
         how: dict[str, Any] = {
             name: getattr(self, name) for name in ("chat", "dtype", "device", "threads")
         }

@@ -116,7 +116,7 @@ def mean_log_likelihoods(
 
     Args:
         lm: The model.
-        texts: (prompt, text) each; the text's tokens are what it adds to its prompt, as a verdict's.
+        texts: (prompt, text) each; a text's tokens are what it adds to its prompt.
         token_budget: Most tokens of a pass, padding included.
     """
     rows = []

@@ -78,6 +78,19 @@ def _reads_mirror(named: NamedSet) -> bool:
     return isinstance(named.source, HubFiles) or getattr(named.source, "reads_mirror", False)
 
 
+def reads_mirror(name: str | os.PathLike[str]) -> bool:
+    """Whether this is the name of a set whose files lie elsewhere, so that a copy may be named.
+
+    Args:
+        name: As `load_dataset` takes it; a name that it does not know reads none.
+    """
+    try:
+        origin = _origin(name)
+    except (ValueError, OSError):  # it is told where the set is loaded
+        return False
+    return isinstance(origin, NamedSet) and _reads_mirror(origin)
+
+
 def title_of(name: str) -> str:
     """What a set is called in tables and figures.
 

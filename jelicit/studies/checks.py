@@ -103,6 +103,23 @@ def set_problems(names: Sequence[str]) -> list[str]:
     return problems
 
 
+def mirror_problems(hub_root: Path | None, names: Iterable[str | None]) -> list[str]:
+    """Problems of --hub-root: no such folder, or no set of these can read it.
+
+    Args:
+        hub_root: The folder, if one was given.
+        names: Of the sets that are read.
+    """
+    if hub_root is None:
+        return []
+    if not hub_root.is_dir():
+        return [f"--hub-root {hub_root}: there is no such folder"]
+    # A set from a folder may have an easy set of the hub.
+    if all(name.startswith("pocket/") for name in names if name and name != "none"):
+        return [f"--hub-root {hub_root} does nothing with sets of the pocket world: leave it out"]
+    return []
+
+
 def given(settings: Any, names: Iterable[str]) -> list[str]:
     """Those of these options that have another value than their default, as a command names them.
 

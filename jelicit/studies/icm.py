@@ -41,6 +41,7 @@ from jelicit.studies.checks import (
     empty_values,
     folder_problems,
     given,
+    mirror_problems,
     refuse,
     same_names,
     set_problems,
@@ -100,6 +101,8 @@ class Settings(FormatSettings):
         initial: Random labels to begin with.
         draws: Most items drawn in a search; None = 12 for each item.
         shots: Of bootstrapping, round by round; None = 2 8 (pocket) or 2 32.
+        hub_root: Folder with copies of the hub's sets, as they lie there (<folder>/<hub id>/...),
+            and of the tables of Marks and Tegmark; the hub is not asked for sets then.
         overlap: What to do with train items whose text is a test item's: drop (with all items of
             their groups), refuse, or keep.
         boot: Bootstrap samples (of whole questions) behind every interval.
@@ -120,6 +123,7 @@ class Settings(FormatSettings):
     initial: int = 8
     draws: int | None = None
     shots: tuple[int, ...] | None = None
+    hub_root: Path | None = None
     overlap: Policy = "drop"
     boot: int = 1000
     out: Path | None = None
@@ -142,6 +146,7 @@ class Settings(FormatSettings):
         if not self.dataset or len(set(self.dataset)) < len(self.dataset):
             problems.append(f"--dataset {' '.join(self.dataset)}: name at least one, each once")
         problems += set_problems(self.dataset)
+        problems += mirror_problems(self.hub_root, self.dataset)
         if self.rule is not None and self.rule not in RULES:
             problems.append(f"--rule {self.rule} is unknown; known: {', '.join(RULES)}")
         problems += format_problems(self.format)

@@ -67,6 +67,11 @@ class Settings(PromptedStudySettings):
     impossible: str = "pocket/opinions"
     max_rows: int = 400
 
+    @property
+    def sets_read(self) -> tuple[str | None, ...]:
+        """The sets that were named, the one without truth values among them."""
+        return (*super().sets_read, self.impossible)
+
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         problems = super().problems()

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from jelicit import figures
-from jelicit.data.datasets import Dataset, load_dataset
+from jelicit.data.datasets import Dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.features import FEATURES, add_feature, get_feature, plain_id
 from jelicit.data.items import digest, load_items, with_target
@@ -36,7 +36,7 @@ from jelicit.studies.formats import formats_asked
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.sets import asking, easy_for, read_set
+from jelicit.studies.sets import asking, easy_for, load, read_set
 from jelicit.studies.settings import PromptedStudySettings
 from jelicit.studies.situation import Runs, Situation, named
 from jelicit.studies.states import States, at_layer
@@ -171,7 +171,8 @@ def _asked_in_turn(
 ) -> tuple[Situation, ...]:
     """The label with the other one spurious, and the other way round; of a format, what it asks."""
     rows = session.settings.max_rows
-    dataset = load_dataset(name, max_train=rows, max_test=rows, balance=other)
+    hub_root = session.settings.hub_root
+    dataset = load(name, hub_root, max_train=rows, max_test=rows, balance=other)
     return tuple(
         replace(
             asking(dataset, target, session, spurious=spurious, form=form),

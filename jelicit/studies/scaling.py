@@ -74,6 +74,8 @@ class Settings(salience.Settings):
             tests=self.tests,
             methods=self.examples,
             seeds=self.search_seeds,
+            hub_root=self.hub_root,
+            format=self.format,
             overlap=self.overlap,
             boot=self.boot,
             out=self.out,
@@ -89,6 +91,8 @@ class Settings(salience.Settings):
                 f"--layers {' '.join(self.layers)}: models of several depths have no layer in "
                 "common; allowed is best"
             )
+        if self.format is not None and len(self.format) > 1:
+            problems.append(f"--format {' '.join(self.format)}: give one for all models")
         if not self.shows:
             options = given(self, OF_EXAMPLES)
             return problems + [f"{option} does nothing with --examples none" for option in options]

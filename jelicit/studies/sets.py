@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from jelicit.data.concerns import few_rows, unmeasurable
-from jelicit.data.datasets import Dataset, load_dataset
+from jelicit.data.datasets import Dataset, load_dataset, reads_mirror
 from jelicit.data.items import Item, labels, with_target
 from jelicit.data.overlap import held_out
 from jelicit.data.prompts import PromptFormat, get_format
@@ -24,6 +26,20 @@ LEAST = 2
 """Test rows of a class, at the least: one row alone is missing from a third of all resamples."""
 
 
+def load(name: str, hub_root: Path | None, **options: Any) -> Dataset:
+    """A set, from a copy of the hub's files where one is given and the set is of the hub.
+
+    Args:
+        name: Of a set, folder or file.
+        hub_root: The folder of copies; see `load_dataset`.
+        options: Of `load_dataset`.
+
+    Raises:
+        ValueError: See `load_dataset`, which raises others, too.
+    """
+    return load_dataset(name, hub_root=hub_root if reads_mirror(name) else None, **options)
+
+
 def read_set(name: str, session: Session, *, max_rows: int | None) -> Dataset:
     """A set of the settings; what was decided in reading it is told (`Dataset.notes`).
 
@@ -35,7 +51,8 @@ def read_set(name: str, session: Session, *, max_rows: int | None) -> Dataset:
     Raises:
         ValueError: See `load_dataset`, which raises others, too.
     """
-    dataset = load_dataset(name, max_train=max_rows, max_test=max_rows)
+    hub_root = session.settings.hub_root
+    dataset = load(name, hub_root, max_train=max_rows, max_test=max_rows)
     for note in dataset.notes:
         session.say(f"{dataset.name}: {note}")
     return dataset
@@ -57,20 +74,23 @@ def easy_for(
     """
     settings = session.settings
     name = settings.easy or wanted or dataset.easy
-    easy = easy_set(name, task=dataset.name, max_rows=settings.max_rows)
+    easy = easy_set(name, task=dataset.name, max_rows=settings.max_rows, hub_root=settings.hub_root)
     if easy is None:
         return None
     items = held_out(easy.items, test, policy=settings.overlap, say=session.say, what="easy")
     return replace(easy, items=items)
 
 
-def easy_set(name: str | None, *, task: str, max_rows: int) -> EasySet | None:
+def easy_set(
+    name: str | None, *, task: str, max_rows: int, hub_root: Path | None = None
+) -> EasySet | None:
     """Load the easy labelled set.
 
     Args:
         name: A set's name or folder; None or "none" for no easy set.
         task: Name of the set that is tested: it cannot be its own easy set.
         max_rows: Most rows.
+        hub_root: Folder of copies of the hub's files, if any.
 
     Raises:
         ValueError: The easy set is the task itself, or has no labelled item.
@@ -79,7 +99,7 @@ def easy_set(name: str | None, *, task: str, max_rows: int) -> EasySet | None:
     if name in (None, "none"):
         return None
     try:
-        dataset = load_dataset(name, max_train=max_rows)
+        dataset = load(name, hub_root, max_train=max_rows)
     except ConnectionError as error:
         raise ConnectionError(
             f"{error}\n  The easy set {name!r} of {task} is needed by easy-to-hard methods and the "

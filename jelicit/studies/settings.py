@@ -20,6 +20,7 @@ from jelicit.studies.checks import (
     folder_problems,
     given,
     layer_problems,
+    mirror_problems,
     refuse,
     repeated,
     set_problems,
@@ -55,6 +56,8 @@ class StudySettings(FormatSettings):
         max_rows: Most rows per split that are extracted. Sets of one size share compiled code.
         easy: The easy labelled set of easy-to-hard methods; None = the set's own choice, "none" =
             do without.
+        hub_root: Folder with copies of the hub's sets, as they lie there (<folder>/<hub id>/...),
+            and of the tables of Marks and Tegmark; the hub is not asked for sets then.
         overlap: What to do with rows to fit on whose text is a test row's: drop (with all rows of
             their groups), refuse, or keep.
         boot: Bootstrap samples (of whole questions) behind every interval.
@@ -68,6 +71,7 @@ class StudySettings(FormatSettings):
     seeds: int = 3
     max_rows: int = 800
     easy: str | None = None
+    hub_root: Path | None = None
     overlap: Policy = "drop"
     boot: int = 1000
     out: Path | None = None
@@ -76,6 +80,11 @@ class StudySettings(FormatSettings):
     def fixed_layers(self) -> tuple[int, ...] | None:
         """The layers asked for by number; None where the best is to be found."""
         return None if self.layers == ("best",) else tuple(int(layer) for layer in self.layers)
+
+    @property
+    def sets_read(self) -> tuple[str | None, ...]:
+        """The sets that were named; a set's own choice of an easy one is not among them."""
+        return (*self.dataset, self.easy)
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -89,6 +98,7 @@ class StudySettings(FormatSettings):
             given = " ".join(self.dataset)
             found.append(f"--dataset {given}: name at least one, each once")
         found += set_problems(self.dataset)
+        found += mirror_problems(self.hub_root, self.sets_read)
         found += format_problems(self.format)
         found += layer_problems(self.layers)
         found += too_small(
