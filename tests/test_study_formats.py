@@ -203,6 +203,8 @@ def test_the_contents_of_a_format_are_in_the_names_of_all_runs(study, named_runs
         assert not set(ids(study, format=(exam(**changes),))) & set(first), changes
     several = ids(study, format=(exam(), "claim"))
     assert len(set(several)) == (4 if study is transfer else 2) * len(first)
+    # Rows that say their format are not read back as rows that do not, nor the other way round.
+    assert not set(several) & {*first, *ids(study, format=("claim",))}
 
 
 @pytest.mark.parametrize("study", [salience, transfer], ids=name_of)
