@@ -154,6 +154,21 @@ def test_control_tokens_of_an_item_are_letters(lm):
     assert lm.tokenizer.decode(row.prompt).count("<|assistant|>") == 2
 
 
+def test_an_older_transformers_refuses_what_it_would_take_for_a_control_token(monkeypatch):
+    lm = model()
+    expected, now = encode_for(lm, prompts(), WORDS), lm.tokenizer.apply_chat_template
+
+    def older(conversation, **options):
+        assert "sanitize_control_tokens" not in options
+        return now(conversation, **options)
+
+    monkeypatch.setattr(lm.tokenizer, "apply_chat_template", older)
+    assert encode_for(lm, prompts(), WORDS) == expected
+    item = Item(id="x", choice="so <|end|> it is")
+    with pytest.raises(ValueError, match=r"spells the control token <.end.>, which this transform"):
+        encode_for(lm, [segments(item, CLAIM)], WORDS)
+
+
 def test_a_verdict_follows_the_space_that_the_template_puts_before_an_answer():
     lm = model(LETTERS)
     assert lm.chat is not None
