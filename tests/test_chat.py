@@ -321,8 +321,9 @@ def test_every_way_to_prompt_honours_it(lm, tmp_path):
     np.testing.assert_allclose(np.asarray(store.pairs(2).neg)[0], state.numpy(), atol=1e-4)
 
 
-def test_lengths_of_prompts_add_up(lm):
-    items, scorer = short(4), LocalScorer(lm)
+@pytest.mark.parametrize("template", [OWN_SYSTEM, LETTERS])
+def test_lengths_of_prompts_add_up(template):
+    items, scorer = short(4), LocalScorer(model(template))
     needed = tokens_needed(scorer, items, CLAIM)
     for count in (1, 2, 4):
         shown = items[:count]
