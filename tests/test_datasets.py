@@ -691,3 +691,8 @@ def test_answers_agree_with_the_key_that_came_with_the_solutions():
     same = [float(item.answer or "nan") == float(keys[item.id].replace("$", "")) for item in plain]
     assert len(plain) > 0.95 * len(items)
     assert np.mean(same) > 0.99
+
+
+def test_the_root_of_the_file_system_is_no_set():
+    with pytest.raises(ValueError, match=r"^/ is /, which is no folder of a set"):
+        load_dataset("/")

@@ -325,6 +325,7 @@ def test_labels_teach_the_supervised_probe_of_salience(first, random_model, tmp_
         ),
         (("--n", "1"), "--n 1: allowed are whole numbers from 2"),
         (("--batch", "1"), "--batch 1: allowed are whole numbers from 2"),
+        (("--limit", "0"), "--limit 0: allowed are whole numbers from 1"),
         (("--schedule", "slow"), "schedule is 'slow'"),
     ],
 )

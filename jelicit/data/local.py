@@ -27,9 +27,15 @@ FILE_SUFFIXES = (".jsonl", *SUFFIXES)
 
 
 def set_name(path: Path) -> str:
-    """What a folder or file is called as a set: its bare name."""
+    """What a folder or file is called as a set: its bare name.
+
+    Raises:
+        ValueError: If it is the root of the file system, which has none.
+    """
     # Not resolve(): a link is called what it is called here, while "." has its folder's name.
     bare = Path(os.path.normpath(path.absolute()))
+    if not bare.name:
+        raise ValueError(f"{path} is {bare}, which is no folder of a set; name a folder or file")
     return bare.stem if bare.suffix.lower() in FILE_SUFFIXES else bare.name
 
 

@@ -159,7 +159,7 @@ class Settings(FormatSettings):
                 ("--tests", self.tests, 2),
                 ("--seeds", self.seeds, 1),
                 ("--boot", self.boot, 1),
-                ("--limit", self.limit or 1, 1),
+                ("--limit", 1 if self.limit is None else self.limit, 1),
                 ("--shots", min(self.shots or (1,)), 1),
             ]
         )
