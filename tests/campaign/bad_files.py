@@ -170,8 +170,9 @@ class ModelFile:
             return "a temporary file is left"
         if self._out.exists() and ActivationStore.open(self._out).complete:
             return "a store that counts as whole is left"
-        # An item that is too long for it is told by the model's name.
-        return wrong_ending(ended, names=(str(copy), self._file, f"{copy.name} reads at most"))
+        # An item that is too long for it, and a token beyond it, are told by the model's name.
+        by_name = (f"{copy.name} reads at most", f"{copy.name}: its tokenizer has")
+        return wrong_ending(ended, names=(str(copy), self._file, *by_name))
 
     def _wrong_store(self, is_other: bool) -> str:
         store = ActivationStore.open(self._out)
