@@ -40,7 +40,6 @@ def test_the_example_is_a_format_in_which_a_study_is_asked():
         features=("none",),
         easy="none",
         prompts=PromptSettings(prompting=("none",)),
-        boot=9,
         **few,
     )
     done = salience.run(model, settings, quiet=True)

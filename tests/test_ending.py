@@ -159,7 +159,7 @@ print("went on")
 """
 
 SWEEP = ("sweep", "no-store", "--test", "no-store")
-SCRIPTS = ("salience", "imbalance", "impossible", "layers", "transfer", "icm")
+SCRIPTS = ("salience", "imbalance", "impossible", "layers", "transfer", "icm", "scaling")
 STUDIES = [f"experiments/{name}.py" for name in SCRIPTS]
 
 
@@ -178,7 +178,7 @@ STUDIES = [f"experiments/{name}.py" for name in SCRIPTS]
         ("jelicit", ("report", "no-folder"), "pandas"),
         *((script, (), "common") for script in STUDIES),
         *((script, (), "jelicit.studies") for script in STUDIES),
-        *((STUDIES[0], (), name) for name in ("numpy", "jax", "matplotlib", "torch")),
+        *((STUDIES[0], (), name) for name in ("numpy", "jax", "torch")),
     ],
 )
 def test_ctrl_c_while_libraries_are_loaded_is_one_line(command, words, moment):

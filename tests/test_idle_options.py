@@ -131,10 +131,11 @@ def test_what_does_something_is_not_refused():
 def test_the_server_is_asked_with_the_tokenizer_and_the_patience_that_were_given(monkeypatch):
     asked = {}
     with script("icm") as module:
-        monkeypatch.setattr(module, "open_server", lambda url, **given: asked.update(given))
+        monkeypatch.setattr("asked.open_server", lambda url, **given: asked.update(given))
         words = [*SERVED, "--served", "alias", "--tokenizer", "org/model", "--patience", "30"]
         words += ["--top-logprobs", "5", "--max-tokens-total", "9"]
-        module.model(tyro.cli(module.Settings, args=words))
+        settings = tyro.cli(module.Settings, args=words)
+        settings.asked.model(settings.out)
     assert re.search("answers.jsonl$", str(asked.pop("journal")))
     counts = {"top_logprobs": 5, "max_tokens_total": 9}
     assert asked == {"model": "alias", "tokenizer": "org/model", "patience": 30.0, **counts}

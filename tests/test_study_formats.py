@@ -539,7 +539,7 @@ def test_two_formats_of_one_name_have_two_stores(monkeypatch):
     monkeypatch.setattr(
         opened, "extract", lambda lm, items, form, folder, **rest: folders.append(folder)
     )
-    lm = SimpleNamespace(name="m", digest="d", dtype="float32", device="cpu")
+    lm = SimpleNamespace(name="m", digest="d", dtype="float32", device="cpu", chat=None)
     model = opened.OpenedModel(lambda: lm, "stores")  # type: ignore[arg-type]
     items = [Item(id="a", question="q", choice="c", label=True)]
     for form in (PromptFormat(**EXAM), PromptFormat(**{**EXAM, "text": TEXT + " so"})):

@@ -13,7 +13,7 @@ from typing import Any
 
 from jelicit.data import registry
 from jelicit.data.formats import ITEM_FIELDS, PromptFormat
-from jelicit.data.shown import shown
+from jelicit.data.shown import printable, shown
 
 SUFFIXES = (".toml", ".json")
 """How the name of a format file ends."""
@@ -44,7 +44,7 @@ def read_format(path: str | Path) -> PromptFormat:
             type or has a text that no prompt can have, or its name is another format's. The message
             names the file and the key, and says what is allowed.
     """
-    where = f"prompt format {shown(str(path))}"
+    where = f"prompt format {printable(str(path))!r}"
     said = _read(Path(path), where)
     _check_keys(said, where)
     _check_template(said, where)
