@@ -50,10 +50,9 @@ KEPT = (
 KEPT_OF_REAL = ("model", "parameters", "family", "n_test", "format")
 
 REAL_FIGURES = (
-    "salience-qwen1.5b-cities/salience-cities",
     "scaling/scaling",
-    "layers-qwen1.5b/layers-cities",
-    "icm-qwen1.5b/icm-accuracy",
+    "salience-qwen1.5b/salience-cities",
+    "icm-qwen1.5b/icm-bars",
 )
 """Figures of runs of real models that the manual shows: name of the run, and of the figure."""
 

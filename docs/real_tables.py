@@ -12,6 +12,7 @@ import pandas as pd
 
 from jelicit.method_names import in_reading_order, readable
 from jelicit.results.markdown import MARKS, markdown_table, mean_of, truth_and_spurious
+from jelicit.studies.scaling import label_reading
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "docs/results/rows/real"
@@ -51,6 +52,12 @@ def _by_size(rows: pd.DataFrame) -> list[str]:
     """The models of some rows, those named above first, by size."""
     there = list(dict.fromkeys(rows["model"]))
     return [m for m in MODELS if m in there] + [m for m in there if m not in MODELS]
+
+
+def _sizes(rows: pd.DataFrame) -> list[str]:
+    """The models of some rows, by parameters."""
+    sizes = dict(zip(rows["model"], rows["parameters"], strict=True))
+    return sorted(sizes, key=lambda model: float(sizes[model]))
 
 
 def _short(model: str) -> str:
@@ -96,15 +103,6 @@ def _auroc(rows: pd.DataFrame) -> str:
 # --- salience ------------------------------------------------------------------------------------
 
 
-def _plain() -> str:
-    """Plain claims: a column per set."""
-    rows = rows_of("salience")
-    rows = rows.loc[rows["feature"] == "none"]
-    sets = list(dict.fromkeys(rows["dataset"]))
-    columns = {readable(name): _where("dataset", name, _auroc) for name in sets}
-    return down(rows, columns)
-
-
 def _salience(dataset: str) -> str:
     """One set: a column per feature, AUROC on truth [on the feature]."""
     rows = rows_of("salience")
@@ -140,39 +138,6 @@ def _measured() -> str:
 # --- the other studies ---------------------------------------------------------------------------
 
 
-def _imbalance() -> str:
-    """AUROC by the share of true claims among the train rows."""
-    rows = rows_of("imbalance")
-    shares = sorted(rows["class_share"].dropna().unique())
-
-    def at(share: float) -> Callable[[pd.DataFrame], str]:
-        # What reads no train row has no share, and stands in every column.
-        return lambda own: _auroc(
-            own.loc[(own["class_share"] == share) | own["class_share"].isna()]
-        )
-
-    columns = {f"{share:g}": at(share) for share in shares if share in SHARES}
-    return down(rows, columns, orientations=("none", "oracle", "easy"))
-
-
-SHARES = (0, 0.01, 0.1, 0.5, 0.9, 0.99, 1)
-
-
-def _transfer() -> str:
-    """AUROC on every set of probes that were trained on another one."""
-    rows = rows_of("transfer")
-    rows = rows.loc[rows["train"] != "none"]
-    sets = list(dict.fromkeys(rows["dataset"]))
-    columns = {
-        f"{readable(train)} to {readable(test)}": lambda own, train=train, test=test: _auroc(
-            own.loc[(own["train"] == train) & (own["dataset"] == test)]
-        )
-        for train in sets
-        for test in sets
-    }
-    return down(rows, columns, methods=("ccs", "pca", "supervised", "mean_difference", "lda"))
-
-
 def _icm() -> str:
     """Accuracy on test items, and how many of the labels shown are right."""
     rows = rows_of("icm")
@@ -192,7 +157,7 @@ def _scaling() -> str:
     """AUROC per model, by size."""
     rows = rows_of("scaling")
     rows = rows.loc[(rows["role"] == "truth") & (rows["feature"] == "none")]
-    models = rows.groupby("model")["parameters"].first().sort_values().index
+    models = _sizes(rows)
     sets = list(dict.fromkeys(rows["dataset"]))
     lines = []
     for dataset in sets:
@@ -205,6 +170,20 @@ def _scaling() -> str:
             cells = [_where("model", model, _auroc)(mine) for model in models]
             lines.append((readable(dataset), method.name + sign, *cells))
     return markdown_table(("Set", "Method", *map(_short, models)), lines)
+
+
+def _reading() -> str:
+    """How far verdicts follow the labels in the prompt: 1 = they do, 0.5 = they do not look."""
+    reading = label_reading(rows_of("scaling"))
+    models = _sizes(reading)
+    lines = [
+        (
+            readable(str(dataset)),
+            *(f"{of_set.loc[of_set['model'] == m, 'label_reading'].mean():.2f}" for m in models),
+        )
+        for dataset, of_set in reading.groupby("dataset", sort=False)
+    ]
+    return markdown_table(("Set", *map(_short, models)), lines)
 
 
 # --- about all runs ------------------------------------------------------------------------------
@@ -239,16 +218,11 @@ def _made_by() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "real-plain": _plain,
-    **{
-        f"real-salience-{name.replace('_', '-')}": partial(_salience, name)
-        for name in ("cities", "sp_en_trans", "larger_than", "common_claim", "truthfulqa")
-    },
-    "real-measured": _measured,
-    "real-imbalance": _imbalance,
-    "real-transfer": _transfer,
-    "real-icm": _icm,
     "real-scaling": _scaling,
+    "real-reading": _reading,
+    "real-salience-cities": partial(_salience, "cities"),
+    "real-measured": _measured,
+    "real-icm": _icm,
     **{f"real-findings-{s}": partial(_findings, s) for s in ("salience", "icm", "scaling")},
     "real-made-by": _made_by,
 }

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from rich.table import Table
 from extract.hidden_states import encode_items, extract, plan
 from extract.models import LanguageModel, choose_token_budget
 from extract.passes import Shared, shared_prefix
+from extract.token_trees import common
 from extract.verdicts import Encoded
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
@@ -162,10 +164,11 @@ def child(contestant: str, settings: Extraction, prefix: bool, pipe: Connection)
         "ours": lambda: ours(lm, items, form, settings.token_budget),
     }[contestant]
     plain(lm, encoded[:1], 1)  # what the first pass sets up is not what is measured
+    about = {"device": lm.describe(), "batch": size, "tokens": sum(len(e.prompt) for e in encoded)}
+    if contestant == "ours":
+        about |= {"operations": least_operations(lm, encoded), "peak_gflops": peak_gflops(lm)}
     before = start_peak(lm)
-    pipe.send(
-        {"device": lm.describe(), "batch": size, "tokens": sum(len(e.prompt) for e in encoded)}
-    )
+    pipe.send(about)
     found: Any = None
     while pipe.recv() == "go":
         begin = time.perf_counter()
@@ -173,6 +176,34 @@ def child(contestant: str, settings: Extraction, prefix: bool, pipe: Connection)
         pipe.send(time.perf_counter() - begin)
     states, log_probs = found
     pipe.send({"peak": peak(lm) - before, "numbers": (states[:COMPARED], log_probs[:COMPARED])})
+
+
+def least_operations(lm: LanguageModel, encoded: list[Encoded]) -> float:
+    """Operations of the matrix products that no way can leave out, of a dense model.
+
+    Two for each weight of the blocks and each token that is read, texts that begin alike sharing
+    what they begin with; and two for each weight of the output embedding and each prompt, whose
+    last token predicts the verdict. Attention itself is not counted.
+    """
+    texts = sorted({item.prompt + verdict for item in encoded for verdict in item.verdicts})
+    tokens = len(texts[0]) + sum(len(b) - common(a, b) for a, b in pairwise(texts))
+    outside = (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())
+    ends = {id(weight): weight for each in outside for weight in each.parameters()}
+    blocks = lm.n_parameters - sum(weight.numel() for weight in ends.values())
+    head = lm.model.get_output_embeddings().weight.numel()
+    return 2.0 * (blocks * tokens + head * len({item.prompt for item in encoded}))
+
+
+def peak_gflops(lm: LanguageModel) -> float:
+    """What a large matrix product reaches in torch, in the model's dtype, with its threads."""
+    size = 2048
+    X = torch.randn(size, size, device=lm.device, dtype=lm.model.dtype)
+    best = float("inf")
+    for _ in range(8):
+        begin = time.perf_counter()
+        float((X @ X)[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best / 1e9
 
 
 def start_peak(lm: LanguageModel) -> int:
@@ -269,6 +300,8 @@ def measure(settings: Extraction) -> dict[str, Any]:
         "peak_mb": {name: value / 1e6 for name, value in found["peak"].items()},
         "memory_ratio": found["peak"]["ours"] / found["peak"]["plain"],
         "max_difference": found["max_difference"],
+        "peak_gflops": found["peak_gflops"],
+        "floor_share": found["operations"] / found["peak_gflops"] / 1e9 / seconds["ours"],
     }
     if settings.n_prefix:
         say(f"{settings.n_prefix} items after a system prompt of {settings.prefix} tokens ...")
@@ -304,6 +337,10 @@ def show(result: dict[str, Any]) -> None:
         table.add_row(label, *(f"{number:.4g}" for number in numbers), *shown)
     console.print(table)
     say("tokens: of prompts, whatever was computed; peak: beyond the weights")
+    say(
+        f"floor: {result['floor_share']:.0%} of ours is what the matrix products alone take at the "
+        f"{result['peak_gflops']:.0f} GFLOP/s of a large one"
+    )
     say(f"largest difference, of the largest value: {result['max_difference']:.1g}")
     if "prefix_items_s" in result:
         rates = ", ".join(f"{k} {v:.3g}" for k, v in result["prefix_items_s"].items())

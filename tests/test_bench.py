@@ -104,6 +104,21 @@ def test_both_ways_of_extraction_say_the_same(tmp_path):
     assert "plain, batch 1" in done.stdout
 
 
+def test_the_floor_counts_what_no_way_can_leave_out(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    bench = importlib.import_module("bench_extraction")
+    from tiny_models import tiny
+
+    from extract.verdicts import Encoded
+
+    lm = tiny()  # embeddings of 320 x 32, an output embedding of its own
+    blocks = sum(w.numel() for n, w in lm.model.named_parameters() if "layers" in n or "norm" in n)
+    # 1 2 3 | 4 and 1 2 3 | 5, and 1 2 6 7 | 4 and 1 2 6 7 | 5: nine tokens once each, two prompts.
+    encoded = [Encoded((1, 2, 3), ((4,), (5,))), Encoded((1, 2, 6, 7), ((4,), (5,)))]
+    assert bench.least_operations(lm, encoded) == 2 * (blocks * 9 + 320 * 32 * 2)
+    assert bench.least_operations(lm, [*encoded, encoded[0]]) == bench.least_operations(lm, encoded)
+
+
 def test_the_texts_have_gsm8ks_lengths(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     made = importlib.import_module("bench_models")
