@@ -131,9 +131,12 @@ def bars_figure(rows: Rows) -> Figure:
                 *(at, mean, width * 0.9), color=GROUP_COLORS[method.group], hatch=hatch,
                 edgecolor="white", linewidth=0.5, label=method.name, gid=name, zorder=2,
             )  # fmt: skip
+            # White beside black: a line on a black bar is seen, too.
+            axes.vlines(at, low, high, color="white", linewidth=2.6, zorder=3)
             axes.vlines(at, low, high, color="black", linewidth=0.9, zorder=3)
         axes.set_xticks(range(len(sets)), [readable(name) for name in sets])
-        axes.set(ylim=(0, 1.03), ylabel="accuracy")
+        half = max(0.5, 1.5 - 0.5 * len(sets))  # one set does not fill the page
+        axes.set(ylim=(0, 1.03), ylabel="accuracy", xlim=(-half, len(sets) - 1 + half))
         axes.tick_params(axis="x", length=0)
         figure.legend(loc="outside upper left", ncols=len(methods))
     return figure
