@@ -147,9 +147,9 @@ def _icm() -> str:
             for method in in_reading_order(of_set["method"]):
                 mine = of_set.loc[of_set["method"] == method.key]
                 cells = [mean_of(mine, column) for column in ("accuracy", "auroc")]
-                right = mean_of(mine, "label_accuracy")
-                lines.append((_short(model), readable(str(dataset)), method.name, *cells, right))
-    head = ("Model", "Set", "Method", "Test accuracy", "AUROC", "Right among labels shown")
+                labels = f"{mine['n_train'].mean():g}", mean_of(mine, "label_accuracy")
+                lines.append((_short(model), readable(str(dataset)), method.name, *cells, *labels))
+    head = ("Model", "Set", "Method", "Test accuracy", "AUROC", "Labels shown", "Right among them")
     return markdown_table(head, lines)
 
 
