@@ -26,7 +26,7 @@ MODELS = {
 }
 """What a model's folder is called -> its makers' name and the quantisation, by size."""
 
-FEATURES = ("none", "sycophancy", "punctuation", "tense")
+FEATURES = ("none", "sycophancy", "punctuation")
 SHOWN = ("zero_shot", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus")
 LABELLED = ("supervised", "control_length")
 
