@@ -14,8 +14,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from extract.server_answers import DamagedError, checked_log_probs, from_json, whole
 from extract.server_client import RefusedError, Server
 from extract.server_limits import TokenLimit
+from extract.server_requests import answers
 from extract.verdicts import EPSILON, as_word, check_prompts, distinct
 from jelicit.data.turns import turns
 from jelicit.disk import Journal
@@ -253,41 +253,27 @@ class ChatScorer:
 
     def _ask(self, asked: Mapping[str, Sequence[Message]], words: Sequence[str]) -> None:
         """Asks about all of them at once, and keeps the answers."""
-        with tqdm(total=len(asked), unit="text", disable=not self.progress, leave=False) as bar:
-            for key, said, repeated, tokens in self._said(asked):
-                verdict = read_verdict(said, words, tokens=tokens)
-                self.requests += 1
-                self.retried += repeated
-                self._answers[key] = verdict
-                self._journal.put(key, text=said.text, **vars(verdict))
-                bar.update()
+        keys, messages = list(asked), list(asked.values())
 
-    def _said(self, asked: Mapping[str, Sequence[Message]]) -> Iterator[tuple[str, Said, int, int]]:
-        """(key, answer, repetitions, tokens) as they come; after an error no more are sent."""
-        stop, failed = Event(), None
-
-        def send(messages: Sequence[Message]) -> tuple[Said, int, int]:
-            most = sum(len(one["content"].encode()) for one in messages) + ANSWER_TOKENS
+        def send(place: int, stop: Event) -> tuple[Said, int, int]:
+            most = sum(len(one["content"].encode()) for one in messages[place]) + ANSWER_TOKENS
             self.limit.take(most)
-            said, repeated = self.server.say(messages, self.style, stop)
+            said, repeated = self.server.say(messages[place], self.style, stop)
             tokens = most if said.tokens is None else said.tokens
             self.limit.settle(taken=most, used=tokens)
             return said, repeated, tokens
 
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            futures = {pool.submit(send, messages): key for key, messages in asked.items()}
-            for future in as_completed(futures):
-                if future.cancelled():
-                    continue
-                if (error := future.exception()) is not None:
-                    failed = failed or error
-                    stop.set()
-                    for other in futures:
-                        other.cancel()
-                    continue
-                yield futures[future], *future.result()
-        if failed is not None:
-            raise failed
+        none = [None] * len(keys)  # waits for another one
+        with tqdm(total=len(keys), unit="text", disable=not self.progress, leave=False) as bar:
+            for place, (said, repeated, tokens) in answers(
+                none, send, concurrency=self.concurrency
+            ):
+                verdict = read_verdict(said, words, tokens=tokens)
+                self.requests += 1
+                self.retried += repeated
+                self._answers[keys[place]] = verdict
+                self._journal.put(keys[place], text=said.text, **vars(verdict))
+                bar.update()
 
 
 def messages_of(prompt: Sequence[str], words: Sequence[str]) -> list[Message]:

@@ -13,13 +13,11 @@ for the likeliest tokens may not notice.
 from __future__ import annotations
 
 import hashlib
-import heapq
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, get_args
@@ -32,6 +30,7 @@ from extract.prefixes import Node, in_tree_order
 from extract.server_answers import Answer
 from extract.server_client import Cache, Server
 from extract.server_limits import TokenLimit
+from extract.server_requests import answers
 from extract.token_trees import Tokens
 from extract.verdicts import (
     EPSILON,
@@ -290,7 +289,8 @@ class ServerScorer:
                 found[tokens] = dict(zip(wanted, known, strict=True))
         nodes = in_tree_order(list(left), worth=self.worth_a_request)
 
-        def send(node: Node, stop: Event) -> Answer:
+        def send(place: int, stop: Event) -> Answer:
+            node = nodes[place]
             self.limit.take(len(node.tokens) + 1)
             if not node.asked:
                 return self.server.warm(node.tokens, stop)
@@ -298,7 +298,9 @@ class ServerScorer:
             return self.server.ask(node.tokens, all_wanted, self.able, stop)
 
         with tqdm(total=len(left), unit="text", disable=not self.progress, leave=False) as bar:
-            for node, answer in _answers(nodes, send, concurrency=self.concurrency):
+            after = [node.after for node in nodes]
+            for place, answer in answers(after, send, concurrency=self.concurrency):
+                node = nodes[place]
                 self._count(node, answer)
                 if node.asked:
                     wanted = left[node.tokens]
@@ -390,42 +392,6 @@ def _answered(fields: Mapping[str, Any]) -> list[tuple[float, bool]]:
     """Log-probabilities, and whether each is only a bound, from a line of the journal."""
     pairs = zip(fields["log_p"], fields["bound"], strict=True)
     return [(float(log_p), bool(bound)) for log_p, bound in pairs]
-
-
-def _answers(
-    nodes: Sequence[Node], send: Callable[[Node, Event], Answer], *, concurrency: int
-) -> Iterator[tuple[Node, Answer]]:
-    """Sends requests, each after the one that it waits for, and yields answers as they come.
-
-    Of those that may be sent, the first in the order goes first: depth first, so that what the
-    server keeps is soon used. When one fails, no more are sent; those under way are still yielded,
-    then the error is raised.
-    """
-    below: dict[int | None, list[int]] = {}
-    for place, node in enumerate(nodes):
-        below.setdefault(node.after, []).append(place)
-    ready = below.get(None, [])  # in rising order, so it is a heap
-    running: dict[Future[Answer], int] = {}
-    stop, failed = Event(), None
-    with ThreadPoolExecutor(concurrency) as pool:
-        try:
-            while running or (ready and failed is None):
-                while ready and failed is None and len(running) < concurrency:
-                    place = heapq.heappop(ready)
-                    running[pool.submit(send, nodes[place], stop)] = place
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    place, error = running.pop(future), future.exception()
-                    if error is not None:
-                        failed = failed or error
-                        stop.set()
-                        continue
-                    for child in below.get(place, []):
-                        heapq.heappush(ready, child)
-                    yield nodes[place], future.result()
-        finally:
-            stop.set()
-    if failed is not None:
-        raise failed
 
 
 def _log_sum(values: Sequence[float]) -> float:

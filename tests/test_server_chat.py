@@ -125,6 +125,21 @@ def test_equal_prompts_are_asked_once_and_nothing_twice_with_a_journal(tmp_path)
     assert len(server.asked) == 4
 
 
+def test_a_run_that_is_stopped_sends_no_more(monkeypatch):
+    """Requests cost money: of sixteen, only those under way are still sent."""
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    server = ChatStub([])
+    with serve(server) as url:
+        scorer = connect(url, concurrency=2)
+        monkeypatch.setattr(scorer._journal, "put", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            scorer.score(prompts(16), WORDS)
+    assert 1 <= len(server.asked) <= 3
+
+
 # --- what answers are worth ----------------------------------------------------------------------
 
 
