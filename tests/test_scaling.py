@@ -8,16 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from experiment_scripts import run as run_script
-from experiment_scripts import run_served, script
+from experiment_scripts import run_served, script, session_of
 from figure_rows import NAN
 from safetensors.numpy import load_file
 
 from jelicit.figures import scaling_figure
 from jelicit.figures.scaling import size_name
-from jelicit.studies import scaling
+from jelicit.studies import icm, salience, scaling
 from jelicit.studies.models import OTHERS, POCKET, Models, family_of
 from jelicit.studies.scaling import label_reading
 from jelicit.studies.scaling_findings import scaling_findings
+from jelicit.studies.settings import PromptSettings
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
 
@@ -161,6 +162,42 @@ def test_a_family_goes_by_what_the_model_was_trained_on():
     assert family_of(of_length(352)) == POCKET
     assert family_of(of_length(None)) == OTHERS
     assert family_of(of_length(8192)) == OTHERS
+
+
+class Asked(Kept):
+    """A model that knows how long its texts were."""
+
+    n_parameters, n_blocks = 10, 2
+
+    def __init__(self, name, trained_length):
+        super().__init__(name)
+        self.trained_length = trained_length
+
+
+def test_what_goes_by_the_model_goes_by_each_and_texts_are_read_once(monkeypatch, tmp_path):
+    Kept.loaded.clear()
+    probed, shown = [], []
+
+    def measure_set(plan, session):
+        probed.append((session.model.name, session.settings.prompts.shots, plan.dataset))
+
+    def measure_tasks(tasks, session):
+        shown.append((session.model.name, session.settings.shots, id(tasks)))
+
+    monkeypatch.setattr(salience, "measure_set", measure_set)
+    monkeypatch.setattr(icm, "measure", measure_tasks)
+    settings = scaling.Settings(
+        dataset=("pocket/arithmetic",), prompts=PromptSettings(prompting=("golden_few_shot",))
+    ).for_model(None)
+    models = of([Asked("short", 352), Asked("long", None)])
+    session = session_of(scaling.STUDY, settings, tmp_path, model=models)
+    [asked] = scaling.plan(settings, session)
+    monkeypatch.setattr("jelicit.studies.sets.load_dataset", None)  # nothing is read any more
+    scaling.measure([asked], session)
+    assert [(name, shots) for name, shots, _ in probed] == [("short", (2, 8)), ("long", (2, 32))]
+    assert [dataset is None for *_, dataset in probed] == [False, True]
+    of_tasks = id(asked.tasks)
+    assert shown == [("short", (2, 8), of_tasks), ("long", (2, 32), of_tasks)]
 
 
 # --- what is refused -----------------------------------------------------------------------------

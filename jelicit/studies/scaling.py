@@ -6,7 +6,8 @@ and turned-round labels, and with ICM's.
 
     from extract import open_model
     from jelicit.studies import scaling
-    from jelicit.studies.models import Models
+    from jelicit.studies.icm_tasks import Task
+from jelicit.studies.models import Models
 
     models = Models([open_model(folder) for folder in ("small", "large")])
     result = scaling.run(models, dataset=("pocket/facts",))
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from jelicit import figures
 from jelicit.results import print_sweep
 from jelicit.studies import icm, salience
 from jelicit.studies.checks import given
+from jelicit.studies.icm_tasks import Task
 from jelicit.studies.models import Models, SizedModel, family_of
 from jelicit.studies.scaling_findings import scaling_findings
 from jelicit.studies.session import Session
@@ -83,6 +85,10 @@ class Settings(salience.Settings):
         # A search of few items begins with as many of them as there are.
         return replace(settings, initial=self.n) if self.n < settings.initial else settings
 
+    def for_model(self, trained_length: int | None) -> Self:
+        """As they are: what is left to the model is left to each model in its turn."""
+        return self
+
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         problems = super().problems()
@@ -103,41 +109,62 @@ class Settings(salience.Settings):
         return problems + [line for line in of_icm if line not in problems]
 
 
-def plan(settings: Settings, session: Session) -> list[salience.Plan]:
-    """The situations of every set, with all text loaded and nothing extracted.
+@dataclass(frozen=True)
+class Asked:
+    """What every model is asked, with all text loaded.
+
+    Attributes:
+        plans: Situations for probes, set by set.
+        tasks: Sets for methods that show examples; none where no such method is asked for.
+    """
+
+    plans: Sequence[salience.Plan]
+    tasks: Sequence[Task]
+
+
+def plan(settings: Settings, session: Session) -> list[Asked]:
+    """What is asked of every model, with all text loaded and nothing extracted.
 
     Raises:
         TypeError: The model is not `Models`.
-        ValueError: See `salience.plan`.
+        ValueError: See `salience.plan` and `icm.plan`.
     """
     if not isinstance(session.model, Models):
         raise TypeError(
             f"scaling compares models, and was given {type(session.model).__name__}: give "
             "jelicit.studies.models.Models([open_model(...), ...])"
         )
-    return salience.plan(settings, session)
+    plans = salience.plan(settings, session)
+    if not settings.shows:
+        return [Asked(plans, ())]
+    of_icm = settings.of_icm()
+    asked = Session(session.model, of_icm, session.folder, session.console)  # type: ignore[arg-type]
+    return [Asked(plans, icm.plan(of_icm, asked))]
 
 
-def measure(plans: Sequence[salience.Plan], session: Session) -> None:
+def measure(parts: Sequence[Asked], session: Session) -> None:
     """Ask every model the same; one is in memory at a time."""
+    [asked] = parts
     models: Any = session.model
     for model in models.in_turn():
-        about = {"parameters": float(model.n_parameters), "family": family_of(model)}
-        _measure_model(model, plans, session, about)
+        _measure_model(model, asked, session)
+        # Sets are described once, not for every model.
+        asked = replace(asked, plans=[replace(each, dataset=None) for each in asked.plans])
 
 
-def _measure_model(
-    model: SizedModel, plans: Sequence[salience.Plan], session: Session, about: dict[str, Any]
-) -> None:
-    folder = session.folder.part(model.name)
-    own = Session(model, session.settings, folder, session.console, about=about)
-    for each in plans:
-        salience.measure_set(each, own)
-    if not session.settings.shows:
-        return
-    settings = session.settings.of_icm().for_model(model.trained_length)
-    asked = Session(model, settings, folder, session.console, about=about)
-    icm.measure(icm.plan(settings, asked), asked)
+def _measure_model(model: SizedModel, asked: Asked, session: Session) -> None:
+    settings, folder = session.settings, session.folder.part(model.name)
+    about = {"parameters": float(model.n_parameters), "family": family_of(model)}
+
+    def of_model(own: Any) -> Session:
+        return Session(model, own, folder, session.console, about=about)
+
+    prompts = settings.prompts.fitting(model.trained_length)
+    probed = of_model(replace(settings, prompts=prompts))
+    for each in asked.plans:
+        salience.measure_set(each, probed)
+    if asked.tasks:
+        icm.measure(asked.tasks, of_model(settings.of_icm().for_model(model.trained_length)))
 
 
 # --- what is shown -------------------------------------------------------------------------------
