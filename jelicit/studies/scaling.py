@@ -6,8 +6,7 @@ and turned-round labels, and with ICM's.
 
     from extract import open_model
     from jelicit.studies import scaling
-    from jelicit.studies.icm_tasks import Task
-from jelicit.studies.models import Models
+    from jelicit.studies.models import Models
 
     models = Models([open_model(folder) for folder in ("small", "large")])
     result = scaling.run(models, dataset=("pocket/facts",))
