@@ -161,7 +161,7 @@ class ModelFile:
 
     def wrong(self, change: Mutation) -> str:
         """See `Kind`."""
-        copy = self._place / "model"
+        copy = self._place / "changed"  # a name of its own: folders called "model" go by their parent's
         is_other = changed_copy(self._model, copy, self._file, change)
         ended = self._extract(copy)
         if ended.code == 0:
