@@ -161,7 +161,8 @@ class ModelFile:
 
     def wrong(self, change: Mutation) -> str:
         """See `Kind`."""
-        copy = self._place / "changed"  # a name of its own: folders called "model" go by their parent's
+        # A name of its own: a folder called "model" goes by its parent's.
+        copy = self._place / "changed"
         is_other = changed_copy(self._model, copy, self._file, change)
         ended = self._extract(copy)
         if ended.code == 0:
