@@ -1,5 +1,6 @@
 """The command line, as a user types it, on small stores with a planted direction."""
 
+import html
 import re
 import resource
 import shutil
@@ -125,6 +126,9 @@ def test_a_sweep_crosses_settings_as_a_grid_does(stores, tmp_path, capsys):
     words = ["sweep", stores[0], "--test", stores[1], *OPTIONS]
     cli.main([*words, "--save-probes", "--out", str(tmp_path)])
     (run,) = Record.read(tmp_path).runs
+    (doubt,) = Record.read(tmp_path).doubts
+    assert doubt.startswith("supervised: 4 of 20 train items are held out")
+    assert doubt in html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
     rows = Results(tmp_path / "rows").read(run)
     train, test = map(ActivationStore.open, stores)
     grid = Grid(
@@ -232,6 +236,8 @@ def test_rows_that_test_has_too_are_left_out_told_and_part_of_the_identity(tmp_p
         assert "warning: train: 3 of 60 rows are test rows as well" in said
         assert ends[policy] in said
         assert "warning: easy: 1 of 60 rows is a test row as well" in said
+        warned = [line[9:] for line in said.splitlines() if line.startswith("warning: ")]
+        assert list(Record.read(out).doubts) == warned
     assert rows["drop"]["n_train"]["supervised"] == N - 4
     assert rows["keep"]["n_train"]["supervised"] == N
     assert runs["drop"] != runs["keep"]

@@ -77,4 +77,5 @@ def _record(plan: SweepPlan, seconds: float) -> Record:
         versions={"jelicit": __version__},
         settings=plain({**asdict(plan.options), **chosen}),
         runs=(plan.run,),
+        doubts=plan.doubts,
     )

@@ -30,16 +30,19 @@ class Measured:
         scores: Item scores.
         fits: The probes; None where several measurements were added up.
         signs: Layer, method and orientation -> the sign of every run [R], by the labels asked for.
+        doubts: What speaks against the numbers, a line each.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
     fits: SweepResult | None = None
     signs: dict[tuple[int, str, str], np.ndarray] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
 
     def __iadd__(self, other: Measured) -> Measured:
         self.rows += other.rows
         self.scores += other.scores
+        self.doubts += other.doubts
         self.fits, self.signs = None, {}
         return self
 
