@@ -1,6 +1,8 @@
 """The command line, as a user types it, on small stores with a planted direction."""
 
+import contextlib
 import html
+import io
 import re
 import resource
 import shutil
@@ -11,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_reports import data_of
+from small_reports import data_of, write_folder
 
 from jelicit import load_probe
 from jelicit.activations import ActivationStore, StoreSpec, StoreWriter
-from jelicit.commands import cli
+from jelicit.commands import cli, sweep_run
 from jelicit.commands.sweep_results import show
 from jelicit.data.items import Item, digest
 from jelicit.probes.methods import SweepConfig
@@ -400,6 +402,87 @@ def test_leftovers_of_a_killed_sweep_do_not_stop_the_next(stores, tmp_path):
         (tmp_path / "probes" / name).mkdir(parents=True)
     cli.main([*words, "--out", str(tmp_path)])
     assert (tmp_path / "probes").exists()
+
+
+@pytest.fixture(scope="module")
+def diverged(stores, tmp_path_factory):
+    """A sweep over a rate at which CCS ends in no numbers; its folder, and what was said."""
+    out, said = tmp_path_factory.mktemp("diverged"), io.StringIO()
+    words = ["--methods", "ccs", "--settings", "ccs_learning_rate=0.01,1e30", "--save-probes"]
+    words += ["--seeds", "2", "--layers", "2", "--boot", "5", "--out", str(out)]
+    with contextlib.redirect_stderr(said):
+        cli.main(["sweep", stores[0], "--test", stores[1], *words])
+    return out, said.getvalue()
+
+
+def test_fits_that_end_in_no_numbers_are_told_with_the_setting_that_they_share(diverged):
+    out, said = diverged
+    record = Record.read(out)
+    rows = Results(out / "rows").read(record.runs[0])
+    rates = rows[rows["method"] == "ccs"].groupby("ccs_learning_rate")["auroc"]
+    assert rates.count().to_dict() == {0.01: 2, 1e30: 0}
+    doubt, *others = record.doubts
+    assert others == []
+    assert re.match(r"ccs, layer 2: 2 of 4 fits .* not finite .*ccs_learning_rate 1e\+30", doubt)
+    assert f"warning: {doubt}" in said.replace("\r", "\n").splitlines()[-3:]
+
+
+def test_a_probe_that_has_no_numbers_is_not_kept_for_scoring(diverged):
+    out, said = diverged
+    assert [path.name for path in (out / "probes").iterdir()] == [
+        "ccs-layer2-ccs_learning_rate-0.01"
+    ]
+    assert "warning: not saved, since it has no finite numbers: ccs-layer2" in said
+
+
+def _sweep_within_a_sweep(monkeypatch, capsys, words, meanwhile) -> tuple[int, str]:
+    """A sweep that another one overtakes: it runs from start to end while this one fits."""
+    whole = sweep_run.run_grid
+
+    def overtaken(*args, **options):
+        monkeypatch.setattr(sweep_run, "run_grid", whole)
+        cli.main([*words, *meanwhile])
+        return whole(*args, **options)
+
+    monkeypatch.setattr(sweep_run, "run_grid", overtaken)
+    code = 0
+    try:
+        cli.main(words)
+    except SystemExit as end:
+        code = int(str(end.code))
+    return code, capsys.readouterr().err
+
+
+def test_the_same_sweep_twice_at_once_is_right_twice(stores, tmp_path, monkeypatch, capsys):
+    words = ["sweep", stores[0], "--test", stores[1], *QUICK, "--save-probes", "--out"]
+    code, _ = _sweep_within_a_sweep(monkeypatch, capsys, [*words, str(tmp_path / "two")], [])
+    assert code == 0
+    cli.main([*words, str(tmp_path / "one")])
+    runs = {name: Record.read(tmp_path / name).runs for name in ("one", "two")}
+    assert runs["one"] == runs["two"]
+    one, two = (Results(tmp_path / name / "rows").read(runs[name][0]) for name in runs)
+    pd.testing.assert_frame_equal(one, two)
+    kept = (load_probe(tmp_path / name / "probes/supervised-layer2") for name in runs)
+    assert len({str(probe.settings) for probe in kept}) == 1
+
+
+def test_probes_of_another_sweep_at_once_are_not_taken_for_this_ones(
+    stores, tmp_path, monkeypatch, capsys
+):
+    words = ["sweep", stores[0], "--test", stores[1], *QUICK, "--save-probes"]
+    words += ["--out", str(tmp_path)]
+    code, said = _sweep_within_a_sweep(monkeypatch, capsys, words, ["--seeds", "2"])
+    assert code == 1
+    assert re.search(r"error: \S+/supervised-layer2 is of another sweep", said)
+
+
+def test_a_sweep_does_not_replace_the_report_of_a_study(stores, tmp_path, capsys):
+    write_folder(tmp_path / "study", hostile=False)
+    before = (tmp_path / "study/report.json").read_bytes()
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", *stores[:1], "--test", stores[1], "--out", str(tmp_path / "study")])
+    assert "has the report of 'salience', which sweep would replace" in capsys.readouterr().err
+    assert (tmp_path / "study/report.json").read_bytes() == before
 
 
 def test_a_stop_by_the_user_is_no_traceback(monkeypatch, capsys):

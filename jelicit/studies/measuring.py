@@ -11,6 +11,7 @@ import numpy as np
 
 from jelicit.calibration import fit_platt
 from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
+from jelicit.probes.sweep.doubts import failures
 from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.studies import scoring
 from jelicit.studies.scoring import ORIENTATIONS, Bench
@@ -89,7 +90,7 @@ def measure(
     """
     names = names or {}
     fits = sweep(sweep_data(situation, runs, states, taught), config, store=store, report=report)
-    measured = Measured(fits=fits)
+    measured = Measured(fits=fits, doubts=failures(fits, runs.about))
     weights = None
     if states.test is not None:
         weights = situation.boot(boot) if isinstance(boot, int) else boot

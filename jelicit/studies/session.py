@@ -231,7 +231,10 @@ class Session:
                 store=store,
                 report=report,
             )
-        measured.doubts = doubtful
+        failed = [f"{situation.title}: {line}" for line in measured.doubts]
+        for line in failed:
+            self.say(line)
+        measured.doubts = [*doubtful, *failed]
         return measured
 
     def methods(self, situation: Situation, runs: Runs, states: States) -> Measured:
