@@ -29,7 +29,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def planted_store(
-    folder, *, seed, split, model_digest="abc", texts=(), groups=(), labels=None, others=None
+    folder,
+    *,
+    seed,
+    split,
+    model_digest="abc",
+    texts=(),
+    groups=(),
+    labels=None,
+    others=None,
+    asked=("claim", "label", None),
 ):
     """Claims whose truth is the first coordinate of their pair's difference at layers 1 and 2."""
     rng = np.random.default_rng(seed)
@@ -51,7 +60,7 @@ def planted_store(
         revision="",
         model_digest=model_digest,
         dtype="float32",
-        prompt_format={"name": "claim", "true_word": " True", "target": "label"},
+        prompt_format={"name": asked[0], "true_word": " True", "target": asked[1]},
         layers=LAYERS,
         n_items=N,
         item_digest=digest(items),
@@ -60,6 +69,7 @@ def planted_store(
         batch_plan=((tuple(range(N)),),),
         n_blocks=2,
         settings={},
+        texts={} if asked[2] is None else {"chat": {"said": asked[2]}},
         versions={},
         machine={"device": "cpu", "threads": 1},
     )
@@ -215,6 +225,29 @@ def test_hidden_states_of_another_model_are_told(swept, stores, tmp_path, capsys
     said = capsys.readouterr().err
     assert "with other weights" not in said
     assert "was fitted on layer 2 and scores layer 1" in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("statement", "label", None), "its prompt format is 'statement', that of .* is 'claim'"),
+        (("claim", "early", None), "its prompts ask for 'early', those of .* for 'label'"),
+        (("claim", "label", "im_start"), "only one of the two is in the model's chat template"),
+    ],
+)
+def test_test_rows_that_were_asked_otherwise_are_told(asked, said, stores, tmp_path, capsys):
+    """Probes are measured on another question, or other words, than they were fitted on."""
+    other = planted_store(tmp_path / "other", seed=5, split="test", asked=asked)
+    words = [*QUICK, "--target", "label", "--out", str(tmp_path / "out")]
+    cli.main(["sweep", stores[0], "--test", str(other), *words])
+    [line] = [each for each in Record.read(tmp_path / "out").doubts if re.search(said, each)]
+    assert f"warning: {line}" in capsys.readouterr().err
+
+
+def test_test_rows_that_were_asked_alike_are_no_cause_for_a_word(stores, tmp_path, capsys):
+    cli.main(["sweep", stores[0], "--test", stores[1], *QUICK, "--out", str(tmp_path)])
+    assert Record.read(tmp_path).doubts == ()
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_rows_that_test_has_too_are_left_out_told_and_part_of_the_identity(tmp_path, capsys):

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from jelicit.commands.said import warn
-from jelicit.commands.stores import StoreRows, label_problems, layer_of, told_of_other_model
+from jelicit.commands.stores import (
+    StoreRows,
+    label_problems,
+    layer_of,
+    told_of_other_model,
+    told_of_other_prompts,
+)
 from jelicit.commands.sweep import Sweep
 from jelicit.commands.sweep_problems import crossed_settings, methods_of, orientations_of
 from jelicit.data.concerns import few_rows, unmeasurable
@@ -184,6 +190,7 @@ def _doubts(options: Sweep, train: StoreRows, test: StoreRows, target: str) -> I
     """What makes measures on these test rows say little, or nothing, or something else."""
     of = f"the probes of {train.path}"
     yield told_of_other_model(test.store, options.test, train.spec, of)
+    yield from told_of_other_prompts(test.store, options.test, train.spec, train.path)
     where = f"--test {test.path}"
     yield few_rows(test.items, target, where=where)
     for name in options.others:

@@ -68,8 +68,8 @@ def failures(fits: SweepResult, about: Sequence[Mapping[str, Any]]) -> list[str]
         shared = _shared(about, runs)
         lines.append(
             f"{method}, {where}: {lost.sum()} of {lost.size} fits ended in numbers that are not "
-            f"finite{shared and f' ({shared})'}: they have no scores and no AUROC; where training "
-            "diverged, a lower learning rate helps"
+            f"finite{shared and f' ({shared})'}: they have no scores and no AUROC (training "
+            "diverged: a lower learning rate helps; or all rows are alike)"
         )
     return lines
 
