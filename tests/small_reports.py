@@ -139,14 +139,15 @@ def record(runs: tuple[str, ...], *, settings: dict[str, Any], hostile: bool) ->
             Finding(claim="Claim two", measured=f"measured {text}", appears=False),
             Finding(claim="Claim three", measured="nothing", appears=None),
         ),
+        doubts=(f"set: few rows {text}",),
     )
 
 
 # All tags that a page may have before its script runs.
 PARTS = {"html", "head", "meta", "title", "link", "style", "body", "main", "nav", "footer"}
 PARTS |= {"header", "section", "div", "p", "h1", "h2", "a", "pre", "code", "details", "summary"}
-PARTS |= {"table", "tbody", "tr", "th", "td", "ol", "li", "span", "figure", "figcaption", "img"}
-PARTS |= {"noscript", "script", "label", "select", "option"}
+PARTS |= {"table", "tbody", "tr", "th", "td", "ol", "ul", "li", "span", "figure", "figcaption"}
+PARTS |= {"img", "noscript", "script", "label", "select", "option"}
 
 
 class Tags(HTMLParser):

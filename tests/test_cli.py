@@ -1,5 +1,8 @@
 """The command line, as a user types it, on small stores with a planted direction."""
 
+import contextlib
+import html
+import io
 import re
 import resource
 import shutil
@@ -10,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_reports import data_of
+from small_reports import data_of, write_folder
 
 from jelicit import load_probe
 from jelicit.activations import ActivationStore, StoreSpec, StoreWriter
-from jelicit.commands import cli
+from jelicit.commands import cli, sweep_run
 from jelicit.commands.sweep_results import show
 from jelicit.data.items import Item, digest
 from jelicit.probes.methods import SweepConfig
@@ -26,7 +29,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def planted_store(
-    folder, *, seed, split, model_digest="abc", texts=(), groups=(), labels=None, others=None
+    folder,
+    *,
+    seed,
+    split,
+    model_digest="abc",
+    texts=(),
+    groups=(),
+    labels=None,
+    others=None,
+    asked=("claim", "label", None),
 ):
     """Claims whose truth is the first coordinate of their pair's difference at layers 1 and 2."""
     rng = np.random.default_rng(seed)
@@ -48,7 +60,7 @@ def planted_store(
         revision="",
         model_digest=model_digest,
         dtype="float32",
-        prompt_format={"name": "claim", "true_word": " True", "target": "label"},
+        prompt_format={"name": asked[0], "true_word": " True", "target": asked[1]},
         layers=LAYERS,
         n_items=N,
         item_digest=digest(items),
@@ -57,6 +69,7 @@ def planted_store(
         batch_plan=((tuple(range(N)),),),
         n_blocks=2,
         settings={},
+        texts={} if asked[2] is None else {"chat": {"said": asked[2]}},
         versions={},
         machine={"device": "cpu", "threads": 1},
     )
@@ -125,6 +138,9 @@ def test_a_sweep_crosses_settings_as_a_grid_does(stores, tmp_path, capsys):
     words = ["sweep", stores[0], "--test", stores[1], *OPTIONS]
     cli.main([*words, "--save-probes", "--out", str(tmp_path)])
     (run,) = Record.read(tmp_path).runs
+    (doubt,) = Record.read(tmp_path).doubts
+    assert doubt.startswith("supervised: 4 of 20 train items are held out")
+    assert doubt in html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
     rows = Results(tmp_path / "rows").read(run)
     train, test = map(ActivationStore.open, stores)
     grid = Grid(
@@ -211,6 +227,29 @@ def test_hidden_states_of_another_model_are_told(swept, stores, tmp_path, capsys
     assert "was fitted on layer 2 and scores layer 1" in said
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("statement", "label", None), "its prompt format is 'statement', that of .* is 'claim'"),
+        (("claim", "early", None), "its prompts ask for 'early', those of .* for 'label'"),
+        (("claim", "label", "im_start"), "only one of the two is in the model's chat template"),
+    ],
+)
+def test_test_rows_that_were_asked_otherwise_are_told(asked, said, stores, tmp_path, capsys):
+    """Probes are measured on another question, or other words, than they were fitted on."""
+    other = planted_store(tmp_path / "other", seed=5, split="test", asked=asked)
+    words = [*QUICK, "--target", "label", "--out", str(tmp_path / "out")]
+    cli.main(["sweep", stores[0], "--test", str(other), *words])
+    [line] = [each for each in Record.read(tmp_path / "out").doubts if re.search(said, each)]
+    assert f"warning: {line}" in capsys.readouterr().err
+
+
+def test_test_rows_that_were_asked_alike_are_no_cause_for_a_word(stores, tmp_path, capsys):
+    cli.main(["sweep", stores[0], "--test", stores[1], *QUICK, "--out", str(tmp_path)])
+    assert Record.read(tmp_path).doubts == ()
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_rows_that_test_has_too_are_left_out_told_and_part_of_the_identity(tmp_path, capsys):
     """Three train texts are test texts, in other letters; one of them has a companion."""
     shared = ["TEST  claim 0", "test claim 1", "test claim 2"]
@@ -232,6 +271,8 @@ def test_rows_that_test_has_too_are_left_out_told_and_part_of_the_identity(tmp_p
         assert "warning: train: 3 of 60 rows are test rows as well" in said
         assert ends[policy] in said
         assert "warning: easy: 1 of 60 rows is a test row as well" in said
+        warned = [line[9:] for line in said.splitlines() if line.startswith("warning: ")]
+        assert list(Record.read(out).doubts) == warned
     assert rows["drop"]["n_train"]["supervised"] == N - 4
     assert rows["keep"]["n_train"]["supervised"] == N
     assert runs["drop"] != runs["keep"]
@@ -394,6 +435,87 @@ def test_leftovers_of_a_killed_sweep_do_not_stop_the_next(stores, tmp_path):
         (tmp_path / "probes" / name).mkdir(parents=True)
     cli.main([*words, "--out", str(tmp_path)])
     assert (tmp_path / "probes").exists()
+
+
+@pytest.fixture(scope="module")
+def diverged(stores, tmp_path_factory):
+    """A sweep over a rate at which CCS ends in no numbers; its folder, and what was said."""
+    out, said = tmp_path_factory.mktemp("diverged"), io.StringIO()
+    words = ["--methods", "ccs", "--settings", "ccs_learning_rate=0.01,1e30", "--save-probes"]
+    words += ["--seeds", "2", "--layers", "2", "--boot", "5", "--out", str(out)]
+    with contextlib.redirect_stderr(said):
+        cli.main(["sweep", stores[0], "--test", stores[1], *words])
+    return out, said.getvalue()
+
+
+def test_fits_that_end_in_no_numbers_are_told_with_the_setting_that_they_share(diverged):
+    out, said = diverged
+    record = Record.read(out)
+    rows = Results(out / "rows").read(record.runs[0])
+    rates = rows[rows["method"] == "ccs"].groupby("ccs_learning_rate")["auroc"]
+    assert rates.count().to_dict() == {0.01: 2, 1e30: 0}
+    doubt, *others = record.doubts
+    assert others == []
+    assert re.match(r"ccs, layer 2: 2 of 4 fits .* not finite .*ccs_learning_rate 1e\+30", doubt)
+    assert f"warning: {doubt}" in said.replace("\r", "\n").splitlines()[-3:]
+
+
+def test_a_probe_that_has_no_numbers_is_not_kept_for_scoring(diverged):
+    out, said = diverged
+    assert [path.name for path in (out / "probes").iterdir()] == [
+        "ccs-layer2-ccs_learning_rate-0.01"
+    ]
+    assert "warning: not saved, since it has no finite numbers: ccs-layer2" in said
+
+
+def _sweep_within_a_sweep(monkeypatch, capsys, words, meanwhile) -> tuple[int, str]:
+    """A sweep that another one overtakes: it runs from start to end while this one fits."""
+    whole = sweep_run.run_grid
+
+    def overtaken(*args, **options):
+        monkeypatch.setattr(sweep_run, "run_grid", whole)
+        cli.main([*words, *meanwhile])
+        return whole(*args, **options)
+
+    monkeypatch.setattr(sweep_run, "run_grid", overtaken)
+    code = 0
+    try:
+        cli.main(words)
+    except SystemExit as end:
+        code = int(str(end.code))
+    return code, capsys.readouterr().err
+
+
+def test_the_same_sweep_twice_at_once_is_right_twice(stores, tmp_path, monkeypatch, capsys):
+    words = ["sweep", stores[0], "--test", stores[1], *QUICK, "--save-probes", "--out"]
+    code, _ = _sweep_within_a_sweep(monkeypatch, capsys, [*words, str(tmp_path / "two")], [])
+    assert code == 0
+    cli.main([*words, str(tmp_path / "one")])
+    runs = {name: Record.read(tmp_path / name).runs for name in ("one", "two")}
+    assert runs["one"] == runs["two"]
+    one, two = (Results(tmp_path / name / "rows").read(runs[name][0]) for name in runs)
+    pd.testing.assert_frame_equal(one, two)
+    kept = (load_probe(tmp_path / name / "probes/supervised-layer2") for name in runs)
+    assert len({str(probe.settings) for probe in kept}) == 1
+
+
+def test_probes_of_another_sweep_at_once_are_not_taken_for_this_ones(
+    stores, tmp_path, monkeypatch, capsys
+):
+    words = ["sweep", stores[0], "--test", stores[1], *QUICK, "--save-probes"]
+    words += ["--out", str(tmp_path)]
+    code, said = _sweep_within_a_sweep(monkeypatch, capsys, words, ["--seeds", "2"])
+    assert code == 1
+    assert re.search(r"error: \S+/supervised-layer2 is of another sweep", said)
+
+
+def test_a_sweep_does_not_replace_the_report_of_a_study(stores, tmp_path, capsys):
+    write_folder(tmp_path / "study", hostile=False)
+    before = (tmp_path / "study/report.json").read_bytes()
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", *stores[:1], "--test", stores[1], "--out", str(tmp_path / "study")])
+    assert "has the report of 'salience', which sweep would replace" in capsys.readouterr().err
+    assert (tmp_path / "study/report.json").read_bytes() == before
 
 
 def test_a_stop_by_the_user_is_no_traceback(monkeypatch, capsys):

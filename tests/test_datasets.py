@@ -696,3 +696,16 @@ def test_answers_agree_with_the_key_that_came_with_the_solutions():
 def test_the_root_of_the_file_system_is_no_set():
     with pytest.raises(ValueError, match=r"^/ is /, which is no folder of a set"):
         load_dataset("/")
+
+
+def test_claims_that_say_nothing_are_told(tmp_path):
+    """They have a label and a hidden state, and there is nothing in them to be true."""
+    said = ["one", " \n", "two", "", "three"]
+    rows = [{"id": str(n), "choice": text, "label": n % 2 == 0} for n, text in enumerate(said)]
+    write_jsonl(tmp_path / "blank.jsonl", rows)
+    notes = load_dataset(tmp_path / "blank.jsonl").notes
+    assert [note for note in notes if "blank" in note] == [
+        "the claims of 2 rows are blank, such as row '1': leave them out, or give them text"
+    ]
+    write_jsonl(tmp_path / "full.jsonl", [row | {"choice": "x"} for row in rows])
+    assert not [note for note in load_dataset(tmp_path / "full.jsonl").notes if "blank" in note]

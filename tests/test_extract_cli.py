@@ -404,9 +404,11 @@ def test_merge_of_what_two_machines_wrote(folders, monkeypatch, capsys):
     code, _, err = run(monkeypatch, capsys, "merge", "a", "--out", "c")
     assert code == 1
     assert re.search(r"^error: .* none of a: 1 \(rows 4\.\.8\)\. Run", err), err
-    assert run(monkeypatch, capsys, "merge", "a", "b", "--out", "c")[0] == 0
+    code, out, _ = run(monkeypatch, capsys, "merge", "a", "b", "--out", "c é")
+    assert code == 0
+    assert "`python -m extract info 'c é'`" in out  # as a shell takes it
     for path in (folders / "whole").iterdir():
-        assert (folders / "c" / path.name).read_bytes() == path.read_bytes()
+        assert (folders / "c é" / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["memory", "file"])

@@ -24,7 +24,7 @@ def overflowing(value, *, dtype=torch.float32):
     return lm
 
 
-@pytest.mark.parametrize("value", [1e30, 1e25])
+@pytest.mark.parametrize("value", [1e30, 1e25, 1e17])
 def test_a_huge_finite_value_is_an_error_naming_item_and_layer(tmp_path, value):
     message = r"'item/\d': layer 2 of tiny-llama has the value [\d.]+e\+\d+, whose square"
     with pytest.raises(ValueError, match=message):

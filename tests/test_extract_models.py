@@ -236,6 +236,14 @@ def test_the_digest_covers_base_and_adapter(saved, changed, tmp_path):
     assert len(digests) == 4
 
 
+def test_the_digest_covers_the_adapters_config(saved, tmp_path):
+    """Its scale is in no tensor: the same weights count for twice as much."""
+    folders = [save_adapter(tmp_path / str(alpha), saved, alpha=alpha) for alpha in (8, 16)]
+    weights = {(folder / "adapter_model.safetensors").read_bytes() for folder in folders}
+    assert len(weights) == 1
+    assert len({load(folder).digest for folder in folders}) == 2
+
+
 def test_the_digest_of_an_adapted_model_in_memory_follows_its_scale(saved, tmp_path):
     peft = pytest.importorskip("peft", reason="needs peft")
     tok, digests = tokenizer(bos=True), set()

@@ -154,6 +154,9 @@ def test_broken_json_repeated_ids_and_non_objects_are_refused_with_their_line(tm
         load_items(write(tmp_path / "b.jsonl", record(), record(id="b"), record()))
     with pytest.raises(ValueError, match=r":1: expected one JSON object per line, got list"):
         load_items(write(tmp_path / "c.jsonl", "[1]"))
+    twice = '{"id": "a", "choice": "one", "label": true, "choice": "two"}'
+    with pytest.raises(ValueError, match=r":1: the key 'choice' is there twice"):
+        load_items(write(tmp_path / "e.jsonl", twice))
     with pytest.raises(FileNotFoundError, match=r"d\.jsonl"):
         load_items(tmp_path / "d.jsonl")
 

@@ -2,6 +2,8 @@ import base64
 import hashlib
 import json
 import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -98,6 +100,20 @@ def test_what_is_filled_in_is_never_filled_again():
     page = document(title="{{data}}", navigation={}, body="<p>{{script}}</p>", data="AAAA")
     assert "<title>{{data}}</title>" in page
     assert "<p>{{script}}</p>" in page
+
+
+def test_what_speaks_against_the_numbers_stands_before_them(page):
+    doubts, figures = page.index('<section id="doubts">'), page.index('<section id="figures">')
+    assert doubts < page.index("set: few rows") < figures
+    assert '<a href="#doubts">' in page
+
+
+def test_where_nothing_is_doubted_the_page_has_no_part_for_it(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "run")
+    replace(Record.read(folder), doubts=()).write(tmp_path / "run")
+    assert "doubts" not in re.findall(
+        r'id="([^"]+)"', write_report(tmp_path / "run").read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE)

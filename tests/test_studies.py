@@ -1,6 +1,7 @@
 """Studies as a library: on a model, on hidden states of one's own, with parts of one's own."""
 
 import gc
+import html
 import re
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from jelicit.activations import ActivationStore, StoreWriter
 from jelicit.commands import cli
 from jelicit.data.items import Item, labels
 from jelicit.named import resolve
+from jelicit.results import Record
 from jelicit.studies import icm, imbalance, impossible, layers, salience, transfer
 from jelicit.studies.model import Cases
 from jelicit.studies.settings import PromptSettings
@@ -99,6 +101,27 @@ def test_a_temporary_folder_goes_with_its_result_and_a_named_one_stays(tmp_path)
     del kept
     gc.collect()
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def few_rows() -> Cases:
+    """Twenty train rows: of 16 in a run, three are held out to stop a supervised probe by."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(120) % 2 == 0
+    pairs = Pairs(*rng.normal(size=(2, 120, 4)).astype(np.float32))
+    situation = Situation.of_labels(truth[:20], truth[20:])
+    states = States.of_arrays(pairs.take(slice(20)), pairs.take(slice(20, None)))
+    return Cases([(situation, states)])
+
+
+def test_what_speaks_against_the_numbers_is_in_the_record_and_the_report(tmp_path):
+    """Also of a second run, which fits nothing; and of no run that gives no cause."""
+    for _ in range(2):
+        salience.run(few_rows(), methods=("supervised",), out=tmp_path / "few", **QUICK)
+        (line,) = Record.read(tmp_path / "few").doubts
+        assert "supervised: 3 of 16 train items are held out" in line
+        assert line in html.unescape((tmp_path / "few/report.html").read_text(encoding="utf-8"))
+    salience.run(few_rows(), methods=("pca",), out=tmp_path / "pca", **QUICK)
+    assert Record.read(tmp_path / "pca").doubts == ()
 
 
 @pytest.mark.parametrize("study", [salience, imbalance, impossible, layers, transfer])

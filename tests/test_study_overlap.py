@@ -87,6 +87,14 @@ def test_rows_that_test_has_are_left_out_with_their_groups_and_that_is_said(
 
 
 @BY_NAME
+def test_what_test_and_other_rows_share_is_kept_for_the_report(study, shared, tmp_path):
+    settings = asked(study, shared)
+    study.plan(settings, session := session_of(study, settings, tmp_path / "out"))
+    [line] = [each for each in session.folder.doubts if "are test rows as well" in each]
+    assert re.match(r"\S+: train: 3 of \d+ rows", line)
+
+
+@BY_NAME
 def test_rows_that_test_has_are_refused_where_that_is_asked_for(study, shared, tmp_path):
     settings = asked(study, shared, overlap="refuse", out=tmp_path / "out")
     with pytest.raises(ValueError, match="train: 3 of") as refused:

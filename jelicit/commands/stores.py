@@ -11,6 +11,7 @@ import numpy as np
 from jelicit.activations import ActivationStore, StoreSpec
 from jelicit.data.items import Item, label_of
 from jelicit.data.overlap import Policy, held_out, held_out_rows
+from jelicit.data.shown import shown
 from jelicit.pairs import Pairs
 
 
@@ -160,3 +161,45 @@ def told_of_other_model(store: ActivationStore, path: str, made_by: Any, what: s
         f"{path} holds hidden states of {store.spec.model}, {what} were fitted on those of "
         f"{known.get('model')} with other weights"
     )
+
+
+def told_of_other_prompts(
+    store: ActivationStore, path: str, other: StoreSpec, of: str
+) -> list[str]:
+    """One line on each way in which the items of two stores were asked otherwise.
+
+    Probes carry over to other words, or they do not: it can be meant, and has to be known.
+
+    Args:
+        store: What is measured on.
+        path: Where it is.
+        other: What made the rows that probes are fitted on.
+        of: Where these are.
+    """
+    here, there = store.spec.prompt_format, other.prompt_format
+    lines = []
+    if here.get("target") != there.get("target"):
+        lines.append(
+            f"{path}: its prompts ask for {here.get('target')!r}, those of {of} for "
+            f"{there.get('target')!r}"
+        )
+    elif dict(here) != dict(there):
+        names = [shown(one.get("name")) for one in (here, there)]
+        changed = ", ".join(sorted(k for k in {*here, *there} if here.get(k) != there.get(k)))
+        lines.append(
+            f"{path}: its prompt format is {names[0]}, that of {of} is {names[1]} (they differ in "
+            f"{changed})"
+        )
+    templates = [_chat_of(each) for each in (store.spec, other)]
+    if templates[0] != templates[1]:
+        which = "the two are" if all(templates) else "only one of the two is"
+        what = "in other chat templates" if all(templates) else "in the model's chat template"
+        lines.append(f"{path} and {of}: {which} {what}")
+    return lines
+
+
+def _chat_of(spec: StoreSpec) -> Any:
+    """The chat template of a store's prompts, or None; of a merged store all parts have one."""
+    parts = spec.texts.get("parts") or [spec.texts]
+    chat = parts[0].get("chat") or {}
+    return chat.get("template", chat.get("said"))

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from jelicit.commands.said import warn
-from jelicit.commands.stores import StoreRows, label_problems, layer_of, told_of_other_model
+from jelicit.commands.stores import (
+    StoreRows,
+    label_problems,
+    layer_of,
+    told_of_other_model,
+    told_of_other_prompts,
+)
 from jelicit.commands.sweep import Sweep
 from jelicit.commands.sweep_problems import crossed_settings, methods_of, orientations_of
 from jelicit.data.concerns import few_rows, unmeasurable
@@ -33,6 +39,7 @@ class SweepPlan:
         test: Rows to measure on.
         easy: Rows of the easy set, or None.
         target: The label that is asked for.
+        doubts: What speaks against the numbers, a line each: it was told, and is in the report.
     """
 
     options: Sweep
@@ -41,6 +48,7 @@ class SweepPlan:
     test: StoreRows
     easy: StoreRows | None
     target: str
+    doubts: tuple[str, ...] = ()
 
     @property
     def others(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -86,7 +94,7 @@ class SweepPlan:
 def plan_of(options: Sweep) -> SweepPlan:
     """Open the stores, hold test rows out, and check that everything fits together.
 
-    What a reader of the results has to know is told on the way.
+    What a reader of the results has to know is told on the way, and kept for the report.
 
     Raises:
         ValueError: Naming every option that does not fit the stores, or see `StoreRows`.
@@ -98,18 +106,24 @@ def plan_of(options: Sweep) -> SweepPlan:
     stores = [train, test, *([] if easy is None else [easy])]
     layers, wrong = _layers(options.layers, stores)
     refuse([*wrong, *_wrong_labels(options, train, test, easy, target=target)])
-    told = told_of_other_model(test.store, options.test, train.spec, f"the probes of {train.path}")
-    for line in filter(None, [told, *_doubts(options, test, target)]):
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
         warn(line)
-    train = train.held_out_from(test, options.overlap, what="train", say=warn)
+
+    for line in filter(None, _doubts(options, train, test, target)):
+        tell(line)
+    train = train.held_out_from(test, options.overlap, what="train", say=tell)
     if easy is not None:
-        easy = easy.held_out_from(test, options.overlap, what="easy", say=warn)
+        easy = easy.held_out_from(test, options.overlap, what="easy", say=tell)
     grid = _grid(options, layers)
     subsets = grid.subsets(train.labels(target))
     fitted = replace(grid.base, methods=tuple(grid.methods))
     for line in doubts(fitted, subsets, easy_rows=0 if easy is None else len(easy.items)):
-        warn(line)
-    return SweepPlan(options=options, grid=grid, train=train, test=test, easy=easy, target=target)
+        tell(line)
+    parts = {"train": train, "test": test, "easy": easy}
+    return SweepPlan(options=options, grid=grid, **parts, target=target, doubts=tuple(told))
 
 
 def _grid(options: Sweep, layers: tuple[int, ...]) -> Grid:
@@ -172,8 +186,11 @@ def _wrong_labels(
     return wrong
 
 
-def _doubts(options: Sweep, test: StoreRows, target: str) -> Iterator[str]:
-    """What makes measures on these test rows say little, or nothing."""
+def _doubts(options: Sweep, train: StoreRows, test: StoreRows, target: str) -> Iterator[str | None]:
+    """What makes measures on these test rows say little, or nothing, or something else."""
+    of = f"the probes of {train.path}"
+    yield told_of_other_model(test.store, options.test, train.spec, of)
+    yield from told_of_other_prompts(test.store, options.test, train.spec, train.path)
     where = f"--test {test.path}"
     yield few_rows(test.items, target, where=where)
     for name in options.others:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from jelicit.commands.said import say
 from jelicit.commands.sweep_plan import SweepPlan
@@ -54,13 +54,12 @@ def write(plan: SweepPlan, result: GridResult, *, seconds: float) -> None:
     Results(out / "rows").write(plan.run, rows, plan.identity)
     scores = ItemScores.of(test.items, result.scores, target=target)
     ItemScoreStore(out / "items").write(plan.run, scores)
-    titles = own_titles(result.rows["method"])
-    replace(_record(plan, seconds), titles=titles).write(out)
+    _record(plan, result, seconds).write(out)
     say(f"rows: {out / 'rows'} ({len(rows)} of this command)")
     say(f"report: {write_report(out)}")
 
 
-def _record(plan: SweepPlan, seconds: float) -> Record:
+def _record(plan: SweepPlan, result: GridResult, seconds: float) -> Record:
     model = plan.test.spec.model
     chosen = {
         "target": plan.target,
@@ -77,4 +76,6 @@ def _record(plan: SweepPlan, seconds: float) -> Record:
         versions={"jelicit": __version__},
         settings=plain({**asdict(plan.options), **chosen}),
         runs=(plan.run,),
+        doubts=(*plan.doubts, *result.doubts),
+        titles=own_titles(result.rows["method"]),
     )

@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from jelicit.commands.said import say
+from jelicit.commands.said import say, warn
 from jelicit.commands.stores import StoreRows
 from jelicit.commands.sweep import Sweep
 from jelicit.commands.sweep_plan import SweepPlan, plan_of
 from jelicit.commands.sweep_probes import check_probes, save_probes
 from jelicit.commands.sweep_problems import methods_of, problems
 from jelicit.commands.sweep_results import show, write
-from jelicit.disk import check_out_folder
 from jelicit.probes.methods import METHODS
 from jelicit.progress import progress
 from jelicit.studies.checks import refuse
 from jelicit.studies.grid import GridResult, run_grid
+from jelicit.studies.run_folder import check_folder
 
 
 def run(options: Sweep) -> None:
@@ -27,18 +27,19 @@ def run(options: Sweep) -> None:
     """
     begin = time.perf_counter()
     refuse(problems(options))
-    check_out_folder(options.out)
+    check_folder("sweep", options.out)
     methods = methods_of(options)
     if left_out := [name for name in options.methods or METHODS if name not in methods]:
         say(f"without --easy there is no {', '.join(left_out)}")
     plan = plan_of(options)
-    if options.save_probes:
-        check_probes(plan)
+    known = check_probes(plan) if options.save_probes else frozenset()
     result = _fitted(plan)
+    for line in result.doubts:
+        warn(line)
     show(result, others=bool(options.others))
     write(plan, result, seconds=time.perf_counter() - begin)
     if options.save_probes:
-        save_probes(plan, result)
+        save_probes(plan, result, known=known)
 
 
 def _fitted(plan: SweepPlan) -> GridResult:

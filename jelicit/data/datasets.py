@@ -250,6 +250,15 @@ def _check_rows(items: Sequence[Item], where: str) -> None:
         seen.add(item.id)
 
 
+def _blank(items: Sequence[Item]) -> str:
+    """One line on rows that have nothing to be judged; "" if there are none."""
+    ids = [item.id for item in items if "" in (item.choice.strip(), (item.choice_2 or "-").strip())]
+    if not ids:
+        return ""
+    which = "claim of 1 row is" if len(ids) == 1 else f"claims of {len(ids)} rows are"
+    return f"the {which} blank, such as row {shown(ids[0])}: leave them out, or give them text"
+
+
 # --- local ---------------------------------------------------------------------------------------
 
 
@@ -258,8 +267,8 @@ def _local(path: Path) -> Dataset:
     named = _called(name)
     rows, notes = read_local(path, named.meaning)
     splits = placed(rows, name=name, origin="folder")
-    if doubtful := contradictions([item for items in splits.values() for item in items]):
-        notes = [*notes, doubtful]
+    items = [item for each in splits.values() for item in each]
+    notes = [*notes, *filter(None, [contradictions(items), _blank(items)])]
     easy = named.easy
     if easy is not None and path.is_dir() and (path.absolute().parent / easy).is_dir():
         easy = str(path.absolute().parent / easy)

@@ -307,7 +307,7 @@ def from_jsonl(lines: Iterable[str], *, source: str) -> list[Item]:
 
 def _from_line(line: str, where: str, *, is_first: bool) -> Item:
     try:
-        return from_record(json.loads(line))
+        return from_record(json.loads(line, object_pairs_hook=_once))
     except json.JSONDecodeError as error:
         kind = kind_of_line(line) if is_first else ""
         told = f"reads as {kind}; {CURE}" if kind else f"not a JSON object ({error})"
@@ -316,6 +316,16 @@ def _from_line(line: str, where: str, *, is_first: bool) -> Item:
         raise ValueError(f"{where}: nested too deep to be an item") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a repeated key, Python would keep the last value without a word."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in made if names.count(name) > 1)
+        raise ValueError(f"the key {shown(twice)} is there twice")
+    return made
 
 
 def load_items(path: str | os.PathLike[str]) -> list[Item]:

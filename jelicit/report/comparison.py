@@ -175,6 +175,8 @@ def _title(runs: Mapping[str, RunFolder]) -> str:
 
 def _navigation(runs: Mapping[str, RunFolder], *, has_chart: bool) -> dict[str, str]:
     navigation = {"settings": "Settings"}
+    if any(run.record.doubts for run in runs.values()):
+        navigation["doubts"] = "Doubts"
     if any(run.record.findings for run in runs.values()):
         navigation["findings"] = "Findings"
     if has_chart:
@@ -192,6 +194,8 @@ def _body(runs: Mapping[str, RunFolder], out: Path, *, has_chart: bool) -> str:
         f'</h1><div class="lead">{html.paragraphs(lead)}</div>{_commands(runs, out)}</header>',
         html.section("settings", "Settings that differ", _settings(runs)),
     ]
+    if doubts := [f"{name}: {line}" for name, run in runs.items() for line in run.record.doubts]:
+        parts.append(html.section("doubts", "Doubts", html.lines(doubts)))
     if any(run.record.findings for run in runs.values()):
         parts.append(html.section("findings", "Findings of the paper", _findings(runs)))
     if has_chart:

@@ -119,6 +119,11 @@ def findings(found: Sequence[Finding]) -> str:
     return f'<p>{tally(found)}</p><ol class="findings">{"".join(entries)}</ol>'
 
 
+def lines(texts: Iterable[str]) -> str:
+    """A list of short texts."""
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
+
+
 def figure(name: str, svg: bytes) -> str:
     """A figure as an image: scripts inside an image never run, and its ids clash with no others."""
     source = base64.b64encode(svg).decode()

@@ -19,10 +19,10 @@ FILE = "report.html"
 def write_report(folder: str | Path) -> Path:
     """Writes `report.html` into a run folder: everything that the run found, in one file.
 
-    The page needs no network and no other file. It has the record (`report.json`) with the paper's
-    findings checked, the figures, a chart and a table of all rows, and a browser of the items that
-    have scores. Measured numbers have four digits; full precision stays in the Parquet files. The
-    same folder gives the same bytes.
+    The page needs no network and no other file. It has the record (`report.json`) with what speaks
+    against its numbers and the paper's findings checked, the figures, a chart and a table of all
+    rows, and a browser of the items that have scores. Measured numbers have four digits; full
+    precision stays in the Parquet files. The same folder gives the same bytes.
 
     Args:
         folder: Where an experiment wrote report.json, rows/, figures and, for some runs, items/.
@@ -53,6 +53,7 @@ def _page(run: RunFolder) -> str:
 
 def _navigation(run: RunFolder, *, has_chart: bool) -> dict[str, str]:
     there = {
+        "doubts": ("Doubts", bool(run.record.doubts)),
         "findings": ("Findings", bool(run.record.findings)),
         "figures": ("Figures", bool(run.figures)),
         "chart": ("Chart", has_chart),
@@ -64,6 +65,9 @@ def _navigation(run: RunFolder, *, has_chart: bool) -> dict[str, str]:
 
 def _body(run: RunFolder, *, has_chart: bool) -> str:
     parts = [head(run.record)]
+    if run.record.doubts:
+        told = "<p>What speaks against the numbers below:</p>"
+        parts.append(html.section("doubts", "Doubts", told + html.lines(run.record.doubts)))
     if run.record.findings:
         parts.append(
             html.section("findings", "Findings of the paper", html.findings(run.record.findings))

@@ -45,6 +45,8 @@ class Record:
             of them) this command asked for.
         figures: File names, in the folder, of the figures (SVG), in reading order.
         findings: The paper's findings, checked.
+        doubts: What speaks against the numbers, a line each: few rows, rows of test that were in
+            train, too few items to stop training by.
         titles: Name and group of methods that are the user's own, by key: whoever reads the record
             may not have them (`method_names.own_titles`).
     """
@@ -60,6 +62,7 @@ class Record:
     runs: tuple[str, ...]
     figures: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = field(default=())
+    doubts: tuple[str, ...] = ()
     titles: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def write(self, folder: str | Path) -> None:
@@ -85,6 +88,7 @@ class Record:
             found = json.loads(path.read_text(encoding="utf-8"))
             found["findings"] = tuple(Finding(**each) for each in found["findings"])
             found["runs"], found["figures"] = tuple(found["runs"]), tuple(found["figures"])
+            found["doubts"] = tuple(map(str, found.get("doubts", ())))
             titles = found.get("titles", {})
             found["titles"] = {key: (str(name), str(of)) for key, (name, of) in titles.items()}
             return cls(**found)

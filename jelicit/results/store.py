@@ -30,7 +30,14 @@ class Results:
         """Whether this run's rows are there."""
         return self.folder.exists(_file_name(run_id))
 
-    def write(self, run_id: str, rows: Rows, settings: Mapping[str, Any]) -> None:
+    def write(
+        self,
+        run_id: str,
+        rows: Rows,
+        settings: Mapping[str, Any],
+        *,
+        doubts: Sequence[str] = (),
+    ) -> None:
         """Writes one run's rows, replacing what this run id held before.
 
         Every row gets the columns `run_id` and, flattened, every setting: `settings.probe.lr`, ...
@@ -41,6 +48,7 @@ class Results:
             rows: tidy rows, one per (method, dataset, feature, target, layer, seed, ...); NumPy
                 and JAX scalars are fine.
             settings: the settings that went into the run id.
+            doubts: what speaks against the numbers, a line each; it stands in the metadata.
 
         Raises:
             ValueError: no rows, a value that is no scalar, a column of mixed types, or a column
@@ -50,6 +58,8 @@ class Results:
         extra = {"run_id": run_id, **_flat(nested, SETTING_PREFIX)}
         table = _table_of([{**_row(row, extra), **extra} for row in _records(rows)])
         about = {"run_id": run_id, "settings": nested}
+        if doubts:
+            about["doubts"] = list(doubts)
         sink = pa.BufferOutputStream()
         table = table.replace_schema_metadata({METADATA_KEY: json.dumps(about)})
         pq.write_table(table, sink, write_page_checksum=True)
@@ -68,6 +78,10 @@ class Results:
     def settings(self, run_id: str) -> dict[str, Any]:
         """The settings that one run was written with, nested; tuples read back as lists."""
         return _about(self._load(_file_name(run_id)))["settings"]
+
+    def doubts(self, run_id: str) -> list[str]:
+        """What was said against the numbers of one run when it was written, a line each."""
+        return _about(self._load(_file_name(run_id))).get("doubts", [])
 
     def table(self) -> pd.DataFrame:
         """All rows of the folder, runs in order of their id; empty when nothing was written yet.

@@ -133,6 +133,7 @@ class GridResult:
         sweeps: The settings of each program, and its sweep.
         signs: Program, layer, method and orientation -> the sign of every run [R].
         scores: Signed truth scores of the test rows, as `ItemScores.of` takes them.
+        doubts: What speaks against the numbers, a line each: fits that failed.
     """
 
     rows: pd.DataFrame
@@ -140,6 +141,7 @@ class GridResult:
     sweeps: tuple[tuple[Mapping[str, Any], SweepResult], ...]
     signs: Mapping[tuple[int, int, str, str], np.ndarray]
     scores: tuple[Score, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def probe(
         self,
@@ -285,6 +287,7 @@ def run_grid(
         assert measured.fits is not None
         sweeps.append((program, measured.fits))
         signs |= {(number, *key): sign for key, sign in measured.signs.items()}
+        measured.doubts = [_of_program(line, program) for line in measured.doubts]
         total += measured
     if test is not None:
         total += without_training(situation, states, situation.boot(boot))
@@ -294,7 +297,14 @@ def run_grid(
         sweeps=tuple(sweeps),
         signs=signs,
         scores=tuple(total.scores),
+        doubts=tuple(total.doubts),
     )
+
+
+def _of_program(line: str, program: Mapping[str, Any]) -> str:
+    """A line that says of which program it is, where a grid has several."""
+    about = ", ".join(f"{name} {value}" for name, value in program.items())
+    return f"{about}: {line}" if about else line
 
 
 def _config(grid: Grid, program: Mapping[str, Any]) -> SweepConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -71,13 +72,13 @@ def task_of(
         raise ValueError(f"{name}: {wrong}")
     test = drawn(test, tests, seed=0)
     if doubtful := few_rows(test, target):
-        session.say(f"{name}: {doubtful}")
-    policy = session.settings.overlap
+        session.doubt(doubtful, of=name)
+    policy, told = session.settings.overlap, partial(session.doubt, of=name)
     if format is None:
-        train = held_out(train, test, policy=policy, say=session.say)
+        train = held_out(train, test, policy=policy, say=told)
     else:
-        tell_ambiguous(name, (*train, *test), form, target, session.say)
-        train = held_out_as_shown(train, test, form, policy=policy, say=session.say)
+        tell_ambiguous(name, (*train, *test), form, target, session.doubt)
+        train = held_out_as_shown(train, test, form, policy=policy, say=told)
     pairs = all(item.choice_2 is not None for item in train)
     situation = Situation(
         dataset=dataset.name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -132,7 +133,7 @@ def _mixtures(name: str, settings: Settings, session: Session) -> Iterator[Situa
             train=_held_out(name, train, test, form, session),
             test=test,
         )
-        check_measurable(name, test, say=session.say)
+        check_measurable(name, test, say=session.doubt)
         _check_third_word(get_format(situation.format), settings)
         yield replace(situation, easy=easy_for(possible, session, test=test))
 
@@ -145,12 +146,12 @@ def _held_out(
     session: Session,
 ) -> tuple[Item, ...]:
     """Train rows that are no test rows, after a format of the settings was seen to fit them."""
-    policy, say = session.settings.overlap, session.say
+    policy, say = session.settings.overlap, partial(session.doubt, of=name)
     if form is None:
         return held_out(train, test, policy=policy, say=say)
     check_asks(form, "label")
     check_shown(name, (*train, *test), form)
-    tell_ambiguous(name, with_target((*train, *test), "label"), form, "label", say)
+    tell_ambiguous(name, with_target((*train, *test), "label"), form, "label", session.doubt)
     return held_out_as_shown(train, test, form, policy=policy, say=say)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jelicit.calibration import fit_platt
 from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
+from jelicit.probes.sweep.doubts import failures
 from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.studies import scoring
 from jelicit.studies.scoring import ORIENTATIONS, Bench
@@ -30,16 +31,19 @@ class Measured:
         scores: Item scores.
         fits: The probes; None where several measurements were added up.
         signs: Layer, method and orientation -> the sign of every run [R], by the labels asked for.
+        doubts: What speaks against the numbers, a line each.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
     fits: SweepResult | None = None
     signs: dict[tuple[int, str, str], np.ndarray] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
 
     def __iadd__(self, other: Measured) -> Measured:
         self.rows += other.rows
         self.scores += other.scores
+        self.doubts += other.doubts
         self.fits, self.signs = None, {}
         return self
 
@@ -86,7 +90,7 @@ def measure(
     """
     names = names or {}
     fits = sweep(sweep_data(situation, runs, states, taught), config, store=store, report=report)
-    measured = Measured(fits=fits)
+    measured = Measured(fits=fits, doubts=failures(fits, runs.about))
     weights = None
     if states.test is not None:
         weights = situation.boot(boot) if isinstance(boot, int) else boot

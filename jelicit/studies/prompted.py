@@ -131,4 +131,5 @@ def merged_seeds(measured: Measured) -> Measured:
     kept: dict[str, tuple[dict[str, Any], list[np.ndarray]]] = {}
     for about, scores in measured.scores:
         kept.setdefault(repr(sorted(about.items())), (about, []))[1].append(scores)
-    return Measured(measured.rows, [(about, np.stack(runs)) for about, runs in kept.values()])
+    scores = [(about, np.stack(runs)) for about, runs in kept.values()]
+    return Measured(measured.rows, scores, doubts=measured.doubts)

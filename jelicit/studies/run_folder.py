@@ -40,7 +40,12 @@ def check_folder(study: str, folder: Path) -> None:
 
 
 class RunFolder:
-    """What one run of a study writes; what is there already is read back, not measured again."""
+    """What one run of a study writes; what is there already is read back, not measured again.
+
+    Attributes:
+        runs: Ids of the runs that were asked for, in order.
+        doubts: What speaks against their numbers, a line each, for the report.
+    """
 
     def __init__(self, study: str, folder: Path):
         """The study's name and its folder, which `begin` makes."""
@@ -48,6 +53,7 @@ class RunFolder:
         self.results, self.items = Results(folder / "rows"), ItemScoreStore(folder / "items")
         self.layers = Results(folder / "layers")
         self.runs: list[str] = []
+        self.doubts: list[str] = []
 
     def begin(self) -> None:
         """Make the folder: once text is loaded, and before anything is computed.
@@ -64,7 +70,8 @@ class RunFolder:
             name: Of the part: a model, for example.
         """
         part = RunFolder(self.study, self.folder / slug(name))
-        part.results, part.items, part.runs = self.results, self.items, self.runs
+        part.results, part.items = self.results, self.items
+        part.runs, part.doubts = self.runs, self.doubts
         return part
 
     def fits(self, what: str) -> Path:
@@ -125,7 +132,9 @@ class RunFolder:
             scores = ItemScores.of(situation.test, measured.scores, target=situation.target)
             self.items.write(run, scores)
             chosen = {"experiment": self.study, **settings}
-            self.results.write(run, [{**about, **row} for row in measured.rows], chosen)
+            rows = [{**about, **row} for row in measured.rows]
+            self.results.write(run, rows, chosen, doubts=measured.doubts)
+        self.doubts += self.results.doubts(run)
         self.forget(situation.title)
         return run, there
 

@@ -63,6 +63,17 @@ class Session:
         """One line for the user, never wrapped: paths and run ids can be copied whole."""
         self.console.print(printable(line), soft_wrap=True, markup=False, highlight=False)
 
+    def doubt(self, line: str, *, of: str = "") -> None:
+        """One line for the user that a reader of the results has to know: it is in the report.
+
+        Args:
+            line: What speaks against the numbers.
+            of: What it is about, if the line does not say: a set.
+        """
+        line = f"{of}: {line}" if of else line
+        self.say(line)
+        self.folder.doubts.append(line)
+
     def progress(self, title: str) -> Any:
         """A bar for long work; see `jelicit.progress.progress`."""
         return progress(title)
@@ -201,11 +212,15 @@ class Session:
             return Measured()
         config = self.settings.fit.config(usable)
         easy_rows = 0 if situation.easy is None else len(situation.easy.items)
-        for line in doubts(config, runs.subsets, easy_rows=easy_rows):
-            self.say(f"{situation.title}: {line}")
+        doubtful = [
+            f"{situation.title}: {line}"
+            for line in doubts(config, runs.subsets, easy_rows=easy_rows)
+        ]
+        for line in doubtful:
+            self.say(line)
         store = FitStore(self.folder.fits(fits or situation.title))
         with self.progress(f"{situation.title}: fits") as report:
-            return measure(
+            measured = measure(
                 situation,
                 runs,
                 states,
@@ -216,6 +231,11 @@ class Session:
                 store=store,
                 report=report,
             )
+        failed = [f"{situation.title}: {line}" for line in measured.doubts]
+        for line in failed:
+            self.say(line)
+        measured.doubts = [*doubtful, *failed]
+        return measured
 
     def methods(self, situation: Situation, runs: Runs, states: States) -> Measured:
         """Every probe of the settings, also those on rebalanced rows; zero-shot, and controls."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def read_set(name: str, session: Session, *, max_rows: int | None) -> Dataset:
     hub_root = session.settings.hub_root
     dataset = load(name, hub_root, max_train=max_rows, max_test=max_rows)
     for note in dataset.notes:
-        session.say(f"{dataset.name}: {note}")
+        session.doubt(note, of=dataset.name)
     return dataset
 
 
@@ -77,7 +78,8 @@ def easy_for(
     easy = easy_set(name, task=dataset.name, max_rows=settings.max_rows, hub_root=settings.hub_root)
     if easy is None:
         return None
-    items = held_out(easy.items, test, policy=settings.overlap, say=session.say, what="easy")
+    told = partial(session.doubt, of=dataset.name)
+    items = held_out(easy.items, test, policy=settings.overlap, say=told, what="easy")
     return replace(easy, items=items)
 
 
@@ -179,13 +181,13 @@ def asking(
             "there is no truth to find; use a set with labels"
         )
     check_shown(dataset.name, (*train, *test), form or get_format(dataset.formats[target]))
-    check_measurable(dataset.name, test, target, say=session.say)
-    overlap = session.settings.overlap
+    check_measurable(dataset.name, test, target, say=session.doubt)
+    overlap, told = session.settings.overlap, partial(session.doubt, of=dataset.name)
     if form is None:
-        train = held_out(train, test, policy=overlap, say=session.say)
+        train = held_out(train, test, policy=overlap, say=told)
     else:
-        tell_ambiguous(dataset.name, (*train, *test), form, target, session.say)
-        train = held_out_as_shown(train, test, form, policy=overlap, say=session.say)
+        tell_ambiguous(dataset.name, (*train, *test), form, target, session.doubt)
+        train = held_out_as_shown(train, test, form, policy=overlap, say=told)
     return Situation(
         dataset=dataset.name,
         format=form or dataset.formats[target],

@@ -132,6 +132,7 @@ class Study:
             runs=tuple(session.folder.runs),
             figures=tuple(path.name for path in files if path.suffix == ".svg"),
             findings=found,
+            doubts=tuple(dict.fromkeys(session.folder.doubts)),
             titles=own_titles(rows["method"]),
         ).write(folder)
         session.say(f"rows: {folder / 'rows'} ({len(rows)} of this command)")

@@ -1,11 +1,15 @@
-"""What a reader of fits has to know of them before they are made."""
+"""What a reader of fits has to know of them: before they are made, and after."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import EASY
+from jelicit.probes.sweep.result import SweepResult
 from jelicit.probes.training_settings import LabelTraining
 
 FEW = 10
@@ -44,3 +48,39 @@ def _line(config: SweepConfig, rows: int, names: list[str]) -> str:
         "(as paper A does), and so few choose the step at which training stops: results say "
         "little; use more train items, or the optimiser lbfgs, which holds none out"
     )
+
+
+def failures(fits: SweepResult, about: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each method some of whose fits ended in no numbers, with what these share.
+
+    Args:
+        fits: The fits.
+        about: What sets the runs apart [R]: seeds and settings.
+    """
+    lines = []
+    for method in fits.methods:
+        lost = ~np.asarray(fits.info[method].finite)  # [layers, R]
+        if not lost.any():
+            continue
+        layers, runs = np.atleast_1d(lost.any(axis=1)), np.atleast_1d(lost.any(axis=0))
+        at = [str(layer) for layer, failed in zip(fits.layers, layers, strict=True) if failed]
+        where = f"layer{'s' * (len(at) > 1)} {' '.join(at)}"
+        shared = _shared(about, runs)
+        lines.append(
+            f"{method}, {where}: {lost.sum()} of {lost.size} fits ended in numbers that are not "
+            f"finite{shared and f' ({shared})'}: they have no scores and no AUROC (training "
+            "diverged: a lower learning rate helps; or all rows are alike)"
+        )
+    return lines
+
+
+def _shared(about: Sequence[Mapping[str, Any]], failed: np.ndarray) -> str:
+    """The settings that all runs that failed have in common, and that others have otherwise."""
+    settings = {name: [run[name] for run in about] for name in about[0] if name != "seed"}
+    words = []
+    for name, values in settings.items():
+        of_failed = {value for value, lost in zip(values, failed, strict=True) if lost}
+        if len(of_failed) == 1 < len(set(values)):
+            value = of_failed.pop()
+            words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(words)
