@@ -302,11 +302,11 @@ def _named(model: str, revision: str | None) -> _Named:
             f"revision is {revision!r}, but {model}: {what}, and only models on the hub have "
             "revisions; leave it out"
         )
-    name = "pocket" if model == "pocket" else _name_of(folder.resolve())
+    name = "pocket" if model == "pocket" else folder_name(folder.resolve())
     return _Named(str(folder), folder, name, None)
 
 
-def _name_of(folder: Path) -> str:
+def folder_name(folder: Path) -> str:
     """A folder's name, or its parent's where it is called "model", as those of trainings are."""
     return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name
 

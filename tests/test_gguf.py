@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from extract import dtype_trial, gguf_cache, gguf_file
 from extract.cli import Info
+from extract.foreseen import foresee
 from extract.hidden_states import extract
 from extract.models import load, trained_length
 from extract.opened import open_model
@@ -197,7 +198,12 @@ def test_a_file_and_its_folder_are_one_model_pinned_by_the_files_sha256(file):
 def test_the_name_of_a_file_called_model_is_its_folders(file, tmp_path):
     (tmp_path / "mine").mkdir()
     shutil.copy(file, tmp_path / "mine" / "model.gguf")
-    assert load(tmp_path / "mine" / "model.gguf", threads=1).name == "mine"
+    for model in (tmp_path / "mine" / "model.gguf", tmp_path / "mine"):
+        lm, foreseen = load(model, threads=1), foresee(str(model))
+        assert (foreseen.name, foreseen.digest) == ("mine", lm.digest)
+        assert lm.name == "mine"
+    assert foresee(str(file)).digest == foreseen.digest  # whatever it is called
+    assert foresee(str(file)).size == foreseen.size == file.stat().st_size
 
 
 def test_the_tokenizer_is_the_files(file):

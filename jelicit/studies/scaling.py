@@ -6,8 +6,7 @@ and turned-round labels, and with ICM's.
 
     from extract import open_model
     from jelicit.studies import scaling
-    from jelicit.studies.icm_tasks import Task
-from jelicit.studies.models import Models
+    from jelicit.studies.models import Models
 
     models = Models([open_model(folder) for folder in ("small", "large")])
     result = scaling.run(models, dataset=("pocket/facts",))
@@ -127,13 +126,15 @@ def plan(settings: Settings, session: Session) -> list[Asked]:
 
     Raises:
         TypeError: The model is not `Models`.
-        ValueError: See `salience.plan` and `icm.plan`.
+        ValueError: Two models are the same (`Models.check_different`). See `salience.plan` and
+            `icm.plan`.
     """
     if not isinstance(session.model, Models):
         raise TypeError(
             f"scaling compares models, and was given {type(session.model).__name__}: give "
             "jelicit.studies.models.Models([open_model(...), ...])"
         )
+    session.model.check_different()
     plans = salience.plan(settings, session)
     if not settings.shows:
         return [Asked(plans, ())]
