@@ -33,12 +33,26 @@ def digest_of_text(text: str) -> str:
 
 
 def digest_of_files(folder: Path, tokenizer: Any) -> str:
-    """Digest over names and contents of a folder's weights, config and tokenizer.
+    """Digest over names and contents of a folder's weights, config and tokenizer."""
+    return digest_of_paths(files_of(folder, *tokenizer.vocab_files_names.values()))
 
-    Files are hashed side by side, since hashing lets other threads run.
+
+def files_of(folder: Path, *also: str) -> list[Path]:
+    """A folder's weights, config and tokenizer, by name.
+
+    Args:
+        folder: In Hugging Face format.
+        also: Names of further files of its tokenizer.
     """
-    patterns = {*_WEIGHTS, *_TOKENISATION, *tokenizer.vocab_files_names.values()}
-    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    patterns = {*_WEIGHTS, *_TOKENISATION, *also}
+    return sorted({path for pattern in patterns for path in folder.glob(pattern)})
+
+
+def digest_of_paths(paths: Sequence[Path]) -> str:
+    """Digest over names and contents of files.
+
+    They are hashed side by side, since hashing lets other threads run.
+    """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "digest") as pool:
         each = list(pool.map(_digest_of_file, paths))
     lines = (f"{path.name} {digest}\n" for path, digest in zip(paths, each, strict=True))

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -24,7 +24,7 @@ import xxhash
 from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from extract import gguf_file
+from extract import dtype_trial, gguf_file
 from extract.gguf_file import Header
 from extract.load_errors import RefusedModelError
 from extract.loaded import check_weights, quiet
@@ -55,12 +55,34 @@ class Converted:
         sha256: Of the GGUF file.
         said: One line: types in the file, dtype and why.
         tokenizer: One line on its tokenizer.
+        trial: One line on the trial that chose the dtype; "" = there was none.
     """
 
     folder: Path
     sha256: str
     said: str
     tokenizer: str
+    trial: str = ""
+
+
+class Size(NamedTuple):
+    """A model's parameters, and the widths of its hidden states and feed-forward layers."""
+
+    parameters: int
+    width: int
+    inner: int
+
+
+COMMON = Size(LARGE, 2048, 8192)
+"""Widths for a trial where a file names none."""
+
+
+class Choice(NamedTuple):
+    """A dtype, why, in parentheses, and the trial that decided; "" = none did."""
+
+    dtype: str
+    why: str
+    trial: str = ""
 
 
 def cache_folder() -> Path:
@@ -84,39 +106,48 @@ def converted(file: Path, *, dtype: str = "auto", device: str = "cpu") -> Conver
     """
     root, sha256 = cache_folder(), gguf_file.sha256_of(file)
     header = None
-    parameters = _known_parameters(root, sha256)
-    if parameters is None:
-        header = gguf_file.read_header(file)
-        parameters = header.parameters
-    why = ""
+    choice = Choice(dtype, "")
     if dtype == "auto":
-        dtype, why = choose_dtype(parameters, device)
-    folder = root / f"{sha256}-{transformers.__version__}-{LAYOUT}-{dtype}"
+        size = _known_size(root, sha256)
+        if size is None:
+            header = gguf_file.read_header(file)
+            size = Size(header.parameters, header.width, header.inner)
+        choice = choose_dtype(size, device)
+    folder = root / f"{sha256}-{transformers.__version__}-{LAYOUT}-{choice.dtype}"
     note = _whole_note(folder)
     if note is None:
-        note = _make(file, folder, header or gguf_file.read_header(file), dtype)
+        note = _make(file, folder, header or gguf_file.read_header(file), choice.dtype)
     with suppress(OSError):  # a cache that cannot be written is read all the same
         os.utime(folder / _NOTE)
-    said = f"{note['types']} (GGUF), turned into {dtype}{why}"
-    return Converted(folder=folder, sha256=sha256, said=said, tokenizer=note["tokenizer"])
+    return Converted(
+        folder=folder,
+        sha256=sha256,
+        said=f"{note['types']} (GGUF), turned into {choice.dtype}{choice.why}",
+        tokenizer=note["tokenizer"],
+        trial=choice.trial,
+    )
 
 
-def choose_dtype(parameters: int, device: str) -> tuple[str, str]:
-    """The dtype of a model whose file has none of its own, and why, in parentheses.
+def choose_dtype(size: Size, device: str) -> Choice:
+    """The dtype of a model whose file has none of its own.
 
-    float32 below `LARGE` parameters; from there bfloat16 on a GPU and on CPUs with instructions for
-    it (AVX512_BF16, AMX), since without them it is slower than float32.
+    float32 below `LARGE` parameters; from there bfloat16 on a GPU, and on CPUs with instructions
+    for it (AVX512_BF16, AMX) where a trial on the model's shape shows it faster
+    (`extract.dtype_trial`). Without them it is slower than float32, and nothing is tried.
     """
-    if parameters < LARGE:
-        return "float32", f" (auto: fewer than {LARGE / 1e9:g} B parameters)"
-    if device != "cpu" or _computes_bfloat16():
-        return "bfloat16", f" (auto: {LARGE / 1e9:g} B parameters or more)"
-    return "float32", " (auto: this CPU has no bfloat16)"
-
-
-def _computes_bfloat16() -> bool:
-    can: Any = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+    large = f"{LARGE / 1e9:g} B parameters"
+    if size.parameters < LARGE:
+        return Choice("float32", f" (auto: fewer than {large})")
+    if device != "cpu":
+        return Choice("bfloat16", f" (auto: {large} or more)")
+    if not dtype_trial.computes_bfloat16():
+        return Choice("float32", " (auto: this CPU has no bfloat16)")
+    trial = dtype_trial.trial(size.width or COMMON.width, size.inner or COMMON.inner)
+    # Without the times: resumed runs compare this line with the one that began the store.
+    if trial.faster:
+        why = f" (auto: {large} or more, and bfloat16 faster in a trial)"
+        return Choice("bfloat16", why, trial.describe())
+    return Choice("float32", " (auto: bfloat16 no faster in a trial)", trial.describe())
 
 
 def trim(root: Path, limit: int, *, keep: Path) -> None:
@@ -139,11 +170,12 @@ def trim(root: Path, limit: int, *, keep: Path) -> None:
 # --- what is kept --------------------------------------------------------------------------------
 
 
-def _known_parameters(root: Path, sha256: str) -> int | None:
-    """Parameters of a file that was converted before: its header takes seconds to read."""
+def _known_size(root: Path, sha256: str) -> Size | None:
+    """Size of a file that was converted before: its header takes seconds to read."""
     for path in root.glob(f"{sha256}-*/{_NOTE}"):
         with suppress(OSError, ValueError, KeyError):
-            return int(json.loads(path.read_text(encoding="utf-8"))["parameters"])
+            note = json.loads(path.read_text(encoding="utf-8"))
+            return Size(int(note["parameters"]), *map(int, note["widths"]))
     return None
 
 
@@ -200,6 +232,7 @@ def _make(file: Path, folder: Path, header: Header, dtype: str) -> Mapping[str, 
         "model": header.name,
         "types": header.types(),
         "parameters": header.parameters,
+        "widths": [header.width, header.inner],
         "tokenizer": said,
         "gguf": version("gguf"),
     }

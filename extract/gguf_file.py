@@ -33,6 +33,8 @@ class Header:
         architecture: "llama", "qwen2", "gemma3", ...
         quantisation: Tensors per type ("Q4_K", "F32", ...), the most frequent first.
         parameters: Numbers in all tensors.
+        width: Of a hidden state; 0 = not said.
+        inner: Of a feed-forward layer, the widest where they differ; 0 = not said.
         context: Tokens that the model was trained on, if the file says so.
         name: What its makers call it, or "".
         pre_tokenizer: How a text is split before merges ("qwen2"), or "".
@@ -45,6 +47,8 @@ class Header:
     architecture: str
     quantisation: Mapping[str, int]
     parameters: int
+    width: int
+    inner: int
     context: int | None
     name: str
     pre_tokenizer: str
@@ -112,6 +116,8 @@ def read_header(file: Path) -> Header:
         architecture=architecture,
         quantisation=dict(kinds.most_common()),
         parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
+        width=int(_value(reader, f"{architecture}.embedding_length", 0)),
+        inner=_widest(_value(reader, f"{architecture}.feed_forward_length", 0)),
         context=None if context is None else int(context),
         name=str(_value(reader, "general.name", "")),
         pre_tokenizer=str(_value(reader, "tokenizer.ggml.pre", "")),
@@ -236,6 +242,11 @@ def _reader(file: Path) -> Any:
 def _value(reader: Any, key: str, default: Any) -> Any:
     field = reader.get_field(key)
     return default if field is None else field.contents()
+
+
+def _widest(lengths: int | Sequence[int]) -> int:
+    """Of a length, or of one per block."""
+    return max(map(int, lengths), default=0) if isinstance(lengths, Sequence) else int(lengths)
 
 
 def _has_magic(path: Path) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from extract.dtype_trial import CHECK
 from extract.models import LanguageModel, TextModel, choose_token_budget
 from extract.passes import PairStates, Pass, Separate, Shared, can_share, longest, shared_prefix
 from extract.printable import printable
 from extract.prompt_ids import describe_texts, encode_items, leave_out_long
 from extract.reader import padded_length
 from extract.verdicts import Encoded
-from jelicit.activations import DTYPES, ActivationStore, StoreSpec, StoreWriter
+from jelicit.activations import DTYPES, MAY_DIFFER, ActivationStore, StoreSpec, StoreWriter
 from jelicit.activations.manifest import ITEMS, MANIFEST, Manifest, shard_name
 from jelicit.activations.spec import differences
 from jelicit.data.items import Item, digest
@@ -125,7 +126,7 @@ def extract(
             **job.way.settings,
             "token_budget": token_budget,
             "shard_size": shard_size,
-            "checks": dict(getattr(lm, "checks", {})),
+            "checks": {name: said for name, said in _checks(lm).items() if name != CHECK},
             **({} if lm.chat is None else {"chat_template": lm.chat.digest}),
         },
         texts=texts,
@@ -163,7 +164,7 @@ def _remove_if_empty(out: str | os.PathLike[str], *, unless: StoreSpec | None = 
     spec = Manifest.current(files).spec
     if any(files.exists(shard_name(shard)) for shard in range(len(spec.shards))):
         return False
-    if unless is not None and not differences(spec, unless, ignore=("batch_plan",)):
+    if unless is not None and not differences(spec, unless, ignore=MAY_DIFFER):
         return False
     for name in (MANIFEST, ITEMS):
         if files.exists(name):
@@ -258,9 +259,14 @@ def _pass(lm: TextModel, method: Method | Pass, encoded: Sequence[Encoded]) -> P
     return Shared(lm, shared_prefix(encoded)) if possible else Separate(lm)
 
 
+def _checks(lm: TextModel) -> Mapping[str, str]:
+    return getattr(lm, "checks", {})
+
+
 def _machine(lm: TextModel) -> dict[str, Any]:
     if lm.device == "cpu":
-        return {"device": "cpu", "threads": torch.get_num_threads()}
+        tried = {"trial": f"bfloat16, {_checks(lm)[CHECK]}"} if CHECK in _checks(lm) else {}
+        return {"device": "cpu", "threads": torch.get_num_threads(), **tried}
     name = torch.cuda.get_device_name() if lm.device.startswith("cuda") else lm.device
     return {"device": name}
 

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import output_capturing
 
-from extract import gguf_cache, gguf_file
+from extract import dtype_trial, gguf_cache, gguf_file
 from extract.adapters import CONFIG as ADAPTER_CONFIG
 from extract.adapters import Adapter, apply_adapter, find_adapter, require_peft
 from extract.chat import ChatTemplate, find_chat
@@ -36,6 +36,9 @@ POCKET = Path(__file__).parent / "pocket"
 
 ONE_THREAD_BELOW = 30_000_000
 """Parameters below which a model runs in one CPU thread."""
+
+_TOLD = ("adapter", "quantised", dtype_trial.CHECK, "output embeddings", "chat template")
+"""Checks that a model's line repeats."""
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -176,11 +179,7 @@ class LanguageModel:
             why = "small" if size < ONE_THREAD_BELOW else "large"
             where += f", {self.threads} thread(s) ({why} model; --threads overrides)"
         revision = f" at {self.revision[:12]}" if self.revision else ""
-        remarks = [
-            f"; {name}: {self.checks[name]}"
-            for name in ("adapter", "quantised", "output embeddings", "chat template")
-            if name in self.checks
-        ]
+        remarks = [f"; {name}: {self.checks[name]}" for name in _TOLD if name in self.checks]
         return printable(
             f"{self.name}{revision}: {size / 1e6:.1f} M parameters, {self.n_blocks} blocks, "
             f"width {self.d_model}, {self.dtype}, on {where}{''.join(remarks)}"
@@ -206,7 +205,7 @@ def load(
             needs gguf.
         revision: Branch, tag or commit on the hub; none for a folder.
         dtype: Of weights and hidden states; "auto" = as the weights were saved, and for a GGUF file
-            as `gguf_cache.choose_dtype` says.
+            as `gguf_cache.choose_dtype` says, which may try out the CPU.
         device: A torch device; "auto" = a GPU if there is one (under `accelerate launch` the
             one of this process), else the CPU; "spread" = split over all GPUs, for a model that
             does not fit one.
@@ -287,6 +286,8 @@ def _named_gguf(model: str, revision: str | None, dtype: Dtype, device: str) -> 
         )
     made = gguf_cache.converted(file, dtype=dtype, device=device)
     checks = {"quantised": made.said, "tokenizer": made.tokenizer}
+    if made.trial:
+        checks[dtype_trial.CHECK] = made.trial
     name = gguf_file.name_of(model, file)
     return _Named(str(made.folder), made.folder, name, None, made.sha256, checks)
 
@@ -301,11 +302,11 @@ def _named(model: str, revision: str | None) -> _Named:
             f"revision is {revision!r}, but {model}: {what}, and only models on the hub have "
             "revisions; leave it out"
         )
-    name = "pocket" if model == "pocket" else _name_of(folder.resolve())
+    name = "pocket" if model == "pocket" else folder_name(folder.resolve())
     return _Named(str(folder), folder, name, None)
 
 
-def _name_of(folder: Path) -> str:
+def folder_name(folder: Path) -> str:
     """A folder's name, or its parent's where it is called "model", as those of trainings are."""
     return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name
 

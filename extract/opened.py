@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
+from extract.foreseen import Foreseen, foresee
 from extract.hidden_states import LAYOUT, extract
 from extract.local_scorer import LocalScorer
 from extract.models import Dtype, LanguageModel, load, trained_length
@@ -49,8 +50,13 @@ def open_model(
         say(lm.describe())
         return lm
 
-    length = trained_length(model)
-    return OpenedModel(loaded, stores.rstrip("/"), token_budget=token_budget, trained_length=length)
+    return OpenedModel(
+        loaded,
+        stores.rstrip("/"),
+        token_budget=token_budget,
+        trained_length=trained_length(model),
+        foresee=lambda: foresee(model),
+    )
 
 
 class OpenedModel:
@@ -61,6 +67,7 @@ class OpenedModel:
         stores: Folder or URL where activations are kept.
         token_budget: Tokens per forward pass; None = 2048 on a CPU, else 8192.
         trained_length: Longest text that it was trained on, in tokens, if anything says so.
+        foresee: Gives what is known of it without loading it; None = nothing is.
     """
 
     def __init__(
@@ -70,9 +77,15 @@ class OpenedModel:
         *,
         token_budget: int | None = None,
         trained_length: int | None = None,
+        foresee: Callable[[], Foreseen] | None = None,
     ):
         self._load, self._stores, self._token_budget = load, stores, token_budget
-        self.trained_length = trained_length
+        self.trained_length, self._foresee = trained_length, foresee
+
+    @property
+    def foreseen(self) -> Foreseen | None:
+        """What is known of it before it is loaded; None = nothing is."""
+        return None if self._foresee is None else self._foresee()
 
     @cached_property
     def lm(self) -> LanguageModel:

@@ -212,6 +212,18 @@ class ChatScorer:
         parts = (self.server.model, self._fingerprint, "chat", shown)
         return "/".join(part for part in parts if part)
 
+    def costs(
+        self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]
+    ) -> tuple[int, np.ndarray]:
+        """One request for a prompt, and the most tokens [n] of each and its answer: its bytes."""
+        prompts, words = check_prompts(prompts, verdicts)
+        words = tuple(word.strip() for word in words)
+        return 1, np.array([_most_tokens(messages_of(prompt, words)) for prompt in prompts])
+
+    def sent_for(self, requests: int, tokens: int, *, longest: int) -> tuple[int, int]:
+        """Requests and tokens that these take: no more than they are."""
+        return requests, tokens
+
     def score(self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]) -> np.ndarray:
         """Log-probabilities [n, k], float32, of k verdicts after n prompts.
 
@@ -256,7 +268,7 @@ class ChatScorer:
         keys, messages = list(asked), list(asked.values())
 
         def send(place: int, stop: Event) -> tuple[Said, int, int]:
-            most = sum(len(one["content"].encode()) for one in messages[place]) + ANSWER_TOKENS
+            most = _most_tokens(messages[place])
             self.limit.take(most)
             said, repeated = self.server.say(messages[place], self.style, stop)
             tokens = most if said.tokens is None else said.tokens
@@ -274,6 +286,11 @@ class ChatScorer:
                 self._answers[keys[place]] = verdict
                 self._journal.put(keys[place], text=said.text, **vars(verdict))
                 bar.update()
+
+
+def _most_tokens(messages: Sequence[Message]) -> int:
+    """Of a request and its answer: nobody here knows the server's tokens, but they have bytes."""
+    return sum(len(one["content"].encode()) for one in messages) + ANSWER_TOKENS
 
 
 def messages_of(prompt: Sequence[str], words: Sequence[str]) -> list[Message]:

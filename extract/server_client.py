@@ -170,6 +170,13 @@ class Server:
             ConnectionError: If it fails, and fails again when asked again.
         """
         shown = self._first(tokens)
+        if not shown.log_probs and self.is_llama_cpp:
+            raise ValueError(
+                f"{self} (llama.cpp) shows no log-probabilities at start, after a prompt of "
+                f"{len(tokens)} tokens: it leaves them out where the likeliest next token is a "
+                "part of a character, so the tokenizer is another than the model's, perhaps: give "
+                "its own (--tokenizer, tokenizer=)"
+            )
         if not shown.log_probs:
             raise ValueError(
                 f"{self} answers without log-probabilities (`transformers serve` does that), but "
@@ -181,7 +188,10 @@ class Server:
         if token_ids:
             spread = range(0, vocabulary, max(vocabulary // 32, 1))
             unlikely = [token for token in spread if token not in shown.log_probs][:4]
-            exact = set(unlikely) <= set(self._send(tokens, _only(unlikely)).log_probs)
+            # Of a server that shows the whole vocabulary nothing more is to be found out.
+            exact = bool(unlikely) and set(unlikely) <= set(
+                self._send(tokens, _only(unlikely)).log_probs
+            )
         return Abilities(
             token_ids=token_ids,
             exact=exact,

@@ -198,6 +198,34 @@ class ServerScorer:
         encoded = encode(self.tokenizer, prompts, words)
         return np.array(lengths_read(encoded, self.match), np.int64)
 
+    def costs(
+        self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]
+    ) -> tuple[int, np.ndarray]:
+        """Requests of a prompt, and tokens [n] that those of each take together, at most.
+
+        Every request makes one token. Words are read off the token after the prompt; tokens are
+        asked for one by one.
+        """
+        prompts, words = check_prompts(prompts, verdicts)
+        encoded = encode(self.tokenizer, prompts, words)
+        each = 1
+        if self.match == "tokens":
+            each = max((sum(map(len, item.verdicts)) for item in encoded), default=1)
+        return each, each * (np.array(lengths_read(encoded, self.match), np.int64) + 1)
+
+    def sent_for(self, requests: int, tokens: int, *, longest: int) -> tuple[int, int]:
+        """Requests and tokens that these take at most, with beginnings that are sent alone.
+
+        Each of those spares `worth_a_request` tokens, and has two requests or more below it.
+
+        Args:
+            requests: That ask for verdicts.
+            tokens: Of all of them.
+            longest: Of the longest.
+        """
+        alone = min(requests, tokens // self.worth_a_request)
+        return requests + alone, tokens + min(tokens, alone * longest)
+
     def score(self, prompts: Sequence[tuple[str, ...]], verdicts: Sequence[str]) -> np.ndarray:
         """Log-probabilities [n, k], float32, of k verdicts after n prompts.
 

@@ -378,6 +378,22 @@ def test_other_items_are_refused(tmp_path):
         StoreWriter.open(tmp_path, make_spec(make_items()), items)
 
 
+def test_writers_whose_trials_took_other_times_write_one_store(tmp_path):
+    items = make_items()
+    specs = [
+        make_spec(items, machine={"device": "cpu", "trial": said})
+        for said in ("bfloat16, 3 ms", "bfloat16, 4 ms")
+    ]
+    first, second = (StoreWriter.open(tmp_path, spec, items) for spec in specs)
+    assert first.spec.machine["trial"] == second.spec.machine["trial"] == "bfloat16, 3 ms"
+    alone = StoreWriter(second._files, Manifest(specs[1], []))
+    for writer, shard in [(first, 0), (second, 1), (alone, 2)]:
+        write(writer, shard)
+    assert first.missing() == []
+    first.finish()
+    assert_whole(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["versions", "machine"])
 def test_machine_and_versions_count_only_while_shards_miss(tmp_path, name):
     items = make_items()

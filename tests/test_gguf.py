@@ -12,8 +12,9 @@ from gguf import GGMLQuantizationType as Type
 from tiny_models import CONTEXT, make_items
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from extract import gguf_cache, gguf_file
+from extract import dtype_trial, gguf_cache, gguf_file
 from extract.cli import Info
+from extract.foreseen import foresee
 from extract.hidden_states import extract
 from extract.models import load, trained_length
 from extract.opened import open_model
@@ -197,7 +198,12 @@ def test_a_file_and_its_folder_are_one_model_pinned_by_the_files_sha256(file):
 def test_the_name_of_a_file_called_model_is_its_folders(file, tmp_path):
     (tmp_path / "mine").mkdir()
     shutil.copy(file, tmp_path / "mine" / "model.gguf")
-    assert load(tmp_path / "mine" / "model.gguf", threads=1).name == "mine"
+    for model in (tmp_path / "mine" / "model.gguf", tmp_path / "mine"):
+        lm, foreseen = load(model, threads=1), foresee(str(model))
+        assert (foreseen.name, foreseen.digest) == ("mine", lm.digest)
+        assert lm.name == "mine"
+    assert foresee(str(file)).digest == foreseen.digest  # whatever it is called
+    assert foresee(str(file)).size == foreseen.size == file.stat().st_size
 
 
 def test_the_tokenizer_is_the_files(file):
@@ -218,20 +224,123 @@ def test_types_and_dtype_are_told_in_the_models_line(file):
     assert half.digest == gguf_file.sha256_of(file)
 
 
+# --- the dtype -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """A CPU with instructions, whose trial takes a second in float32 and `tried` in bfloat16."""
+
+    def set_up(seconds):
+        shapes = []
+
+        def trial(width, inner):
+            shapes.append((width, inner))
+            return dtype_trial.Trial(256, width, inner, 1.0, seconds)
+
+        monkeypatch.setattr(dtype_trial, "computes_bfloat16", lambda: True)
+        monkeypatch.setattr(dtype_trial, "trial", trial)
+        return shapes
+
+    return set_up
+
+
+LARGE = gguf_cache.Size(1_000_000_000, 1536, 8960)
+
+
 @pytest.mark.parametrize(
-    ("parameters", "device", "can", "dtype"),
+    ("size", "device", "dtype"),
     [
-        (999_999_999, "cuda:0", True, "float32"),
-        (1_000_000_000, "cpu", True, "bfloat16"),
-        (1_000_000_000, "cpu", False, "float32"),
-        (1_000_000_000, "cuda:0", False, "bfloat16"),
+        (LARGE._replace(parameters=999_999_999), "cuda:0", "float32"),
+        (LARGE._replace(parameters=999_999_999), "cpu", "float32"),
+        (LARGE, "cuda:0", "bfloat16"),
+        (LARGE, "cpu", "float32"),
     ],
 )
-def test_auto_is_bfloat16_for_large_models_where_it_is_fast(
-    parameters, device, can, dtype, monkeypatch
+def test_auto_tries_nothing_where_size_device_or_instructions_decide(
+    size, device, dtype, monkeypatch
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": can}, raising=False)
-    assert gguf_cache.choose_dtype(parameters, device)[0] == dtype
+    monkeypatch.setattr(
+        torch.cpu,
+        "get_capabilities",
+        lambda: {"avx512_bf16": False, "amx_bf16": False},
+        raising=False,
+    )
+    monkeypatch.setattr(dtype_trial, "trial", lambda *_: pytest.fail("it tried"))
+    choice = gguf_cache.choose_dtype(size, device)
+    assert choice.dtype == dtype
+    assert choice.trial == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "dtype", "why"),
+    [
+        (0.5, "bfloat16", "and bfloat16 faster in a trial)"),
+        (2.0, "float32", "bfloat16 no faster in a trial)"),
+        (0.9, "float32", "bfloat16 no faster in a trial)"),  # a draw, as far as a busy CPU tells
+    ],
+)
+def test_auto_is_bfloat16_where_a_trial_of_the_models_shape_is_faster(seconds, dtype, why, tried):
+    shapes = tried(seconds)
+    choice = gguf_cache.choose_dtype(LARGE, "cpu")
+    assert choice.dtype == dtype
+    assert choice.why.endswith(why)
+    assert shapes == [(1536, 8960)]
+    assert f"{1000 * seconds:.2g} ms, float32 1e+03 ms" in choice.trial
+
+
+@pytest.mark.parametrize(("faster", "least"), [("bfloat16", 0.125), ("float32", 8.0)])
+def test_a_trial_takes_the_least_time_of_each_dtype(faster, least, monkeypatch):
+    now, slow, seconds = 0.0, iter([0.0, 5.0, 1.0, 3.0]), 0.0  # the first is not timed
+
+    def linear(states, weights):
+        nonlocal now, seconds
+        assert (states.shape, weights.shape) == ((256, 64), (128, 64))
+        if states.dtype == torch.float32:
+            seconds = next(slow)
+        now += seconds if states.dtype == torch.float32 else least * seconds
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    trial = dtype_trial.measure(64, 128, clock=lambda: now)
+    assert (trial.float32, trial.bfloat16) == (1.0, least)
+    assert trial.faster == (faster == "bfloat16")
+
+
+def test_a_trial_of_a_wide_model_takes_some_of_its_columns():
+    trial = dtype_trial.measure(8192, 28672, clock=iter(range(100)).__next__)
+    assert 0 < trial.rows * trial.width * trial.columns <= dtype_trial.MOST
+    assert (trial.width, trial.float32, trial.bfloat16) == (8192, 1, 1)
+
+
+def test_a_shape_is_tried_once(monkeypatch):
+    tried = []
+    monkeypatch.setattr(dtype_trial, "measure", lambda *shape: tried.append(shape))
+    for shape in [(3, 4), (3, 4), (3, 5)]:
+        dtype_trial.trial(*shape)
+    assert tried == [(3, 4), (3, 5)]
+    dtype_trial.trial.cache_clear()
+
+
+def test_the_trial_is_in_the_models_line_and_in_the_stores_machine(
+    file, cache, tried, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(gguf_cache, "LARGE", 1)
+    shapes = tried(0.25)
+    lm = load(file, threads=1)
+    assert shapes == [(WIDTH, INNER)]
+    assert lm.dtype == "bfloat16"
+    said = f"256 x {WIDTH} by {INNER}, best of 3: 2.5e+02 ms, float32 1e+03 ms"
+    assert f"bfloat16 trial: {said}" in lm.describe()
+    items = make_items(4)
+    store = extract(lm, items, FORMATS["claim"], tmp_path / "a", layers=[0], progress=False)
+    assert store.spec.machine["trial"] == f"bfloat16, {said}"
+    assert "bfloat16 faster in a trial" in store.spec.settings["checks"]["quantised"]
+    assert said not in str(store.spec.settings)
+    tried(0.125)  # known by its folder now
+    again = load(file, threads=1)
+    assert extract(
+        again, items, FORMATS["claim"], tmp_path / "a", layers=[0], progress=False
+    ).complete
 
 
 # --- the cache -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from jelicit.icm import VARIANTS
 from jelicit.results import ItemScoreStore, Record, Results
 from jelicit.studies.icm import METHODS, STUDY, Settings
 from jelicit.studies.icm_tasks import task_of
+from jelicit.studies.session import Session
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
 
@@ -240,6 +241,44 @@ def test_a_server_labels_with_its_own_model(icm, random_model, tmp_path):
     assert (settings["shots"], settings["limit"]) == ([2, 8], 512)
     assert not done.rows[["bounded", "retried"]].to_numpy().any()
     assert "server: " not in done.printed.replace("sent to the server: ", "")
+
+
+FORECAST = re.compile(r"before the first request: at most ([\d,]+) requests and ([\d,]+) tokens")
+
+
+def test_what_a_run_needs_at_most_is_told_before_the_first_request(
+    icm, random_model, tmp_path, monkeypatch
+):
+    """For all sets together, and not again for what is read back."""
+    server, said = served(random_model), []
+
+    def say(self, line):
+        said.append((line, len(server.sent)))
+
+    monkeypatch.setattr(Session, "say", say)
+    methods = ("zero_shot", "zero_shot_assistant", "golden_many_shot", "bootstrapped", "icm")
+    with serve(server) as url:
+        words = ("--scorer", url, *FEW[2:], "--max-tokens-total", "9000", "--methods", *methods)
+        words = ("--dataset", "pocket/pairs", "pocket/facts", *words)
+        with pytest.raises(ValueError, match="are spent"):
+            run_served(icm, *words, out=tmp_path / "out")
+        matches = [(FORECAST.match(line), sent) for line, sent in said]
+        found = [(match, sent) for match, sent in matches if match is not None]
+        ((match, sent),) = found
+        line = match.string
+        assert sent == TRIALS
+        assert "--max-tokens-total 9,000 is less" in line
+        assert "of them are for searches" in line
+        words = [word.replace("9000", "90000000") for word in words]
+        run_served(icm, *words, out=tmp_path / "out")
+        assert any("tokens are spent, and what was answered is not" in line for line, _ in said)
+        most = [int(number.replace(",", "")) for number in match.groups()]
+        trials = 2 * TRIALS
+        assert len(server.sent) - trials <= most[0]
+        assert sum(len(prompt) + 1 for prompt in server.sent[trials:]) <= most[1]
+        said.clear()
+        run_served(icm, *words, out=tmp_path / "out")
+    assert not [line for line, _ in said if "first request" in line]
 
 
 def test_a_limit_of_tokens_ends_a_run_that_a_higher_one_goes_on_with(icm, random_model, tmp_path):

@@ -1,12 +1,15 @@
 """Several models side by side: each one's rows are its own, one is in memory at a time."""
 
 import re
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import tyro
 from experiment_scripts import run as run_script
 from experiment_scripts import run_served, script, session_of
 from figure_rows import NAN
@@ -21,6 +24,9 @@ from jelicit.studies.scaling_findings import scaling_findings
 from jelicit.studies.settings import PromptSettings
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
+
+from extract.foreseen import Foreseen
+from extract.opened import open_model
 
 SET = ("--dataset", "pocket/arithmetic")
 PROBES = (
@@ -112,7 +118,7 @@ class Kept:
     """A model that counts how many are in memory."""
 
     loaded: ClassVar[list[str]] = []
-    trained_length = None
+    trained_length = foreseen = None
 
     def __init__(self, name):
         self._name = name
@@ -153,6 +159,63 @@ def test_two_models_of_one_name_are_refused():
     next(turn)
     with pytest.raises(ValueError, match="two models are called 'a'"):
         next(turn)
+
+
+# --- before the first is loaded ------------------------------------------------------------------
+
+
+def copied(model, folder):
+    shutil.copytree(model, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("b/tiny", "are both called 'tiny', and rows tell models apart by name"),
+        ("b/tiny/model", "are both called 'tiny', and rows tell models apart by name"),
+        ("b/copy", "are the same model, byte for byte"),
+    ],
+)
+def test_two_alike_are_refused_before_any_is_loaded(
+    second, message, random_model, tmp_path, monkeypatch
+):
+    first = copied(random_model, tmp_path / "a" / "tiny")
+    other = copied(random_model, tmp_path / second)
+    monkeypatch.setattr("extract.opened.load", lambda *_, **__: pytest.fail("it was loaded"))
+    with script("scaling") as found:
+        settings = tyro.cli(found.Settings, args=["--models", str(first), "pocket", str(other)])
+        settings = replace(settings, out=tmp_path / "out")
+        with pytest.raises(ValueError, match=message) as error:
+            found.main(settings)
+    assert f"{first} and {other}" in str(error.value)
+
+
+def test_models_of_other_files_pass_and_are_not_read_where_sizes_tell(
+    random_model, tmp_path, monkeypatch
+):
+    other = copied(random_model, tmp_path / "other")
+    longer = copied(random_model, tmp_path / "longer")
+    with (longer / "config.json").open("a") as file:
+        file.write("\n")
+    weights = other / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    of([open_model(str(each)) for each in (random_model, other)]).check_different()
+    monkeypatch.setattr("extract.foreseen.digest_of_paths", lambda _: pytest.fail("it was read"))
+    models = [open_model(str(each)) for each in (random_model, longer, "pocket", "owner/name")]
+    of(models).check_different()
+
+
+def test_what_is_foreseen_is_what_loading_says(random_model, tmp_path):
+    inside = copied(random_model, tmp_path / "mine" / "model")
+    for model in (random_model, inside, "pocket"):
+        opened = open_model(str(model), say=lambda _: None)
+        assert opened.foreseen is not None
+        assert opened.foreseen.name == opened.name
+        assert opened.foreseen.digest == opened.lm.digest
+    assert open_model("owner/name").foreseen == Foreseen("owner/name", "owner/name")
 
 
 def test_a_family_goes_by_what_the_model_was_trained_on():
@@ -302,6 +365,8 @@ def test_the_figure_draws_every_method_over_the_sizes_of_its_family():
             np.testing.assert_allclose(np.asarray(line.get_xdata()), np.asarray(means.index))
             np.testing.assert_allclose(np.asarray(line.get_ydata()), np.asarray(means))
         assert axes.get_xscale() == "log"
+        assert axes.get_xlabel() == f"parameters of {rows['family'].iloc[0]}"
+        assert axes.get_title() == "Cities"
         assert [t.get_text() for t in axes.get_xticklabels()] == ["135 M", "1.5 B"]
 
 

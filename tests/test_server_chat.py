@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -318,4 +319,13 @@ def test_icm_has_the_chat_baseline_and_tells_what_was_not_read(random_model, tmp
     told = f"{2 * (8 - neither)} were read from their text, which ranks them no further, and "
     assert f"{told}{2 * neither} gave no verdict" in done.printed
     assert "sent to the chat server: 8 requests" in done.printed
+    told = re.search(
+        r"before the first chat request: at most 8 requests and ([\d,]+) tok", done.printed
+    )
+    assert told
+    assert (
+        int(told[1].replace(",", ""))
+        >= sum(len(content.encode()) for content in asked) + 8 * ANSWER_TOKENS
+    )
+    assert done.printed.index(told[0]) < done.printed.index("zero_shot_chat: accuracy")
     assert "icm-bars.svg" in Record.read(done.out).figures

@@ -38,6 +38,21 @@ def test_it_is_asked_for_so_many_tokens_that_scores_are_the_models():
         assert connect(url).server.top_logprobs == 20
 
 
+def test_a_server_that_shows_its_whole_vocabulary_is_not_taken_for_one_that_shows_chosen_tokens():
+    server = llama()
+    with serve(server) as url:
+        scorer = connect(url, top_logprobs=VOCABULARY)
+        found = scorer.score(mixed(), SEVERAL)
+    assert (scorer.able.exact, len(scorer.able.likeliest)) == (False, len(texts()))
+    np.testing.assert_allclose(found, expected_words(server, mixed(), SEVERAL), atol=1e-5)
+
+
+def test_one_that_shows_nothing_at_start_is_explained():
+    server, said = llama(partial=range(len(texts()))), r"\(llama.cpp\) shows no .* at start.*--tok"
+    with serve(server) as url, pytest.raises(ValueError, match=said):
+        connect(url)
+
+
 def test_it_says_how_long_a_prompt_may_be_and_what_its_model_was_trained_on():
     with serve(llama(context=2048, trained=512)) as url:
         scorer = connect(url)

@@ -18,7 +18,7 @@ manifest on disk has it.
 from jelicit.activations.manifest import ITEMS, KIND, MANIFEST, VERSION
 from jelicit.activations.merge import merge_stores
 from jelicit.activations.reader import ActivationStore
-from jelicit.activations.spec import DTYPES, StoreSpec, differences
+from jelicit.activations.spec import DTYPES, MAY_DIFFER, StoreSpec, differences
 from jelicit.activations.writer import StoreWriter
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ITEMS",
     "KIND",
     "MANIFEST",
+    "MAY_DIFFER",
     "VERSION",
     "ActivationStore",
     "StoreSpec",

@@ -18,6 +18,9 @@ DTYPES: dict[str, Any] = {
 }
 """The dtypes of hidden states on disk, by name."""
 
+MAY_DIFFER = ("batch_plan", "machine.trial")
+"""In what two writers of one store may differ: batches, and how long a trial took each of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
@@ -40,7 +43,8 @@ class StoreSpec:
         n_blocks: Blocks of the model, so that index n_blocks is the last; None if unknown.
         settings: How the batches are computed (method, token budget, ...).
         texts: Facts about the tokenised prompts (lengths, `byte_share`, ...).
-        machine: Device and threads. Matters only while shards are missing. Of a merged store: a
+        machine: Device and threads, and what a trial of its speed gave ("trial"). The former
+            matter only while shards are missing. Of a merged store: a
             list per key whose value differs, one entry per store that was merged.
         versions: Library versions, as `machine`.
 

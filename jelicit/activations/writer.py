@@ -22,7 +22,7 @@ from jelicit.activations.manifest import (
 )
 from jelicit.activations.reader import ActivationStore
 from jelicit.activations.shards import tensor_sums
-from jelicit.activations.spec import DTYPES, StoreSpec, differences
+from jelicit.activations.spec import DTYPES, MAY_DIFFER, StoreSpec, differences
 from jelicit.data.items import Item, digest, to_jsonl
 from jelicit.disk import Folder, open_folder
 
@@ -86,13 +86,13 @@ class StoreWriter:
             cls._create(files, spec)
         manifest = Manifest.current(files)
         # Not for another machine: several may have begun one run, and would unseat each other.
-        other = differences(manifest.spec, spec, ignore=("batch_plan", "machine", "versions"))
+        other = differences(manifest.spec, spec, ignore=(*MAY_DIFFER, "machine", "versions"))
         if other and _is_empty(files):
             # A run that failed before its first shard must not block the same with another dtype.
             manifest = Manifest(spec, [None] * len(spec.shards))
             manifest.write(files)
         missing = manifest.missing(files)
-        ignore = ("batch_plan",) if missing else ("batch_plan", "machine", "versions")
+        ignore = MAY_DIFFER if missing else (*MAY_DIFFER, "machine", "versions")
         if found := differences(manifest.spec, spec, ignore=ignore):
             raise ValueError(
                 f"{folder} holds a store made with other settings:\n  "
@@ -218,7 +218,7 @@ class StoreWriter:
     def _current(self) -> Manifest:
         """The manifest on disk, which must still be about the store that was opened."""
         manifest = Manifest.current(self._files)
-        if found := differences(manifest.spec, self.spec, ignore=("batch_plan",)):
+        if found := differences(manifest.spec, self.spec, ignore=MAY_DIFFER):
             raise ValueError(
                 f"{self.folder} has become another store since it was opened:\n  "
                 + "\n  ".join(found)

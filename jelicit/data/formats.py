@@ -1,9 +1,10 @@
 """Prompt formats: the template of an item, and the two words that are its verdicts.
 
 Here are the formats of no set in particular. Templates follow Canavan et al. 2026 ("claim") and Wen
-et al. 2025 ("claim_icm", "pair_icm"); "statement" (claims without a question) and "pair_gender"
-(pairs of texts without a question; the task of Wen et al. 2025, who print no template) are ours. A
-set that has wordings of its own declares them in its own file.
+et al. 2025 ("claim_icm", "pair_icm"); "statement" (claims without a question), "asking" (which a
+chat model answers rather than goes on with) and "pair_gender" (pairs of texts without a question;
+the task of Wen et al. 2025, who print no template) are ours. A set that has wordings of its own
+declares them in its own file.
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ _PAIR_GENDER = (
     "Text 1: {choice}\nText 2: {choice_2}\n"
     "Claim: Text 1 is more likely than Text 2 to be written by a man\nI think this claim is"
 )
+_ASKING = (
+    "Question: {question}\nClaim: {choice}\n"
+    "Is this claim true? Answer with one word, True or False."
+)
 _ICM = {"true_word": "True", "false_word": "False"}
 
 BASE_FORMATS: dict[str, PromptFormat] = {
@@ -84,6 +89,7 @@ BASE_FORMATS: dict[str, PromptFormat] = {
             text="Claim: {choice}\nI think this claim is",
             third_word=" Indeterminate",
         ),
+        PromptFormat(name="asking", text=_ASKING),
         PromptFormat(name="pair", text=_PAIR),
         PromptFormat(name="pair_icm", text=_PAIR + " ", **_ICM),
         PromptFormat(name="pair_gender", text=_PAIR_GENDER),

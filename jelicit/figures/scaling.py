@@ -57,8 +57,8 @@ def scaling_figure(rows: Rows, *, orientation: str = "oracle") -> Figure:
                 lines(axes, points.assign(x=points["parameters"]), panel)
                 _sizes(axes, panel)
                 place = [readable(dataset)] + ([readable(feature)] if feature != "none" else [])
-                axes.set_title(f"{', '.join(place)}: {family}")
-                axes.set(xlabel="parameters", ylabel="AUROC")
+                axes.set_title(", ".join(place))
+                axes.set(xlabel=f"parameters of {family}", ylabel="AUROC")
         finish(figure, chosen, handles=group_handles(chosen))
     return figure
 

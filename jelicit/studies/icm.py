@@ -51,6 +51,7 @@ from jelicit.studies.checks import (
 from jelicit.studies.findings import icm_findings
 from jelicit.studies.format_rows import print_formats
 from jelicit.studies.formats import FormatSettings, format_problems, formats_asked
+from jelicit.studies.icm_forecast import tell_need, tell_need_of_chat
 from jelicit.studies.icm_pool import Pool, to_label
 from jelicit.studies.icm_tasks import Task, task_of
 from jelicit.studies.measuring import Measured
@@ -254,38 +255,60 @@ def measure(tasks: Sequence[Task], session: Session) -> None:
     model: Any = session.model
     scorer, other = model.scorer(), getattr(model, "chat", None)
     chat = None if other is None else other.scorer()
-    for task in tasks:
-        _measure_task(task, scorer, chat, session)
+    chosen = [_chosen(task, scorer, chat, session.settings) for task in tasks]
+    # All pools before the first request: how much is asked for is told then.
+    pools = {
+        place: [to_label(task, scorer, session, seed=n) for n in range(session.settings.seeds)]
+        for place, task in enumerate(tasks)
+        if not session.has(task.situation, chosen[place])
+    }
+    tell_need(pools, tasks, scorer, session)
+    tell_need_of_chat([tasks[place] for place in pools], chat, session)
+    for place, task in enumerate(tasks):
+        _measure_task(task, chosen[place], pools.get(place, ()), scorer, chat, session)
 
 
-def _measure_task(task: Task, scorer: Any, chat: Any, session: Session) -> None:
-    settings, situation = session.settings, task.situation
+def _chosen(task: Task, scorer: Any, chat: Any, settings: Settings) -> dict[str, Any]:
+    """All that decides a task's numbers, beside its items."""
+    return {
+        "dataset": task.situation.dataset,
+        "scorer": scorer.name,
+        "chat": None if chat is None else chat.name,
+        "format": vars(get_format(task.situation.format)),
+        "rule": task.rule,
+        "search": settings.search(0, task.rule),
+        **settings.identity(),
+    }
+
+
+def _measure_task(
+    task: Task,
+    chosen: dict[str, Any],
+    pools: Sequence[Pool],
+    scorer: Any,
+    chat: Any,
+    session: Session,
+) -> None:
     steps: list[dict[str, Any]] = []
     run = session.keep(
-        situation,
-        {
-            "dataset": situation.dataset,
-            "scorer": scorer.name,
-            "chat": None if chat is None else chat.name,
-            "format": vars(get_format(situation.format)),
-            "rule": task.rule,
-            "search": settings.search(0, task.rule),
-            **settings.identity(),
-        },
-        lambda: _measured(task, scorer, chat, session, steps),
+        task.situation, chosen, lambda: _measured(task, pools, scorer, chat, session, steps)
     )
     if steps:
         Results(session.folder.folder / "steps").write(run, steps, {"of": run})
 
 
 def _measured(
-    task: Task, scorer: Any, chat: Any, session: Session, steps: list[dict[str, Any]]
+    task: Task,
+    pools: Sequence[Pool],
+    scorer: Any,
+    chat: Any,
+    session: Session,
+    steps: list[dict[str, Any]],
 ) -> Measured:
     """Every method with every seed; the steps of all searches are added to `steps`."""
     settings, situation, measured = session.settings, task.situation, Measured()
     weights = situation.boot(settings.boot)
-    for seed in range(settings.seeds):
-        pool = to_label(task, scorer, session, seed=seed)
+    for seed, pool in enumerate(pools):
         run = _Run(task, scorer, chat, session, seed, pool)
         # As many errors as ICM's labels have: known once it has run.
         for method in sorted(settings.methods, key=lambda name: name == PERTURBED):

@@ -15,6 +15,7 @@ from jelicit.data.items import Item, labels
 from jelicit.disk import write_text
 from jelicit.named import slug
 from jelicit.prompting import Bootstrapped, Scorer, prompted
+from jelicit.prompting.forecast import Metered, Need, forecast, need_of_method
 from jelicit.studies import scoring
 from jelicit.studies.measuring import Measured
 from jelicit.studies.settings import PromptSettings
@@ -46,6 +47,9 @@ def measure_prompting(
     measured, told = Measured(), []
     few, chosen = with_few_tests(situation, settings.prompt_tests)
     weights = few.boot(boot)
+    if isinstance(scorer, Metered):
+        most = _forecast(scorer, few, runs, settings)
+        say(f"{situation.title}, before the first request: {most}")
     for run, subset in zip(runs.about, runs.subsets, strict=True):
         drawn = np.random.default_rng(run["seed"]).permutation(np.flatnonzero(subset))
         pool = [situation.train[row] for row in drawn[: settings.pool]]
@@ -70,6 +74,24 @@ def measure_prompting(
     path = journals / f"{slug(situation.title)}-labels.jsonl"
     write_text(path, "".join(json.dumps(line) + "\n" for line in told))
     return merged_seeds(measured)
+
+
+def _forecast(scorer: Metered, few: Situation, runs: Runs, settings: PromptSettings) -> str:
+    """What all runs of all methods send at most; their pools are of any train rows."""
+    assert settings.shots is not None
+    needs = [
+        need_of_method(
+            method,
+            scorer,
+            few.test,
+            few.train,
+            few.format,
+            shots=settings.shots,
+            size=settings.pool,
+        )
+        for method in settings.methods_asked
+    ]
+    return forecast(scorer, sum(len(runs.about) * needs, Need()))
 
 
 def _prompted(

@@ -104,6 +104,11 @@ class RunFolder:
         items = digest([*situation.train, *situation.test])
         return run_id({"experiment": self.study, **settings}, items, stages)
 
+    def has(self, situation: Situation, settings: Mapping[str, Any]) -> bool:
+        """Whether `run` would find everything there."""
+        run = self.name_of(situation, settings)
+        return self.results.has(run) and self.items.has(run)
+
     def run(
         self,
         situation: Situation,
@@ -124,9 +129,8 @@ class RunFolder:
         Returns:
             The run's id, and whether it was there already.
         """
-        run = self.name_of(situation, settings)
+        run, there = self.name_of(situation, settings), self.has(situation, settings)
         self.runs.append(run)
-        there = self.results.has(run) and self.items.has(run)
         if not there:
             measured = measure()
             scores = ItemScores.of(situation.test, measured.scores, target=situation.target)

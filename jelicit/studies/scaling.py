@@ -126,13 +126,15 @@ def plan(settings: Settings, session: Session) -> list[Asked]:
 
     Raises:
         TypeError: The model is not `Models`.
-        ValueError: See `salience.plan` and `icm.plan`.
+        ValueError: Two models are the same (`Models.check_different`). See `salience.plan` and
+            `icm.plan`.
     """
     if not isinstance(session.model, Models):
         raise TypeError(
             f"scaling compares models, and was given {type(session.model).__name__}: give "
             "jelicit.studies.models.Models([open_model(...), ...])"
         )
+    session.model.check_different()
     plans = salience.plan(settings, session)
     if not settings.shows:
         return [Asked(plans, ())]

@@ -79,7 +79,7 @@ def ends_of(rows: pd.DataFrame) -> Iterator[Ends]:
         if len(sizes) < 2:
             continue
         ends = sizes[[0, -1]]
-        where = f"{readable(str(dataset))} ({family})"
+        where = f"{readable(str(dataset))} in {family}"
         yield Ends(where, _at(of, ends, "auroc"), _at(of, ends, "accuracy"))
 
 

@@ -324,6 +324,10 @@ class Session:
         }
         self.keep(situation, chosen, measure, about=about, note=note)
 
+    def has(self, situation: Situation, chosen: Mapping[str, Any]) -> bool:
+        """Whether `keep` would read rows back."""
+        return self.folder.has(situation, _compared(situation, chosen))
+
     def keep(
         self,
         situation: Situation,
@@ -342,8 +346,7 @@ class Session:
             about: What every row says beside `Situation.about`.
             note: For the message that tells of it.
         """
-        if situation.prompt:  # rows say which format they are of only where there are several
-            chosen = {**chosen, "compared": True}
+        chosen = _compared(situation, chosen)
         begin = time.perf_counter()
         said = {**situation.about(self.model.name), **self.about, **(about or {})}
         run, there = self.folder.run(situation, chosen, said, measure)
@@ -355,3 +358,8 @@ class Session:
         )
         self.say(f"{situation.title}: {done}{f'; {note}' if note else ''}")
         return run
+
+
+def _compared(situation: Situation, chosen: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With a mark where several formats are compared: rows say only then which they are of."""
+    return {**chosen, "compared": True} if situation.prompt else chosen
