@@ -137,6 +137,43 @@ def _measured() -> str:
 
 # --- the other studies ---------------------------------------------------------------------------
 
+TRANSFERRED = ("ccs", "pca", "supervised")
+
+
+def _transfer() -> str:
+    """The set that a probe was trained on down, the one it is tested on across."""
+    rows = rows_of("transfer")
+    rows = rows.loc[rows["orientation"].isin(["none", "oracle"])]
+    sets = list(dict.fromkeys(rows["dataset"]))
+    lines = []
+    for method in in_reading_order(rows["method"]):
+        if method.key not in TRANSFERRED:
+            continue
+        of_method = rows.loc[rows["method"] == method.key]
+        sign = MARKS["oracle"] if set(of_method["orientation"]) == {"oracle"} else ""
+        for trained in sets:
+            mine = of_method.loc[of_method["train"] == trained]
+            cells = [_where("dataset", tested, _auroc)(mine) for tested in sets]
+            lines.append((method.name + sign, readable(trained), *cells))
+    return markdown_table(("Method", "Trained on", *map(readable, sets)), lines)
+
+
+def _imbalance() -> str:
+    """AUROC by the share of true claims among the train rows."""
+    rows = rows_of("imbalance")
+    shares = sorted(rows["class_share"].dropna().unique())
+    columns = {f"{share:g}": _where("class_share", share, _auroc) for share in shares}
+    return down(rows, columns, orientations=("none", "oracle", "easy"))
+
+
+def _layers() -> str:
+    """AUROC by layer, every third of them and the last."""
+    rows = rows_of("layers")
+    layers = sorted(rows["layer"].dropna().unique())
+    shown = sorted({*layers[::3], layers[-1]})
+    columns = {f"{layer:g}": _where("layer", layer, _auroc) for layer in shown}
+    return down(rows, columns, methods=("ccs", "pca", "supervised"))
+
 
 def _icm() -> str:
     """Accuracy on test items, and how many of the labels shown are right."""
@@ -222,7 +259,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-reading": _reading,
     "real-salience-cities": partial(_salience, "cities"),
     "real-measured": _measured,
+    "real-transfer": _transfer,
+    "real-imbalance": _imbalance,
+    "real-layers": _layers,
     "real-icm": _icm,
-    **{f"real-findings-{s}": partial(_findings, s) for s in ("salience", "icm", "scaling")},
+    **{f"real-findings-{s}": partial(_findings, s) for s in ("salience", "imbalance", "icm", "scaling")},
     "real-made-by": _made_by,
 }
