@@ -26,6 +26,8 @@ MODELS = {
 }
 """What a model's folder is called -> its makers' name and the quantisation, by size."""
 
+JUDGED = ("salience", "imbalance", "icm", "scaling")
+"""Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation")
 SHOWN = ("zero_shot", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus")
 LABELLED = ("supervised", "control_length")
@@ -263,6 +265,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-imbalance": _imbalance,
     "real-layers": _layers,
     "real-icm": _icm,
-    **{f"real-findings-{s}": partial(_findings, s) for s in ("salience", "imbalance", "icm", "scaling")},
+    **{f"real-findings-{study}": partial(_findings, study) for study in JUDGED},
     "real-made-by": _made_by,
 }
