@@ -53,6 +53,7 @@ REAL_FIGURES = (
     "scaling/scaling",
     "salience-qwen1.5b/salience-cities",
     "icm-qwen1.5b/icm-bars",
+    "transfer-qwen1.5b/transfer",
 )
 """Figures of runs of real models that the manual shows: name of the run, and of the figure."""
 
@@ -185,7 +186,8 @@ def take_real(runs: Path) -> Iterator[str]:
 
 def shown_command(command: str) -> str:
     """A command with every path by its last part: where models and sets lie is nobody's matter."""
-    words = [Path(word).name if word.startswith("/") else word for word in shlex.split(command)]
+    words = shlex.split(command)
+    words = [Path(word).name if word.startswith(("/", "../")) else word for word in words]
     return shlex.join(words)
 
 
