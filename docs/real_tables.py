@@ -26,7 +26,7 @@ MODELS = {
 }
 """What a model's folder is called -> its makers' name and the quantisation, by size."""
 
-JUDGED = ("salience", "imbalance", "icm", "scaling")
+JUDGED = ("salience", "icm", "scaling")
 """Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation")
 SHOWN = ("zero_shot", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus")
@@ -160,23 +160,6 @@ def _transfer() -> str:
     return markdown_table(("Method", "Trained on", *map(readable, sets)), lines)
 
 
-def _imbalance() -> str:
-    """AUROC by the share of true claims among the train rows."""
-    rows = rows_of("imbalance")
-    shares = sorted(rows["class_share"].dropna().unique())
-    columns = {f"{share:g}": _where("class_share", share, _auroc) for share in shares}
-    return down(rows, columns, orientations=("none", "oracle", "easy"))
-
-
-def _layers() -> str:
-    """AUROC by layer, every third of them and the last."""
-    rows = rows_of("layers")
-    layers = sorted(rows["layer"].dropna().unique())
-    shown = sorted({*layers[::3], layers[-1]})
-    columns = {f"{layer:g}": _where("layer", layer, _auroc) for layer in shown}
-    return down(rows, columns, methods=("ccs", "pca", "supervised"))
-
-
 def _icm() -> str:
     """Accuracy on test items, and how many of the labels shown are right."""
     rows = rows_of("icm")
@@ -262,8 +245,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-salience-cities": partial(_salience, "cities"),
     "real-measured": _measured,
     "real-transfer": _transfer,
-    "real-imbalance": _imbalance,
-    "real-layers": _layers,
     "real-icm": _icm,
     **{f"real-findings-{study}": partial(_findings, study) for study in JUDGED},
     "real-made-by": _made_by,

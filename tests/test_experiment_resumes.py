@@ -122,10 +122,10 @@ def test_probes_for_several_sets_are_fitted_once(random_model, tmp_path):
         # Killed after the fits of the first set, when one of the two sets has its rows.
         write, written = Results.write, []
 
-        def killed(results, *rest):
+        def killed(results, *rest, **more):
             if written:
                 raise Killed
-            written.append(write(results, *rest))
+            written.append(write(results, *rest, **more))
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Results, "write", killed)
