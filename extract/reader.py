@@ -96,12 +96,15 @@ class Reader:
         ids, positions, ends = (
             torch.from_numpy(part).to(device) for part in _padded(rows, length, len(self.path))
         )
+        taken = inspect.signature(model.forward).parameters
         options: dict[str, Any] = {"use_cache": False}
         if self.path or self._cache.grows:
-            options = {"use_cache": True, "past_key_values": self._cache}
+            # transformers 5.24 calls it "cache", and warns of the name that it had before.
+            name = "cache" if "cache" in taken else "past_key_values"
+            options = {"use_cache": True, name: self._cache}
         if layers:
             options["output_hidden_states"] = states_wanted(layers)
-        if "position_ids" in inspect.signature(model.forward).parameters:
+        if "position_ids" in taken:
             options["position_ids"] = positions
         where = torch.tensor(columns, dtype=torch.long)
         with _gathered_before(model.get_output_embeddings(), where) as gathered:

@@ -107,7 +107,17 @@ def _code(module: str) -> str:
         if isinstance(body, list):
             kept = [each for each in body if not _is_text(each)]
             node.body = kept  # type: ignore[attr-defined]
-    return ast.unparse(tree)
+    return _plain(tree)
+
+
+def _plain(node: object) -> str:
+    """A tree as text, the same on every Python: what `ast.unparse` writes differs between them."""
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
+        return f"{type(node).__name__}({', '.join(f'{n}={_plain(v)}' for n, v in fields)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_plain, node))}]"
+    return repr(node)
 
 
 def _is_declaration(node: ast.stmt) -> bool:

@@ -16,6 +16,9 @@ from jelicit.studies.fit_settings import FitSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Shells have their background jobs ignore SIGINT, and so would the children of a suite run as one.
+LISTENING = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
 
 def ended(error):
     with ending_in_one_line():
@@ -81,7 +84,7 @@ def test_the_switch_shows_the_traceback(monkeypatch, capsys):
 
 def test_ctrl_c_while_loading_ends_at_once_even_where_a_library_swallows_it():
     code = (
-        "import os, signal\n"
+        f"{LISTENING}import os\n"
         "from jelicit.commands.ending import stopping_at_once\n"
         "with stopping_at_once():\n"
         "    try:\n"
@@ -182,7 +185,8 @@ STUDIES = [f"experiments/{name}.py" for name in SCRIPTS]
     ],
 )
 def test_ctrl_c_while_libraries_are_loaded_is_one_line(command, words, moment):
-    code = f"COMMAND, WORDS, MOMENT = {command!r}, {words!r}, {moment!r}\n{STOPPED_AT}"
+    words_of_it = f"COMMAND, WORDS, MOMENT = {command!r}, {words!r}, {moment!r}\n"
+    code = f"{LISTENING}{words_of_it}{STOPPED_AT}"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
