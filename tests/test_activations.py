@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import subprocess
@@ -39,7 +40,7 @@ from jelicit.activations import (
     tensors,
 )
 from jelicit.activations.manifest import Manifest
-from jelicit.disk import temporary, whole
+from jelicit.disk import folders, temporary, whole
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -159,7 +160,8 @@ def interrupt(monkeypatch, owner, name, action, *, after=False):
             now()
         return result
 
-    monkeypatch.setattr(owner, name, staticmethod(step) if isinstance(owner, type) else step)
+    is_static = isinstance(inspect.getattr_static(owner, name), staticmethod)
+    monkeypatch.setattr(owner, name, staticmethod(step) if is_static else step)
 
 
 @pytest.mark.parametrize("name", ["_publish", "_sync"])
@@ -201,7 +203,7 @@ def test_a_store_that_another_process_creates_meanwhile_is_joined(
 ):
     """It appears after we saw none: before the folder is listed, or before we publish ours."""
     action = {"opened": open_writer, "finished": fill}[done]
-    owner, name = {"list": (os, "listdir"), "sync": (whole, "_sync")}[step]
+    owner, name = {"list": (folders._LocalFolder, "listing"), "sync": (whole, "_sync")}[step]
     interrupt(monkeypatch, owner, name, lambda: action(tmp_path))
     writer = open_writer(tmp_path)
     assert writer.missing() == ([0, 1, 2] if done == "opened" else [])
