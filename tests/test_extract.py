@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import os
 import random
 import signal
@@ -107,6 +108,32 @@ def test_a_prefix_that_is_read_once_changes_no_number(kind):
         way = Shared(lm, prefix[:length])
         assert_same(read(way, batch[:2]), lm, batch[:2])  # reads the prefix
         assert_same(read(way, batch), lm, batch)  # finds it read
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("cache", "past_key_values"), ("past_key_values", "cache")]
+)
+def test_a_cache_goes_by_the_name_that_the_model_has_for_it(name, other):
+    """transformers 5.24 renamed it, and warns where the old name is used."""
+    lm, prefix = tiny(), tuple(range(30, 60))
+    forward, handed = lm.model.forward, []
+    signature = inspect.signature(forward)
+    own = "cache" if "cache" in signature.parameters else "past_key_values"
+
+    def renamed(*texts, **given):
+        assert other not in given
+        cache = given.pop(name, None)
+        handed.append(cache is not None)
+        return forward(*texts, **given, **{own: cache})
+
+    parameters = [
+        p.replace(name=name) if p.name == own else p for p in signature.parameters.values()
+    ]
+    renamed.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    lm.model.forward = renamed
+    batch = [Encoded(prefix + item.prompt, item.verdicts) for item in random_batch(2)]
+    assert_same(read(Shared(lm, prefix), batch), lm, batch)
+    assert any(handed)
 
 
 def test_attention_that_adds_its_mask_gives_the_same_numbers():

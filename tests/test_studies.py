@@ -2,6 +2,7 @@
 
 import gc
 import html
+import io
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from experiment_scripts import NO_PROMPTS, NOBODY, script
 from experiment_scripts import run as run_script
 from planted import planted
+from rich.console import Console
 from small_stores import make_spec
 
 from jelicit import Grid, Pairs, run_grid
@@ -113,11 +115,14 @@ def few_rows() -> Cases:
     return Cases([(situation, states)])
 
 
-def test_what_speaks_against_the_numbers_is_in_the_record_and_the_report(tmp_path):
+def test_what_speaks_against_the_numbers_is_said_and_in_the_record_and_the_report(tmp_path):
     """Also of a second run, which fits nothing; and of no run that gives no cause."""
     for _ in range(2):
-        salience.run(few_rows(), methods=("supervised",), out=tmp_path / "few", **QUICK)
-        (line,) = Record.read(tmp_path / "few").doubts
+        said = Console(file=io.StringIO(), width=1000)
+        out = tmp_path / "few"
+        salience.run(few_rows(), methods=("supervised",), out=out, console=said, **QUICK)
+        (line,) = Record.read(out).doubts
+        assert said.file.getvalue().count(line) == 1  # type: ignore[attr-defined]
         assert "supervised: 3 of 16 train items are held out" in line
         assert line in html.unescape((tmp_path / "few/report.html").read_text(encoding="utf-8"))
     salience.run(few_rows(), methods=("pca",), out=tmp_path / "pca", **QUICK)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from jelicit.activations.spec import StoreSpec
+from jelicit.activations.spec import MAY_DIFFER, StoreSpec
 from jelicit.disk import Folder, Stamp
 
 MANIFEST = "manifest.json"
@@ -40,8 +40,9 @@ def to_bytes(value: object) -> bytes:
 def spec_digest(spec: StoreSpec) -> str:
     """SHA-256 (hex) of all that two writers of one store must agree on, so not `MAY_DIFFER`."""
     values = spec.to_json()
-    del values["batch_plan"]
-    values["machine"].pop("trial", None)
+    for field in MAY_DIFFER:
+        outer, _, key = field.rpartition(".")
+        (values[outer] if outer else values).pop(key, None)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

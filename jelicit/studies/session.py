@@ -350,6 +350,9 @@ class Session:
         begin = time.perf_counter()
         said = {**situation.about(self.model.name), **self.about, **(about or {})}
         run, there = self.folder.run(situation, chosen, said, measure)
+        if there:  # they were said where the rows were measured
+            for line in self.folder.results.doubts(run):
+                self.say(line)
         took = time.perf_counter() - begin
         done = (
             f"reused (run {run}, same settings)"
