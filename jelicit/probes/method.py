@@ -12,7 +12,7 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jelicit.method_groups import GROUPS
 from jelicit.pairs import Pairs
@@ -21,9 +21,12 @@ from jelicit.probes.normalise import Normaliser, identity_normaliser
 from jelicit.probes.settings import Setting, declared_settings, undeclared
 
 TARGETS, EASY = "targets", "easy"
+VERDICT, WORDINGS = "verdict", "wordings"
 NEEDS = {
     TARGETS: "labels of the hard train rows",
     EASY: "a labelled easy set",
+    VERDICT: "the mean states of either verdict word, which normalisation takes away",
+    WORDINGS: "which rows are wordings of one item, where that is known",
 }
 """What a method may need beside hidden states; it is handed nothing else."""
 
@@ -55,14 +58,22 @@ class Data(NamedTuple):
     easy_labels: Float[Array, " e"] | None = None
     kept: Bool[Array, " pool"] | None = None
     """Which rows of the pool `hard` has; None = all of them."""
+    pool: Normaliser | None = None
+    """What made `hard` of the hidden states; for methods that need the verdict's own effect."""
+    wordings: Int[Array, " n"] | None = None
+    """The number (below n) of the item that each row is a wording of; None = one wording each."""
 
     def only(self, needs: Set[str]) -> Data:
-        """The data without the labels that these needs do not name."""
+        """The data without what these needs do not name."""
         data = self
         if TARGETS not in needs:
             data = data._replace(hard_targets=None)
         if EASY not in needs:
             data = data._replace(easy=None, easy_labels=None)
+        if VERDICT not in needs:
+            data = data._replace(pool=None)
+        if WORDINGS not in needs:
+            data = data._replace(wordings=None)
         return data
 
     def targets(self) -> Float[Array, " n"]:
@@ -120,7 +131,8 @@ class Method:
         fit: The fit of one run. It is pure, and `jax.vmap` runs it over seeds, subsets and rates.
         free_sign: Whether its direction has no sign of its own, so that one has to be picked.
         source: Where it is from: paper and equation.
-        needs: "targets", "easy", both or none; the fit sees no other label.
+        needs: Some of `NEEDS`, or none: "targets" and "easy" are labels, and the fit sees no other;
+            "verdict" and "wordings" are none.
         settings: A frozen dataclass of settings, or None; see `jelicit.probes.settings`.
         common: Work that it shares with other methods, or None.
         algorithm: Raised whenever the numbers that the fit gives change: kept fits of another

@@ -23,6 +23,8 @@ class SweepData:
     """The seed of each run: integers [R]."""
     hard_targets: np.ndarray | None = None
     """[N] in [0, 1], for methods that need targets alone; 0.5 for an item without a truth value."""
+    wordings: np.ndarray | None = None
+    """[N], whatever names the item that a hard row is a wording of; None = one wording each."""
     easy: LayerPairs | None = None
     """layer -> pairs [E, d] of the easy items."""
     easy_labels: np.ndarray | None = None
