@@ -11,11 +11,14 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jelicit.method_groups import GROUPS
 from jelicit.pairs import Pairs
+from jelicit.probes.kinds import Probe
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.normalise import Normaliser, identity_normaliser
 from jelicit.probes.settings import Setting, declared_settings, undeclared
@@ -42,6 +45,8 @@ class Run(NamedTuple):
     """Row weights, 1 for the run's hard train rows and 0 for all others."""
     normaliser: Normaliser
     """Statistics of those rows, for the pairs in `Data.hard`."""
+    host: Any = None
+    """What `Method.host` made of those rows, as arrays."""
 
 
 class Data(NamedTuple):
@@ -102,7 +107,9 @@ Fit = Callable[..., Any]
 Of a method with `common` work: (run, data, settings, what that work made).
 """
 
-Fits = dict[str, tuple[LinearProbe, Any]]
+AnyProbe = LinearProbe | Probe
+
+Fits = dict[str, tuple[AnyProbe, Any]]
 """Method -> its probe, and how its fit went."""
 
 
@@ -135,6 +142,12 @@ class Method:
             "verdict" and "wordings" are none.
         settings: A frozen dataclass of settings, or None; see `jelicit.probes.settings`.
         common: Work that it shares with other methods, or None.
+        host: Work that no compiled program does, such as a library's, or None: (pairs in NumPy
+            [n, d], the run's rows [n] of bool, settings) -> an array or a tree of arrays, of one
+            shape for all runs; the fit finds it in `Run.host`. It sees neither labels nor seeds,
+            and is done once for all runs of the same rows.
+        probe: What its fit gives where that is no `LinearProbe`; see `jelicit.probes.kinds`. Such a
+            probe is in sweeps and studies like any other, and not in files of probes.
         algorithm: Raised whenever the numbers that the fit gives change: kept fits of another
             number are not read back.
         info: The named tuple that says how a fit went; has a field `finite`.
@@ -160,6 +173,8 @@ class Method:
     needs: Set[str] = frozenset()
     settings: type | None = None
     common: Common | None = None
+    host: Callable[[Pairs, np.ndarray, Any], Any] | None = None
+    probe: type = LinearProbe
     algorithm: int = 1
     info: type = FitInfo
     by_seed: bool = True
@@ -189,6 +204,8 @@ class Method:
             return f"needs {unknown[0]!r}; allowed: {', '.join(NEEDS)}."
         if not callable(self.fit):
             return f"fit is a {type(self.fit).__name__}; give a function."
+        if self.common is not None and self.host is not None:
+            return "common and host are given; a method has one or the other."
         if self.algorithm < 1:
             return f"algorithm={self.algorithm}; count from 1."
         if "finite" not in getattr(self.info, "_fields", ()):
@@ -237,23 +254,30 @@ class Method:
         return self.name
 
 
-def with_info(method: Method, made: Any) -> tuple[LinearProbe, Any]:
+def with_info(method: Method, made: Any) -> tuple[AnyProbe, Any]:
     """What a fit gave, as a probe and its info.
 
     Raises:
         TypeError: It gave something else.
     """
     probe, info = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(probe, LinearProbe):
+    if not isinstance(probe, LinearProbe | method.probe):
+        own = "" if method.probe is LinearProbe else f" (or a {method.probe.__name__})"
         raise TypeError(
-            f"The fit of {method.name!r} returned a {type(probe).__name__}; return a LinearProbe, "
-            "or a LinearProbe and its info."
+            f"The fit of {method.name!r} returned a {type(probe).__name__}; return a LinearProbe"
+            f"{own}, or a LinearProbe{own} and its info."
         )
     if info is None and method.info is FitInfo:
-        info = FitInfo(jnp.isfinite(probe.weight).all() & jnp.isfinite(probe.offset).all())
+        info = FitInfo(_finite(probe))
     if not isinstance(info, method.info):
         raise TypeError(
             f"The fit of {method.name!r} returned info of type {type(info).__name__}; the method "
             f"is declared with info={method.info.__name__}."
         )
     return probe, info
+
+
+def _finite(probe: AnyProbe) -> Bool[Array, ""]:
+    if isinstance(probe, LinearProbe):
+        return jnp.isfinite(probe.weight).all() & jnp.isfinite(probe.offset).all()
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(probe)]).all()

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from jelicit.named import is_reference, resolve
 from jelicit.probes.ccs import CCS
+from jelicit.probes.clusters import CLUSTER_CCS, CLUSTER_PCA
 from jelicit.probes.e2h import E2H
 from jelicit.probes.joint import UE_E2H
 from jelicit.probes.lda import LDA
@@ -34,7 +35,7 @@ _OF_PAPER_A = (
     PCA_ENSEMBLE_E2H,
 )
 _PEERS = (MEAN_DIFFERENCE, LDA)
-_PROPOSALS = (DRC, MIDPOINT, VINC, LEACE_PCA, LEACE_CCS)
+_PROPOSALS = (DRC, MIDPOINT, VINC, CLUSTER_PCA, CLUSTER_CCS, LEACE_PCA, LEACE_CCS)
 
 BUILT_IN: tuple[Method, ...] = (*_OF_PAPER_A, *_PEERS, *_PROPOSALS)
 """Every method that ships with the project; within each group, in reading order."""
