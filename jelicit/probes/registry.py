@@ -10,10 +10,13 @@ from jelicit.probes.ccs import CCS
 from jelicit.probes.clusters import CLUSTER_CCS, CLUSTER_PCA
 from jelicit.probes.e2h import E2H
 from jelicit.probes.joint import UE_E2H
+from jelicit.probes.kmeans import KMEANS
 from jelicit.probes.lda import LDA
 from jelicit.probes.leace import LEACE_CCS, LEACE_PCA
+from jelicit.probes.logistic import LOGISTIC
 from jelicit.probes.mean_difference import MEAN_DIFFERENCE
 from jelicit.probes.method import EASY, NEEDS, TARGETS, Method
+from jelicit.probes.mlp import MLP
 from jelicit.probes.negation import DRC, MIDPOINT, VINC
 from jelicit.probes.pca import PCA
 from jelicit.probes.pca_ensemble import PCA_ENSEMBLE_CONSENSUS, PCA_ENSEMBLE_E2H
@@ -35,7 +38,18 @@ _OF_PAPER_A = (
     PCA_ENSEMBLE_E2H,
 )
 _PEERS = (MEAN_DIFFERENCE, LDA)
-_PROPOSALS = (DRC, MIDPOINT, VINC, CLUSTER_PCA, CLUSTER_CCS, LEACE_PCA, LEACE_CCS)
+_PROPOSALS = (
+    DRC,
+    MIDPOINT,
+    VINC,
+    KMEANS,
+    CLUSTER_PCA,
+    CLUSTER_CCS,
+    LEACE_PCA,
+    LEACE_CCS,
+    LOGISTIC,
+    MLP,
+)
 
 BUILT_IN: tuple[Method, ...] = (*_OF_PAPER_A, *_PEERS, *_PROPOSALS)
 """Every method that ships with the project; within each group, in reading order."""
