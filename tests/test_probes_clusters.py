@@ -78,8 +78,10 @@ def test_scores_are_those_of_pca_on_rows_less_the_means_of_their_clusters(result
         [np.asarray(sign, float) for sign in normalise(normaliser, of)]
         for of in (TRAIN.take(ROWS), TEST)
     )
-    clusters = HDBSCAN(min_cluster_size=5, copy=True).fit_predict(
-        sum(TRAIN.take(ROWS), np.zeros((ROWS.sum(), D))) / 2
+    clusters = (
+        HDBSCAN(min_cluster_size=5)
+        .set_params(copy=True)
+        .fit_predict(sum(TRAIN.take(ROWS), np.zeros((ROWS.sum(), D))) / 2)
     )
     assert set(clusters) == {0, 1}  # no outlier: each row has a mean to lose
     middle, difference = (train[0] + train[1]) / 2, train[0] - train[1]

@@ -24,7 +24,9 @@ def erased(pairs: Pairs, chosen: np.ndarray, **options) -> Pairs:
     weights = jnp.asarray(chosen, float)
     normaliser = fit_normaliser(pairs, weights, fitted_on="chosen")
     erasure = fit_erasure(pairs, normaliser, weights=weights, **options)
-    return Pairs(*(np.asarray(erasure.apply(sign.T)).T for sign in normalise(normaliser, pairs)))
+    return Pairs(
+        *(np.asarray(erasure.apply(jnp.asarray(sign).T)).T for sign in normalise(normaliser, pairs))
+    )
 
 
 def papers_leace(X: np.ndarray, z: np.ndarray, new: np.ndarray) -> np.ndarray:

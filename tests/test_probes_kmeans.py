@@ -27,7 +27,7 @@ def test_centres_and_loss_are_scikit_learns(case):
     normaliser = fit_normaliser(pairs.take(chosen), fitted_on="chosen")
     rows = normalise(normaliser, pairs)
     difference = np.asarray(rows.pos - rows.neg)[chosen]
-    theirs = KMeans(2, init="random", n_init=30, random_state=0, tol=0).fit(difference)
+    theirs = KMeans(2, init="random", random_state=0, tol=0).set_params(n_init=30).fit(difference)
     probe, info = fit_kmeans(
         jax.random.key(0), pairs, normaliser, weights=jnp.asarray(chosen, float), starts=30
     )

@@ -4,10 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from planted import planted
-from scipy.linalg import eigh
+from scipy.linalg import eigh, null_space
 
 from jelicit.pairs import Pairs
 from jelicit.probes import spectral
+from jelicit.probes.erasure import fit_erasure
 from jelicit.probes.krylov import Shape
 from jelicit.probes.negation import midpoint_weights
 from jelicit.probes.normalise import fit_normaliser, normalise
@@ -143,6 +144,34 @@ def test_clusters_lose_their_own_means(case):
     )
     alike(probe.weight, wanted)
     assert float(info.residual) < 1e-9
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_what_was_erased_is_never_the_answer(case, searched, monkeypatch):
+    _, _, _, weights = case
+    # Verdicts agree about everything: -K has no eigenvalue above the 0 of what was erased.
+    pairs, _, _ = planted(N, D, seed=3, strength=0.0, common=2.0)
+    pairs = Pairs(*(np.asarray(sign, np.float64) for sign in pairs))
+    _, K, *_, normaliser = explicit(pairs, weights)
+    erasure = fit_erasure(pairs, normaliser, weights=jnp.asarray(weights), shrinkage=0.1)
+    P = np.asarray(erasure.apply(jnp.eye(D)))
+    left = null_space(np.asarray(erasure.reader)[None])
+    values, vectors = eigh(-left.T @ P @ K @ P.T @ left)
+    assert values[-1] < 0
+    if searched:
+        monkeypatch.setattr(spectral.Shape, "of", lambda count: Shape(count, 6, 2, 12))
+    probe, info = fit_spectral(
+        pairs,
+        normaliser,
+        SpectralWeights(0.0, 1.0),
+        weights=jnp.asarray(weights),
+        erasure=erasure,
+    )
+    wanted = P.T @ left @ vectors[:, -1]
+    found = np.asarray(probe.weight)
+    np.testing.assert_allclose(np.sign(wanted @ found) * found, wanted, atol=1e-5)
+    np.testing.assert_allclose(info.eigenvalue, values[-1], rtol=1e-6)
+    assert float(info.residual) < 1e-6
 
 
 @pytest.mark.parametrize("asked", [(0, 1), (0.2, 1), (2 - 2.5 * 0.9, 2 - 1.5 * 0.9)])

@@ -59,9 +59,8 @@ def find_clusters(pairs: Pairs, rows: np.ndarray, settings: ClusterSettings) -> 
     if rows.sum() <= settings.cluster_size:
         return found
     pos, neg = (np.asarray(sign)[rows] for sign in pairs)
-    found[rows] = HDBSCAN(min_cluster_size=settings.cluster_size, copy=True).fit_predict(
-        (pos.astype(np.float64) + neg) / 2
-    )
+    search = HDBSCAN(min_cluster_size=settings.cluster_size).set_params(copy=False)
+    found[rows] = search.fit_predict((pos.astype(np.float64) + neg) / 2)
     return found
 
 

@@ -260,8 +260,9 @@ def with_info(method: Method, made: Any) -> tuple[AnyProbe, Any]:
     Raises:
         TypeError: It gave something else.
     """
+    probe: Any
     probe, info = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(probe, LinearProbe | method.probe):
+    if not isinstance(probe, LinearProbe) and not isinstance(probe, method.probe):
         own = "" if method.probe is LinearProbe else f" (or a {method.probe.__name__})"
         raise TypeError(
             f"The fit of {method.name!r} returned a {type(probe).__name__}; return a LinearProbe"

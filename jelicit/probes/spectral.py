@@ -148,6 +148,11 @@ class _Pairs(NamedTuple):
 def _within(space: Space, rows: _Rows, kept: int, step: Int[Array, ""]) -> _Pairs:
     """Rayleigh and Ritz: the eigenpairs of Q^T S Q."""
     inner = matmul(space.image.T, rows.weighted(space.image))
+    if rows.erasure is not None:
+        # Nothing is left of what was erased: its eigenvalue is 0, above all others where they are
+        # negative, and a direction that reads nothing would be the answer.
+        gone = matmul(space.basis.T, _unit(rows.erasure.reader))
+        inner -= 2 * jnp.linalg.norm(inner) * jnp.outer(gone, gone)
     values, rotation = jnp.linalg.eigh((inner + inner.T) / 2)
     largest = jnp.maximum(jnp.abs(values).max(), jnp.finfo(values.dtype).tiny)
     values, rotation = values[::-1][:kept], rotation[:, ::-1][:, :kept]
@@ -160,6 +165,11 @@ def _within(space: Space, rows: _Rows, kept: int, step: Int[Array, ""]) -> _Pair
         space.block,
         step,
     )
+
+
+def _unit(vector: Float[Array, " d"]) -> Float[Array, " d"]:
+    length = jnp.linalg.norm(vector)
+    return vector / jnp.where(length > 0, length, 1.0)
 
 
 def _whole(rows: _Rows, kept: int) -> _Pairs:
@@ -184,7 +194,11 @@ def _search(rows: _Rows, shape: Shape, max_steps: int) -> _Pairs:
         return _within(space, rows, shape.kept, now.step + 1)
 
     # Any start leads there: the draw is part of the algorithm, not of the experiment.
-    begin = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (d, shape.width), dtype))[0]
+    begin = jax.random.normal(jax.random.key(0), (d, shape.width), dtype)
+    if rows.erasure is not None:
+        gone = _unit(rows.erasure.reader)
+        begin -= gone[:, None] * matmul(gone, begin)[None]
+    begin = jnp.linalg.qr(begin)[0]
     nothing = jnp.zeros((d, 0), dtype), jnp.zeros((2 * len(rows.apart), 0), dtype)
     space = extended(rows, *nothing, begin, shape.total // shape.width)
     return jax.lax.while_loop(unsettled, restart, _within(space, rows, shape.kept, jnp.asarray(0)))

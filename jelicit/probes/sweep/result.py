@@ -22,8 +22,9 @@ class SweepResult:
 
     layers: tuple[int, ...]
     methods: tuple[str, ...]
-    probes: dict[str, AnyProbe]
-    """Per method, stacked [layers, runs, ...], in the coordinates of `normalisers`."""
+    probes: dict[str, Any]
+    """Per method, stacked [layers, runs, ...], in the coordinates of `normalisers`: a `LinearProbe`,
+    or what its declaration says."""
     info: dict[str, Any]
     """Per method, how the fits went: a named tuple of arrays [layers, runs, ...]."""
     pool: Normaliser
