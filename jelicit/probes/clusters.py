@@ -192,10 +192,11 @@ def _ccs(run: Run, data: Data, settings: ClusterCCSSettings):
             params, run.normaliser, data.hard, run.host, run.rows, descent.precision
         )
 
+    def judge(found: Signs) -> Float[Array, ""]:
+        return ccs_loss(*found, run.rows)
+
     params, info = best_of(
-        lambda key: train(
-            read, lambda found: ccs_loss(*found, run.rows), start(key, d, dtype), descent
-        ),
+        lambda key: train(read, judge, start(key, d, dtype), descent),
         run.key,
         restarts=settings.restarts,
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jelicit.method_groups import UNSUPERVISED
 from jelicit.probes.erasure import Erasure, ErasureSettings, fit_erasure
@@ -45,10 +46,11 @@ def _ccs(run: Run, data: Data, settings: LeaceCCSSettings) -> tuple[LinearProbe,
     def read(params: Affine) -> Signs:
         return logits(folded(params), run.normaliser, data.hard, descent.precision)
 
+    def judge(found: Signs) -> Float[Array, ""]:
+        return ccs_loss(*found, run.rows)
+
     params, info = best_of(
-        lambda key: train(
-            read, lambda found: ccs_loss(*found, run.rows), start(key, d, dtype), descent
-        ),
+        lambda key: train(read, judge, start(key, d, dtype), descent),
         run.key,
         restarts=settings.restarts,
     )

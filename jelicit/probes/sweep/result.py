@@ -23,8 +23,8 @@ class SweepResult:
     layers: tuple[int, ...]
     methods: tuple[str, ...]
     probes: dict[str, Any]
-    """Per method, stacked [layers, runs, ...], in the coordinates of `normalisers`: a `LinearProbe`,
-    or what its declaration says."""
+    """Per method, stacked [layers, runs, ...], in the coordinates of `normalisers`; of the kind
+    that its declaration says, a `LinearProbe` as a rule."""
     info: dict[str, Any]
     """Per method, how the fits went: a named tuple of arrays [layers, runs, ...]."""
     pool: Normaliser
