@@ -124,16 +124,20 @@ def test_clusters_are_of_chosen_rows_alone_and_blind_to_the_verdict():
     assert (find_clusters(TRAIN, few, settings) == -1).all()
 
 
-def test_one_direction_is_a_file_and_one_with_clusters_is_not(results, tmp_path):
+def test_one_direction_is_a_file_and_one_with_clusters_is_not(results):
     probe, normaliser = results["global"].probe("cluster_pca", layer=LAYER, run=0)
     assert isinstance(probe, LinearProbe)
     FittedProbe(probe=probe, normaliser=normaliser)
     with pytest.raises(NotLinearError, match="'cluster_pca' is a ClusteredProbe"):
         results["nearest"].probe("cluster_pca", layer=LAYER, run=0)
-    config = SweepConfig(methods=METHODS, own={"cluster_scores": "global"}, ccs_steps=300)
+
+
+@pytest.mark.parametrize("how", ["global", "nearest"])
+def test_kept_fits_of_either_kind_are_read_back(results, tmp_path, how):
+    config = SweepConfig(methods=METHODS, own={"cluster_scores": how}, ccs_steps=300)
     for _ in range(2):  # made, then read back
         kept = sweep(DATA, config, store=FitStore(tmp_path)).score(LAYER, TEST)
-        for method, values in results["global"].score(LAYER, TEST).items():
+        for method, values in results[how].score(LAYER, TEST).items():
             np.testing.assert_array_equal(kept[method], values)
 
 

@@ -34,10 +34,10 @@ class ClusterSettings:
 
     cluster_size: int = count(5, least=2, help="Least rows of a cluster, of HDBSCAN.")
     cluster_scores: str = choice(
-        "nearest",
-        ("nearest", "global"),
-        help="Whose mean a row that is scored loses: the nearest cluster's, or that of all train "
-        "rows, as the released code has it.",
+        "global",
+        ("global", "nearest"),
+        help="Whose mean a row that is scored loses: that of all train rows, as the released code "
+        "has it, or that of the nearest cluster, as in the fit.",
     )
 
 
