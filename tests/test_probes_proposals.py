@@ -114,3 +114,20 @@ def test_a_divisor_per_dimension_will_do():
     for method, values in found.items():
         areas = np.asarray(auroc(jnp.asarray(values), jnp.asarray(TEST_LABELS)))
         assert np.maximum(areas, 1 - areas).min() > 0.9, method
+
+
+def test_wordings_reach_vinc_alone(found, tmp_path):
+    # Three wordings of each item, by any name; rows in use are fewer than those of the pool.
+    names = np.array([f"item {number // 3}" for number in range(N)])
+    told = dataclasses.replace(data(), wordings=names)
+    other = scores(told)
+    for method in PROPOSALS:
+        assert np.array_equal(other[method], found[method]) == (method != "vinc"), method
+    # Another name for every item is the same fit, and a unit of its own it is not.
+    again = dataclasses.replace(told, wordings=np.arange(N) // 3)
+    config = dataclasses.replace(CONFIG, methods=("vinc",))
+    for each in (told, again, data()):
+        sweep(each, config, store=FitStore(tmp_path))
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    with pytest.raises(ValueError, match=r"wordings has shape \(3,\)"):
+        scores(dataclasses.replace(data(), wordings=np.arange(3)))

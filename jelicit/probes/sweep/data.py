@@ -49,3 +49,9 @@ class SweepData:
 def pairs_at(pairs: LayerPairs, layer: int) -> Pairs:
     """The pairs of a layer."""
     return pairs(layer) if callable(pairs) else pairs[layer]
+
+
+def numbered(names: np.ndarray) -> np.ndarray:
+    """The number of each row's name [n], counted as they appear: whatever the names are."""
+    _, first, place = np.unique(names, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[place.reshape(-1)].astype(np.int32)

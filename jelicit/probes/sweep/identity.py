@@ -14,7 +14,7 @@ from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import EASY, TARGETS, WORDINGS, Method
 from jelicit.probes.registry import BUILT_IN, get_method
 from jelicit.probes.sweep import fitting
-from jelicit.probes.sweep.data import SweepData
+from jelicit.probes.sweep.data import SweepData, numbered
 from jelicit.probes.sweep.family import Family
 from jelicit.probes.sweep.fitstore import pairs_digest, unit_name
 
@@ -55,7 +55,7 @@ def unit_name_of(
     if TARGETS in family.needs:
         arrays["targets"] = data.used_targets()
     if WORDINGS in family.needs and data.wordings is not None:
-        arrays["wordings"] = np.unique(data.wordings, return_inverse=True)[1]
+        arrays["wordings"] = numbered(data.wordings)
     return unit_name(settings, arrays)
 
 

@@ -13,7 +13,7 @@ from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import EASY, TARGETS, VERDICT, WORDINGS, Data
 from jelicit.probes.normalise import Divisor, Normaliser, fit_normaliser, normalise
 from jelicit.probes.registry import needing
-from jelicit.probes.sweep.data import SweepData
+from jelicit.probes.sweep.data import SweepData, numbered
 from jelicit.probes.sweep.devices import mesh_of, spread
 
 
@@ -81,8 +81,8 @@ def prepare(
         shared = shared._replace(pool=pool)
     if data.wordings is not None and needing(config.methods, WORDINGS):
         # Of the rows that are kept, so that no number is above them.
-        items = np.unique(columns(data.wordings, kept), return_inverse=True)[1].reshape(-1)
-        shared = shared._replace(wordings=jnp.asarray(items, jnp.int32))
+        items = numbered(columns(np.asarray(data.wordings), kept))
+        shared = shared._replace(wordings=jnp.asarray(items))
     if raw_easy is not None:
         _, easy = pooled(raw_easy, divisor=config.divisor)
         labels = jnp.asarray(data.easy_labels, easy.pos.dtype)
