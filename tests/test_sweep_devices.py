@@ -13,8 +13,8 @@ from planted import planted
 from jelicit.probes.methods import PAPER, PEERS, SweepConfig
 from jelicit.probes.sweep import SweepData, sweep
 
-# Tests of the field's proposals have a file of their own.
-CORE = (*PAPER, *PEERS)
+# And two that are not linear, or work on the host.
+CORE = (*PAPER, *PEERS, "cluster_ccs", "mlp")
 
 TESTS = Path(__file__).resolve().parent
 RUNS, N, D = 5, 60, 12
@@ -57,7 +57,7 @@ def test_eight_devices_give_the_numbers_of_one(tmp_path):
         **os.environ,
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
     }
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
