@@ -61,7 +61,7 @@ def alike(one, other, *, near=1e-6):
     assert abs(float(np.dot(one, other))) == pytest.approx(1, abs=near)
 
 
-@pytest.mark.parametrize("asked", [(1, 1, 0), (0, 1, 0), (0, 0.5, 0.5), (2, 0.3, 1), (0.1, 0, 3)])
+@pytest.mark.parametrize("asked", [(0, 1, 0), (0, 0.5, 0.5), (2, 0.3, 1)])
 @pytest.mark.parametrize("searched", [False, True])
 def test_the_direction_is_scipys_eigenvector(case, asked, searched, monkeypatch):
     pairs, _, _, weights = case
