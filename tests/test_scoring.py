@@ -20,7 +20,8 @@ from jelicit.metrics import group_bootstrap
 from jelicit.pairs import Pairs
 from jelicit.probes.linear import LinearProbe, score, unfold
 from jelicit.probes.methods import FREE_SIGN as UNSIGNED
-from jelicit.probes.methods import METHODS, SweepConfig
+from jelicit.probes.methods import SweepConfig
+from jelicit.probes.registry import PAPER, PROPOSALS
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
 from jelicit.studies import scoring
 from jelicit.studies.measuring import without_training
@@ -311,7 +312,8 @@ def test_only_the_oracle_sign_depends_on_train_labels(result):
 
 
 def test_unsigned_are_just_the_methods_that_no_label_changes():
-    config = SweepConfig(ccs_steps=20, bce_steps=20, ensemble_size=4, pca_steps=30)
+    methods = (*PAPER, *PROPOSALS)
+    config = SweepConfig(methods=methods, ccs_steps=20, bce_steps=20, ensemble_size=4, pca_steps=30)
 
     def scores(flip: bool) -> dict[str, np.ndarray]:
         data = SweepData(
@@ -326,7 +328,7 @@ def test_unsigned_are_just_the_methods_that_no_label_changes():
         return {m: np.asarray(s) for m, s in sweep(data, config).score(LAYER, TESTED).items()}
 
     found, flipped = scores(False), scores(True)
-    unchanged = {method for method in METHODS if np.array_equal(found[method], flipped[method])}
+    unchanged = {method for method in methods if np.array_equal(found[method], flipped[method])}
     assert unchanged == UNSIGNED
 
 

@@ -14,6 +14,7 @@ from jelicit.commands.said import say, warn
 from jelicit.commands.sweep_plan import SweepPlan
 from jelicit.named import slug
 from jelicit.probes.files import load_probe, save_probe
+from jelicit.probes.kinds import NotLinearError
 from jelicit.probes.methods import get_method
 from jelicit.studies.grid import GridResult
 
@@ -65,7 +66,11 @@ def save_probes(
             path = folder / _name(method.name, layer, share, chosen)
             if path in known:
                 continue
-            probe = result.probe(method, layer=layer, seed=0, class_share=share, **chosen)
+            try:
+                probe = result.probe(method, layer=layer, seed=0, class_share=share, **chosen)
+            except NotLinearError:
+                warn(f"not saved, since files hold linear probes alone: {path.name}")
+                continue
             if not np.isfinite(np.asarray(probe.probe.weight)).all():
                 warn(f"not saved, since it has no finite numbers: {path.name}")
                 continue

@@ -21,15 +21,17 @@ from jelicit.probes.training_settings import LabelTraining
 class SweepConfig(JointSettings, LabelTraining, PCAE2HSettings, RandomE2HSettings, LDASettings):
     """Settings of a sweep; the defaults are paper A's.
 
-    It inherits the settings of all built-in methods. A `PerRun` is a number, or an array [R] with
-    one number per run of the sweep: runs of different rates share one program. All else is static,
-    and the same for every run.
+    It inherits the settings of paper A's methods, of the difference of means and of LDA; those of
+    all others are in `own`. A `PerRun` is a number, or an array [R] with one number per run of the
+    sweep: runs of different rates share one program. All else is static, and the same for every
+    run.
     """
 
     methods: tuple[str | Method, ...] = PAPER
     """Built-in ones by name; a user's own as `package.module:NAME`, or itself."""
     own: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of a user's own methods by name, where they differ from their defaults."""
+    """Settings of other methods (the field's proposals, a user's own) by name, where they differ
+    from their defaults."""
     divisor: Divisor = choice(
         "paper",
         get_args(Divisor),
@@ -54,7 +56,7 @@ class SweepConfig(JointSettings, LabelTraining, PCAE2HSettings, RandomE2HSetting
         return tuple(method.name for method in self.resolved())
 
     def value(self, setting: Setting) -> Any:
-        """The value of a setting: a built-in one's, or one of a user's own method."""
+        """The value of a setting: one of the fields, or one of `own`."""
         if setting.name in SWEEP_SETTINGS:
             return getattr(self, setting.name)
         return self.own.get(setting.name, setting.default)
@@ -67,7 +69,7 @@ class SweepConfig(JointSettings, LabelTraining, PCAE2HSettings, RandomE2HSetting
         return method.settings(**{name: self.value(own) for name, own in method.reads.items()})
 
     def with_settings(self, values: Mapping[str, Any]) -> SweepConfig:
-        """These settings changed, whether they are built in or of a user's own method."""
+        """These settings changed, whether they are fields or in `own`."""
         flat = {field.name for field in fields(self)}
         own = {name: value for name, value in values.items() if name not in flat}
         rest = {name: value for name, value in values.items() if name in flat}

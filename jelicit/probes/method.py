@@ -11,19 +11,25 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from jelicit.method_groups import GROUPS
 from jelicit.pairs import Pairs
+from jelicit.probes.kinds import Probe
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.normalise import Normaliser, identity_normaliser
 from jelicit.probes.settings import Setting, declared_settings, undeclared
 
 TARGETS, EASY = "targets", "easy"
+VERDICT, WORDINGS = "verdict", "wordings"
 NEEDS = {
     TARGETS: "labels of the hard train rows",
     EASY: "a labelled easy set",
+    VERDICT: "the mean states of either verdict word, which normalisation takes away",
+    WORDINGS: "which rows are wordings of one item, where that is known",
 }
 """What a method may need beside hidden states; it is handed nothing else."""
 
@@ -39,6 +45,8 @@ class Run(NamedTuple):
     """Row weights, 1 for the run's hard train rows and 0 for all others."""
     normaliser: Normaliser
     """Statistics of those rows, for the pairs in `Data.hard`."""
+    host: Any = None
+    """What `Method.host` made of those rows, as arrays."""
 
 
 class Data(NamedTuple):
@@ -55,14 +63,22 @@ class Data(NamedTuple):
     easy_labels: Float[Array, " e"] | None = None
     kept: Bool[Array, " pool"] | None = None
     """Which rows of the pool `hard` has; None = all of them."""
+    pool: Normaliser | None = None
+    """What made `hard` of the hidden states; for methods that need the verdict's own effect."""
+    wordings: Int[Array, " n"] | None = None
+    """The number (below n) of the item that each row is a wording of; None = one wording each."""
 
     def only(self, needs: Set[str]) -> Data:
-        """The data without the labels that these needs do not name."""
+        """The data without what these needs do not name."""
         data = self
         if TARGETS not in needs:
             data = data._replace(hard_targets=None)
         if EASY not in needs:
             data = data._replace(easy=None, easy_labels=None)
+        if VERDICT not in needs:
+            data = data._replace(pool=None)
+        if WORDINGS not in needs:
+            data = data._replace(wordings=None)
         return data
 
     def targets(self) -> Float[Array, " n"]:
@@ -91,7 +107,9 @@ Fit = Callable[..., Any]
 Of a method with `common` work: (run, data, settings, what that work made).
 """
 
-Fits = dict[str, tuple[LinearProbe, Any]]
+AnyProbe = LinearProbe | Probe
+
+Fits = dict[str, tuple[AnyProbe, Any]]
 """Method -> its probe, and how its fit went."""
 
 
@@ -120,9 +138,16 @@ class Method:
         fit: The fit of one run. It is pure, and `jax.vmap` runs it over seeds, subsets and rates.
         free_sign: Whether its direction has no sign of its own, so that one has to be picked.
         source: Where it is from: paper and equation.
-        needs: "targets", "easy", both or none; the fit sees no other label.
+        needs: Some of `NEEDS`, or none: "targets" and "easy" are labels, and the fit sees no other;
+            "verdict" and "wordings" are none.
         settings: A frozen dataclass of settings, or None; see `jelicit.probes.settings`.
         common: Work that it shares with other methods, or None.
+        host: Work that no compiled program does, such as a library's, or None: (pairs in NumPy
+            [n, d], the run's rows [n] of bool, settings) -> an array or a tree of arrays, of one
+            shape for all runs; the fit finds it in `Run.host`. It sees neither labels nor seeds,
+            and is done once for all runs of the same rows.
+        probe: What its fit gives where that is no `LinearProbe`; see `jelicit.probes.kinds`. Such a
+            probe is in sweeps and studies like any other, and not in files of probes.
         algorithm: Raised whenever the numbers that the fit gives change: kept fits of another
             number are not read back.
         info: The named tuple that says how a fit went; has a field `finite`.
@@ -148,6 +173,8 @@ class Method:
     needs: Set[str] = frozenset()
     settings: type | None = None
     common: Common | None = None
+    host: Callable[[Pairs, np.ndarray, Any], Any] | None = None
+    probe: type = LinearProbe
     algorithm: int = 1
     info: type = FitInfo
     by_seed: bool = True
@@ -177,6 +204,8 @@ class Method:
             return f"needs {unknown[0]!r}; allowed: {', '.join(NEEDS)}."
         if not callable(self.fit):
             return f"fit is a {type(self.fit).__name__}; give a function."
+        if self.common is not None and self.host is not None:
+            return "common and host are given; a method has one or the other."
         if self.algorithm < 1:
             return f"algorithm={self.algorithm}; count from 1."
         if "finite" not in getattr(self.info, "_fields", ()):
@@ -225,23 +254,31 @@ class Method:
         return self.name
 
 
-def with_info(method: Method, made: Any) -> tuple[LinearProbe, Any]:
+def with_info(method: Method, made: Any) -> tuple[AnyProbe, Any]:
     """What a fit gave, as a probe and its info.
 
     Raises:
         TypeError: It gave something else.
     """
+    probe: Any
     probe, info = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(probe, LinearProbe):
+    if not isinstance(probe, LinearProbe) and not isinstance(probe, method.probe):
+        own = "" if method.probe is LinearProbe else f" (or a {method.probe.__name__})"
         raise TypeError(
-            f"The fit of {method.name!r} returned a {type(probe).__name__}; return a LinearProbe, "
-            "or a LinearProbe and its info."
+            f"The fit of {method.name!r} returned a {type(probe).__name__}; return a LinearProbe"
+            f"{own}, or a LinearProbe{own} and its info."
         )
     if info is None and method.info is FitInfo:
-        info = FitInfo(jnp.isfinite(probe.weight).all() & jnp.isfinite(probe.offset).all())
+        info = FitInfo(_finite(probe))
     if not isinstance(info, method.info):
         raise TypeError(
             f"The fit of {method.name!r} returned info of type {type(info).__name__}; the method "
             f"is declared with info={method.info.__name__}."
         )
     return probe, info
+
+
+def _finite(probe: AnyProbe) -> Bool[Array, ""]:
+    if isinstance(probe, LinearProbe):
+        return jnp.isfinite(probe.weight).all() & jnp.isfinite(probe.offset).all()
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(probe)]).all()

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jelicit.method_groups import UNSUPERVISED
 from jelicit.pairs import Pairs, with_full_floats
+from jelicit.probes.krylov import Shape, Space, extended, signed_units
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.method import Common, Data, Method, Run
 from jelicit.probes.normalise import Normaliser, contrast, contrast_scales, matmul
@@ -87,19 +88,6 @@ class _Differences(NamedTuple):
         return jnp.sqrt(self.share)[:, None] * rows
 
 
-class _Space(NamedTuple):
-    """A block Krylov space of A^T A."""
-
-    basis: Float[Array, "d k"]
-    """Orthonormal columns Q."""
-    image: Float[Array, "n k"]
-    """A Q."""
-    block: Float[Array, "d w"]
-    """Where it would go on: orthonormal, and orthogonal to the basis."""
-    coupling: Float[Array, "w w"]
-    """A^T A Q = Q (...) + block coupling (last w rows of the identity)."""
-
-
 class _Triplets(NamedTuple):
     """Leading singular triplets of A, largest first."""
 
@@ -114,80 +102,7 @@ class _Triplets(NamedTuple):
     step: Int[Array, ""]
 
 
-class _Shape(NamedTuple):
-    """Sizes of the search for `wanted` components."""
-
-    wanted: int
-    kept: int
-    """Vectors carried over a restart."""
-    width: int
-    total: int
-    """Columns of a whole space."""
-
-    @classmethod
-    def of(cls, count: int) -> "_Shape":
-        width = min(max(8, count // 8), 32)
-        # Some vectors more than wanted: the error then falls with the ratio to the first left out.
-        kept = count + max(8, count // 8)
-        total = max(96, 4 * count)
-        return cls(count, kept, width, -(-total // width) * width)
-
-
-def _extended(
-    rows: _Differences,
-    basis: Float[Array, "d k"],
-    image: Float[Array, "n k"],
-    block: Float[Array, "d w"],
-    blocks: int,
-) -> _Space:
-    """The space of a basis with its image, and `blocks` blocks more."""
-    start, width = basis.shape[1], block.shape[1]
-    room = [(0, 0), (0, blocks * width)]
-    basis, image = jnp.pad(basis, room), jnp.pad(image, room)
-
-    def step(carry, place):
-        basis, image, block, _ = carry
-        basis = jax.lax.dynamic_update_slice_in_dim(basis, block, place, axis=1)
-        own = rows.project(block)
-        image = jax.lax.dynamic_update_slice_in_dim(image, own, place, axis=1)
-        fresh = jax.random.normal(jax.random.key(place), block.shape, block.dtype)
-        block, coupling = _orthonormal(rows.gather(own), basis, fresh, least)
-        return (basis, image, block, coupling), None
-
-    begin = (basis, image, block, jnp.zeros((width, width), basis.dtype))
-    least = jnp.finfo(basis.dtype).eps ** 2 * rows.variance()
-    places = start + width * jnp.arange(blocks)
-    return _Space(*jax.lax.scan(step, begin, places)[0])
-
-
-def _orthonormal(
-    block: Float[Array, "d w"],
-    basis: Float[Array, "d k"],
-    fresh: Float[Array, "d w"],
-    least: Float[Array, ""],
-) -> tuple[Float[Array, "d w"], Float[Array, "w w"]]:
-    """(F, r) with F r = what of a block is orthogonal to the basis, F orthonormal.
-
-    Where that is below `least`, the basis spans all the rows do: F comes from `fresh` draws then.
-    Rounding of rounding, ever smaller, would end in directions that the basis already has.
-    """
-    block = block - matmul(basis, matmul(basis.T, block))
-    size = jnp.abs(block).max()
-    ended = size <= least
-    # NaN stays, and is told of.
-    block = jnp.where(ended, fresh, block / jnp.where(ended, 1.0, size))
-    coupling = jnp.where(ended, 0.0, size) * jnp.eye(block.shape[1], dtype=block.dtype)
-    # Twice more: what is left of a block that lies in the basis is rounding, and is made a
-    # direction of its own, orthogonal to the basis only after another pass.
-    for _ in range(2):
-        block, factor = jnp.linalg.qr(block)
-        coupling = matmul(factor, coupling)
-        block = block - matmul(basis, matmul(basis.T, block))
-    block, factor = jnp.linalg.qr(block)
-    return block, matmul(factor, coupling)
-
-
-def _rayleigh_ritz(space: _Space, kept: int, step: Array) -> _Triplets:
+def _rayleigh_ritz(space: Space, kept: int, step: Array) -> _Triplets:
     """Singular values and right vectors of A within a space: those of A Q, not of its square."""
     factor = jnp.linalg.qr(space.image, mode="r")
     values, rotation = jnp.linalg.svd(factor, full_matrices=False)[1:]
@@ -208,7 +123,7 @@ def _largest_square(values: Float[Array, " k"]) -> Float[Array, ""]:
     return jnp.maximum(jnp.square(values[0]), jnp.finfo(values.dtype).tiny)
 
 
-def _search(rows: _Differences, shape: _Shape, max_steps: int) -> _Triplets:
+def _search(rows: _Differences, shape: Shape, max_steps: int) -> _Triplets:
     """Leading singular triplets from a block Krylov space with thick restarts.
 
     Musco & Musco 2015 for the space, Wu & Simon 2000 for the restart: it goes on from the best
@@ -231,14 +146,14 @@ def _search(rows: _Differences, shape: _Shape, max_steps: int) -> _Triplets:
         return (now.step < max_steps) & (now.residual[: shape.wanted] > allowed).any()
 
     def restart(now: _Triplets) -> _Triplets:
-        space = _extended(rows, now.vectors, now.image, now.block, more)
+        space = extended(rows, now.vectors, now.image, now.block, more)
         return _rayleigh_ritz(space, shape.kept, now.step + 1)
 
     # Any start that is not orthogonal to the answer leads to it: the draw is part of the
     # algorithm, not of the experiment, so it has a fixed key.
     begin = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (d, shape.width), dtype))[0]
     nothing = jnp.zeros((d, 0), dtype), jnp.zeros((n, 0), dtype)
-    space = _extended(rows, *nothing, begin, shape.total // shape.width)
+    space = extended(rows, *nothing, begin, shape.total // shape.width)
     return jax.lax.while_loop(unsettled, restart, _rayleigh_ritz(space, shape.kept, jnp.asarray(0)))
 
 
@@ -294,12 +209,12 @@ def fit_components(
     weights = jnp.ones(n, dtype) if weights is None else weights
     share = weights / weights.sum()
     rows = _Differences(*contrast(*pairs), *contrast_scales(normaliser), share)
-    shape = _Shape.of(count)
+    shape = Shape.of(count)
     # The space would be as large as all there is.
     whole = shape.total >= min(n, d)
     found = _decomposed(rows, count) if whole else _search(rows, shape, max_steps)
     values = found.values[:count]
-    V = _signed_units(found.vectors[:, :count], _present(values, weights))
+    V = signed_units(found.vectors[:, :count], _present(values, weights))
     # Scores are centred on the weighted rows: their mean, less what the normaliser takes off.
     shift = normaliser.mean_pos / normaliser.scale_pos - normaliser.mean_neg / normaliser.scale_neg
     offset = matmul(rows.mean() - shift, V)
@@ -317,16 +232,6 @@ def _present(values: Float[Array, " k"], weights: Float[Array, " n"]) -> Bool[Ar
     """
     spanned = jnp.arange(len(values)) < (weights > 0).sum() - 1
     return spanned & (values > 4 * jnp.finfo(values.dtype).eps * values[0])
-
-
-def _signed_units(V: Float[Array, "d k"], present: Bool[Array, " k"]) -> Float[Array, "d k"]:
-    """Columns of length 1 whose largest loading is positive; zero where there is no component.
-
-    As NumPy's argmax has it, the first of several equal loadings decides.
-    """
-    largest = jnp.take_along_axis(V, jnp.abs(V).argmax(axis=0)[None], axis=0)[0]
-    length = jnp.where(present, jnp.linalg.norm(V, axis=0) * jnp.sign(largest), 1.0)
-    return jnp.where(present[None], V / length[None], 0.0)
 
 
 def fit_pca(

@@ -7,11 +7,17 @@ from difflib import get_close_matches
 
 from jelicit.named import is_reference, resolve
 from jelicit.probes.ccs import CCS
+from jelicit.probes.clusters import CLUSTER_CCS, CLUSTER_PCA
 from jelicit.probes.e2h import E2H
 from jelicit.probes.joint import UE_E2H
+from jelicit.probes.kmeans import KMEANS
 from jelicit.probes.lda import LDA
+from jelicit.probes.leace import LEACE_CCS, LEACE_PCA
+from jelicit.probes.logistic import LOGISTIC
 from jelicit.probes.mean_difference import MEAN_DIFFERENCE
-from jelicit.probes.method import EASY, TARGETS, Method
+from jelicit.probes.method import EASY, NEEDS, TARGETS, Method
+from jelicit.probes.mlp import MLP
+from jelicit.probes.negation import DRC, MIDPOINT, VINC
 from jelicit.probes.pca import PCA
 from jelicit.probes.pca_ensemble import PCA_ENSEMBLE_CONSENSUS, PCA_ENSEMBLE_E2H
 from jelicit.probes.random_ensemble import RANDOM_ENSEMBLE_CONSENSUS, RANDOM_ENSEMBLE_E2H
@@ -32,14 +38,28 @@ _OF_PAPER_A = (
     PCA_ENSEMBLE_E2H,
 )
 _PEERS = (MEAN_DIFFERENCE, LDA)
+_PROPOSALS = (
+    DRC,
+    MIDPOINT,
+    VINC,
+    KMEANS,
+    CLUSTER_PCA,
+    CLUSTER_CCS,
+    LEACE_PCA,
+    LEACE_CCS,
+    LOGISTIC,
+    MLP,
+)
 
-BUILT_IN: tuple[Method, ...] = (*_OF_PAPER_A, *_PEERS)
+BUILT_IN: tuple[Method, ...] = (*_OF_PAPER_A, *_PEERS, *_PROPOSALS)
 """Every method that ships with the project; within each group, in reading order."""
 
 PAPER: tuple[str, ...] = tuple(method.name for method in _OF_PAPER_A)
 """Names of paper A's ten methods."""
 PEERS: tuple[str, ...] = tuple(method.name for method in _PEERS)
 """Names of labelled probes that other tools offer; not in paper A."""
+PROPOSALS: tuple[str, ...] = tuple(method.name for method in _PROPOSALS)
+"""Names of what others of the field have proposed; in no study unless asked for."""
 ALL_METHODS: tuple[str, ...] = tuple(method.name for method in BUILT_IN)
 
 NEEDS_TARGETS = frozenset(method.name for method in BUILT_IN if TARGETS in method.needs)
@@ -111,14 +131,16 @@ def get_methods(named: Iterable[str | Method]) -> tuple[Method, ...]:
 
 
 def needing(methods: Iterable[str | Method], need: str) -> list[str]:
-    """Names of those methods that need "targets", or the "easy" set."""
-    if need not in (TARGETS, EASY):
-        raise ValueError(f"need={need!r}; choose {TARGETS} or {EASY}.")
+    """Names of those methods that need "targets", the "easy" set, or another of `NEEDS`."""
+    if need not in NEEDS:
+        raise ValueError(f"need={need!r}; choose one of {', '.join(NEEDS)}.")
     return [method.name for method in map(get_method, methods) if need in method.needs]
 
 
 def own_settings(methods: Iterable[str | Method]) -> dict[str, list[Setting]]:
-    """Settings that only a user's own methods have, by name: all that bear it.
+    """Settings that `SweepConfig` has no field for, by name: all that bear it.
+
+    Those of a user's own methods, and of the field's proposals.
 
     Raises:
         ValueError: An unknown method, or a setting that bears the name of a built-in one and is

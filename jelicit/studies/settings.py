@@ -51,7 +51,9 @@ class StudySettings(FormatSettings):
         methods: Which probes; zero-shot and controls are always there. Beside paper A's ten:
             mean_difference and lda, which learn from the labels as "supervised" does, and
             ccs_rebalanced and pca_rebalanced, whose train rows are as often True as False by the
-            model's own zero-shot answer; and one's own as package.module:NAME or file.py:NAME.
+            model's own zero-shot answer; the field's proposals (drc, midpoint, vinc, kmeans,
+            cluster_pca, cluster_ccs, leace_pca, leace_ccs, logistic, mlp); and one's own as
+            package.module:NAME or file.py:NAME.
         seeds: Runs of the probes; each draws its own start and its own train rows.
         max_rows: Most rows per split that are extracted. Sets of one size share compiled code.
         easy: The easy labelled set of easy-to-hard methods; None = the set's own choice, "none" =

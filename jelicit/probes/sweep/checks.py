@@ -29,6 +29,7 @@ def check(data: SweepData, config: SweepConfig) -> None:
         raise ValueError(f"layers={data.layers!r}; give a sequence of layers.")
     if len(set(data.layers)) != len(data.layers) or not data.layers:
         raise ValueError(f"layers={data.layers}; name at least one layer, each once.")
+    _check_wordings(data)
     kept = kept_rows(data.subsets)
     for layer in data.layers:
         n, d = _check_hard(data, layer)
@@ -104,7 +105,7 @@ def _whole(value: Any) -> bool:
 
 
 def _check_own(config: SweepConfig, methods: Sequence[Method]) -> None:
-    """Refuse settings of a user's own methods that no method has, or that are out of range."""
+    """Refuse settings beside the fields that no method has, or that are out of range."""
     if not isinstance(config.own, Mapping):
         raise ValueError(f"own is {config.own!r}; give a mapping of settings by name.")
     own = own_settings(methods)
@@ -190,6 +191,15 @@ def _check_targets(data: SweepData, needing: list[str]) -> None:
         raise ValueError(
             f"hard_targets[{bad[0]}] is {data.hard_targets[bad[0]]} in a row that a run uses; it "
             "must lie in [0, 1], with 0.5 for an item without a truth value."
+        )
+
+
+def _check_wordings(data: SweepData) -> None:
+    n = data.subsets.shape[1]
+    if data.wordings is not None and np.shape(data.wordings) != (n,):
+        raise ValueError(
+            f"wordings has shape {np.shape(data.wordings)}; it must name an item for each of the "
+            f"{n} hard rows."
         )
 
 

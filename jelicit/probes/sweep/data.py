@@ -23,6 +23,8 @@ class SweepData:
     """The seed of each run: integers [R]."""
     hard_targets: np.ndarray | None = None
     """[N] in [0, 1], for methods that need targets alone; 0.5 for an item without a truth value."""
+    wordings: np.ndarray | None = None
+    """[N], whatever names the item that a hard row is a wording of; None = one wording each."""
     easy: LayerPairs | None = None
     """layer -> pairs [E, d] of the easy items."""
     easy_labels: np.ndarray | None = None
@@ -47,3 +49,9 @@ class SweepData:
 def pairs_at(pairs: LayerPairs, layer: int) -> Pairs:
     """The pairs of a layer."""
     return pairs(layer) if callable(pairs) else pairs[layer]
+
+
+def numbered(names: np.ndarray) -> np.ndarray:
+    """The number of each row's name [n], counted as they appear: whatever the names are."""
+    _, first, place = np.unique(names, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[place.reshape(-1)].astype(np.int32)

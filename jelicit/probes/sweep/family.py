@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from jelicit.pairs import Pairs
 from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import Common, Data, Fits, Method, Run, with_info
 from jelicit.probes.sweep.data import SweepData
@@ -46,6 +47,11 @@ class Family:
     def common(self) -> Common | None:
         """The work that its methods share."""
         return self.methods[0].common
+
+    @property
+    def host(self) -> Callable[[Pairs, np.ndarray, Any], Any] | None:
+        """The work that its only method has done on the host."""
+        return self.methods[0].host
 
     @property
     def stream(self) -> str:

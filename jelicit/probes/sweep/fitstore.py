@@ -13,6 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -24,8 +25,6 @@ from jelicit.disk import whole_file, writing
 from jelicit.pairs import Pairs
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.method import Fits, Method
-
-_PROBE = ("weight", "bias", "offset")
 
 
 class FitStore:
@@ -103,7 +102,7 @@ def unit_name(settings: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
 def _flat(fits: Fits) -> dict[str, np.ndarray]:
     arrays = {}
     for method, (probe, info) in fits.items():
-        parts = {f"probe/{key}": getattr(probe, key) for key in _PROBE}
+        parts = {f"probe/{key}": getattr(probe, key) for key in _names(type(probe))}
         parts |= {f"info/{key}": value for key, value in info._asdict().items()}
         arrays |= {f"{method}/{key}": np.asarray(value) for key, value in parts.items()}
     return arrays
@@ -112,8 +111,17 @@ def _flat(fits: Fits) -> dict[str, np.ndarray]:
 def _nested(arrays: Mapping[str, np.ndarray], methods: Sequence[Method]) -> Fits:
     fits: Fits = {}
     for method in methods:
-        probe = {key: jnp.asarray(arrays[f"{method.name}/probe/{key}"]) for key in _PROBE}
+        # A method of another kind of probe may give a linear one with some settings.
+        others = set(_names(method.probe)) - set(_names(LinearProbe))
+        own = all(f"{method.name}/probe/{key}" in arrays for key in others)
+        kind = method.probe if own else LinearProbe
+        probe = {key: jnp.asarray(arrays[f"{method.name}/probe/{key}"]) for key in _names(kind)}
         fields = method.info._fields  # pyright: ignore[reportAttributeAccessIssue]
         info = {key: jnp.asarray(arrays[f"{method.name}/info/{key}"]) for key in fields}
-        fits[method.name] = (LinearProbe(**probe), method.info(**info))
+        fits[method.name] = (kind(**probe), method.info(**info))
     return fits
+
+
+def _names(kind: Any) -> tuple[str, ...]:
+    """The arrays of a kind of probe."""
+    return tuple(each.name for each in fields(kind))

@@ -8,12 +8,14 @@ d exists.
 
 import zlib
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, UInt
 
+from jelicit.pairs import Pairs
 from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import Data, Fits, Run
 from jelicit.probes.normalise import Normaliser
@@ -35,22 +37,23 @@ def fit_runs(
     data: Data,
     layer: Int[Array, ""],
     rates: Rates,
+    made: Any = None,
     *,
     family: Family,
 ) -> Fits:
-    """The fits of r runs, stacked; every rate is [r].
+    """The fits of r runs, stacked; every rate is [r], and so is all that was made on the host.
 
     One random stream per (name, seed, layer).
     """
     # Not Python's hash, which is another in every process.
     salt = zlib.crc32(family.stream.encode())
 
-    def one_run(seed, chosen, normaliser, its_rates):
+    def one_run(seed, chosen, normaliser, its_rates, on_its_host):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), salt), layer)
-        run = Run(key, chosen.astype(data.hard.pos.dtype), normaliser)
+        run = Run(key, chosen.astype(data.hard.pos.dtype), normaliser, on_its_host)
         return family.fit(run, data, its_rates)
 
-    return jax.vmap(one_run)(seeds, rows, normalisers, rates)
+    return jax.vmap(one_run)(seeds, rows, normalisers, rates, made)
 
 
 def _single(leaf: jax.Array) -> np.ndarray:
@@ -60,6 +63,19 @@ def _single(leaf: jax.Array) -> np.ndarray:
 
 
 _KEPT = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
+
+
+def work_on_host(family: Family, hard: Pairs, rows: Bool[Array, "r n"]) -> Any:
+    """What a family's method has made of the rows of r runs on the host, stacked."""
+    assert family.host is not None
+    states, done = Pairs(*map(np.asarray, hard)), {}
+    places = []
+    for chosen in np.asarray(rows):
+        place = done.setdefault(chosen.tobytes(), len(done))
+        places.append(place)
+    distinct = [np.frombuffer(chosen, bool) for chosen in done]
+    made = [family.host(states, chosen, family.settings[0]) for chosen in distinct]
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)[places]), *made)
 
 
 def fit_family(
@@ -85,12 +101,14 @@ def fit_family(
             on_host(lambda leaf: leaf[chunk], normalisers),  # noqa: B023
         )
         its_rates = on_host(lambda leaf: leaf[chunk], rates)  # noqa: B023
+        made = None if family.host is None else work_on_host(family, shared.hard, own[1])
         fits = fit_runs(
             *spread(own, mesh, "runs"),
             # Only what it needs: a program is then the same whatever else is swept.
             shared.only(family.needs),
             spread(jnp.asarray(layer), mesh),
             spread(its_rates, mesh, "runs"),
+            spread(made, mesh, "runs"),
             family=family,
         )
         # To the host at once, which frees the device for the next chunk; fillers go.

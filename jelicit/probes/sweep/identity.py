@@ -11,10 +11,10 @@ import numpy as np
 from jelicit.pairs import Pairs
 from jelicit.probes import normalise
 from jelicit.probes.config import SweepConfig
-from jelicit.probes.method import EASY, TARGETS, Method
+from jelicit.probes.method import EASY, TARGETS, WORDINGS, Method
 from jelicit.probes.registry import BUILT_IN, get_method
 from jelicit.probes.sweep import fitting
-from jelicit.probes.sweep.data import SweepData
+from jelicit.probes.sweep.data import SweepData, numbered
 from jelicit.probes.sweep.family import Family
 from jelicit.probes.sweep.fitstore import pairs_digest, unit_name
 
@@ -54,6 +54,8 @@ def unit_name_of(
         arrays["easy_labels"] = data.easy_labels
     if TARGETS in family.needs:
         arrays["targets"] = data.used_targets()
+    if WORDINGS in family.needs and data.wordings is not None:
+        arrays["wordings"] = numbered(data.wordings)
     return unit_name(settings, arrays)
 
 

@@ -10,10 +10,10 @@ from jaxtyping import Array, Float, Int
 
 from jelicit.pairs import Pairs
 from jelicit.probes.config import SweepConfig
-from jelicit.probes.method import EASY, TARGETS, Data
+from jelicit.probes.method import EASY, TARGETS, VERDICT, WORDINGS, Data
 from jelicit.probes.normalise import Divisor, Normaliser, fit_normaliser, normalise
 from jelicit.probes.registry import needing
-from jelicit.probes.sweep.data import SweepData
+from jelicit.probes.sweep.data import SweepData, numbered
 from jelicit.probes.sweep.devices import mesh_of, spread
 
 
@@ -77,6 +77,12 @@ def prepare(
     if needing(config.methods, TARGETS):
         targets = columns(data.used_targets(), kept)
         shared = shared._replace(hard_targets=jnp.asarray(targets, hard.pos.dtype))
+    if needing(config.methods, VERDICT):
+        shared = shared._replace(pool=pool)
+    if data.wordings is not None and needing(config.methods, WORDINGS):
+        # Of the rows that are kept, so that no number is above them.
+        items = numbered(columns(np.asarray(data.wordings), kept))
+        shared = shared._replace(wordings=jnp.asarray(items))
     if raw_easy is not None:
         _, easy = pooled(raw_easy, divisor=config.divisor)
         labels = jnp.asarray(data.easy_labels, easy.pos.dtype)

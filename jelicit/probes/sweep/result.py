@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jelicit.pairs import Pairs, check_shapes
-from jelicit.probes.linear import LinearProbe, score_folded
+from jelicit.probes.kinds import NotLinearError, truth_scores
+from jelicit.probes.linear import LinearProbe
+from jelicit.probes.method import AnyProbe
 from jelicit.probes.normalise import Normaliser, compose, normalise
 from jelicit.probes.sweep.devices import on_host
 
@@ -20,8 +22,9 @@ class SweepResult:
 
     layers: tuple[int, ...]
     methods: tuple[str, ...]
-    probes: dict[str, LinearProbe]
-    """Per method, stacked [layers, runs, ...], in the coordinates of `normalisers`."""
+    probes: dict[str, Any]
+    """Per method, stacked [layers, runs, ...], in the coordinates of `normalisers`; of the kind
+    that its declaration says, a `LinearProbe` as a rule."""
     info: dict[str, Any]
     """Per method, how the fits went: a named tuple of arrays [layers, runs, ...]."""
     pool: Normaliser
@@ -41,7 +44,8 @@ class SweepResult:
         """One probe and its normaliser, for `score` and for saving.
 
         Raises:
-            ValueError: a method, layer or run that the sweep does not hold.
+            ValueError: a method, layer or run that the sweep does not hold; a probe that is not
+                linear (`NotLinearError`), which `SweepResult.score` alone reads.
         """
         if method not in self.probes:
             raise ValueError(f"Method {method!r} was not fitted; there are {list(self.probes)}.")
@@ -52,7 +56,13 @@ class SweepResult:
         outer = on_host(lambda leaf: leaf[place], self.pool)
         normaliser = compose(outer, inner)
         name = f"{self.rows_name}, layer {layer}, run {run}"
-        probe = on_host(lambda leaf: leaf[place, run], self.probes[method])
+        stacked = self.probes[method]
+        if not isinstance(stacked, LinearProbe):
+            raise NotLinearError(
+                f"The probe of {method!r} is a {type(stacked).__name__} and no direction; score "
+                "with SweepResult.score, or take a method that gives a LinearProbe."
+            )
+        probe = on_host(lambda leaf: leaf[place, run], stacked)
         return probe, replace(normaliser, fitted_on=name)
 
     def score(self, layer: int, pairs: Pairs) -> dict[str, Float[Array, "r n"]]:
@@ -83,14 +93,14 @@ class SweepResult:
 
 @jax.jit
 def _scores(
-    probes: dict[str, LinearProbe],
+    probes: dict[str, AnyProbe],
     finite: dict[str, Bool[Array, " r"]],
     normalisers: Normaliser,
     pool: Normaliser,
     pairs: Pairs,
 ) -> dict[str, Float[Array, "r n"]]:
     pairs = normalise(pool, pairs)
-    score_runs = jax.vmap(lambda probe, normaliser: score_folded(probe, normaliser, pairs))
+    score_runs = jax.vmap(lambda probe, normaliser: truth_scores(probe, normaliser, pairs))
     return {
         method: jnp.where(finite[method][:, None], score_runs(probe, normalisers), jnp.nan)
         for method, probe in probes.items()
