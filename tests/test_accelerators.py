@@ -27,7 +27,7 @@ from jelicit.probes.sweep.family import families
 
 ROOT = Path(__file__).resolve().parents[1]
 PLATFORMS = ("cuda", "tpu")
-OF_CUDA = re.compile(r"cu(solver|blas|_threefry)\w*")
+OF_CUDA = re.compile(r"cu(solver|blas|_threefry|_lu)\w*")
 OF_TPU = {"Qr", "Eigh", "ProductOfElementaryHouseholderReflectors", "LuDecomposition"}
 OF_COMPILER = {"Sharding", "annotate_device_placement"}
 
@@ -67,7 +67,7 @@ class Exports:
                 made = export.export(function, platforms=PLATFORMS)(*args, **settings)
                 self.programs[key] = made.mlir_module()
                 self._answers[key] = lambda: jax.tree.unflatten(
-                    made.out_tree, [np.zeros(leaf.shape, leaf.dtype) for leaf in made.out_avals]
+                    made.out_tree, [jnp.zeros(leaf.shape, leaf.dtype) for leaf in made.out_avals]
                 )
             return self._answers[key]()
 
