@@ -13,8 +13,8 @@ DOUBLES = ("cpu", "gpu", "cuda", "rocm")
 """Platforms that decompose matrices of float64."""
 
 
-def doubles_device() -> jax.Device | None:
-    """Where fits in float64 are made: None = where all others are, or else the host's CPU.
+def doubles_device() -> Any:
+    """The device where fits in float64 are made: the host's CPU, or None = where all others are.
 
     Raises:
         RuntimeError: The default platform decomposes no float64, and JAX sees no CPU.
@@ -25,7 +25,7 @@ def doubles_device() -> jax.Device | None:
 
 
 @contextmanager
-def doubling() -> Iterator[jax.Device | None]:
+def doubling() -> Iterator[Any]:
     """JAX in x64, on `doubles_device()`: of the arrays there, those from the host."""
     device = doubles_device()
     with jax.enable_x64(True):
