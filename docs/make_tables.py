@@ -1,4 +1,4 @@
-"""Writes the tables of the manual and the README from the rows in docs/results/rows.
+"""Writes the tables of the manual and the README, most from the rows in docs/results/rows.
 
     python docs/make_tables.py                 # writes every table anew
     python docs/make_tables.py --take runs     # takes rows and figures of finished studies first
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 import real_tables
+import roofline
 import tyro
 from result_tables import RECORDS, ROWS, STUDIES, records
 from result_tables import TABLES as OF_THE_POCKET_MODEL
@@ -57,7 +58,7 @@ REAL_FIGURES = (
 )
 """Figures of runs of real models that the manual shows: name of the run, and of the figure."""
 
-TABLES = {**OF_THE_POCKET_MODEL, **real_tables.TABLES}
+TABLES = {**OF_THE_POCKET_MODEL, **real_tables.TABLES, **roofline.TABLES}
 
 MARKER = re.compile(
     r"(?P<head><!-- table: (?P<name>[\w-]+) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL

@@ -9,6 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from jelicit.commands.gpu_memory import take_as_needed
+
+take_as_needed()
+
 import jax
 import rich
 import tyro
@@ -36,7 +40,8 @@ class ModelSettings:
         dtype: Of weights and hidden states: float32, float16 or bfloat16; auto = as the weights
             were saved (GGUF: float32; from 1 B parameters bfloat16 where the processor computes in
             it).
-        device: auto = a GPU if there is one; "spread" splits a large model over all GPUs.
+        device: auto = a GPU if there is one (NVIDIA's or Apple's, which torch calls cuda and mps);
+            "spread" splits a large model over all GPUs.
         threads: CPU threads of the language model; None = one for a small model, which is slow with
             more where other programs run (and, in ICM, 1.7 times as fast with 2 where none does).
         token_budget: Tokens per forward pass; None = 2048 on a CPU, else 8192.

@@ -80,7 +80,7 @@ class Run:
     """Of weights and hidden states. auto = as the weights were saved (GGUF: float32; from 1 B
     parameters bfloat16 where the processor computes in it); float16 may overflow."""
     device: str = "auto"
-    """cpu, cuda:0, ...; auto = a GPU if there is one; spread = one model over all GPUs."""
+    """cpu, mps, cuda:0, ...; auto = a GPU if there is one; spread = one model over all GPUs."""
     skip_long: bool = False
     """Leave out items that are longer than the model's context, which are an error otherwise. The
     store records them, and `info` counts them."""
@@ -376,7 +376,7 @@ class OwnWords:
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of the weights."""
     device: str = "auto"
-    """cpu, cuda:0, ...; auto = a GPU if there is one."""
+    """cpu, mps, cuda:0, ...; auto = a GPU if there is one."""
     threads: int | None = None
     """CPU threads."""
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from extract import apple
 from extract.dtype_trial import CHECK
 from extract.models import LanguageModel, TextModel, choose_token_budget
 from extract.passes import PairStates, Pass, Separate, Shared, can_share, longest, shared_prefix
@@ -145,7 +146,17 @@ def extract(
                 "or give another folder"
             ) from error
         raise
+    # What torch keeps for its next pass, JAX lacks in the fits that follow.
+    give_back_cache()
     return ActivationStore.open(out) if writer.missing() else writer.finish()
+
+
+def give_back_cache() -> None:
+    """Memory of GPUs that torch has freed and kept, given back to whoever else uses them."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if apple.has_gpu():
+        torch.mps.empty_cache()
 
 
 def _remove_if_empty(out: str | os.PathLike[str], *, unless: StoreSpec | None = None) -> bool:
@@ -354,8 +365,7 @@ def _plan_smaller(
         budget //= 2
         cut = _batches(job.way, job.encoded, *spec.shards[shard], budget)
         largest = max(len(batch) for batch in cut if failed.intersection(batch))
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    give_back_cache()
     warnings.warn(f"{error}; going on with a token budget of {budget}", stacklevel=5)
     writer.replan([tuple(_batches(job.way, job.encoded, *s, budget)) for s in spec.shards])
 

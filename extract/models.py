@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import output_capturing
 
-from extract import dtype_trial, gguf_cache, gguf_file
+from extract import apple, dtype_trial, gguf_cache, gguf_file
 from extract.adapters import CONFIG as ADAPTER_CONFIG
 from extract.adapters import Adapter, apply_adapter, find_adapter, require_peft
 from extract.chat import ChatTemplate, find_chat
@@ -205,10 +205,11 @@ def load(
             needs gguf.
         revision: Branch, tag or commit on the hub; none for a folder.
         dtype: Of weights and hidden states; "auto" = as the weights were saved, and for a GGUF file
-            as `gguf_cache.choose_dtype` says, which may try out the CPU.
-        device: A torch device; "auto" = a GPU if there is one (under `accelerate launch` the
-            one of this process), else the CPU; "spread" = split over all GPUs, for a model that
-            does not fit one.
+            as `gguf_cache.choose_dtype` says, which may try out the CPU. On "mps" float32 instead,
+            where Metal lacks the dtype (`extract.apple`).
+        device: A torch device; "auto" = a GPU if there is one, cuda (under `accelerate launch` the
+            one of this process) or Apple's mps, else the CPU; "spread" = split over all GPUs, for a
+            model that does not fit one.
         threads: CPU threads; None = `choose_threads`. Set for the whole process.
         chat: Put the model's own chat template around every prompt (`extract.chat`); None = where
             it has one.
@@ -227,6 +228,7 @@ def load(
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; allowed: 1 or more, or None")
     where = usable_device(device)
+    apple.check_dtype(dtype, where)
     named = _named_gguf(str(model), revision, dtype, where) or _named(str(model), revision)
     with told(named.folder, named.source, revision):
         adapter = find_adapter(named.folder, named.source, revision)
@@ -344,7 +346,9 @@ def _weights(named: _Named, *, dtype: Dtype, where: str) -> tuple[Any, str]:
             **placing,
         )
     said = check_weights(loaded, report, named.source)
-    return loaded if where == "spread" else loaded.to(torch.device(where)), said
+    if where == "spread":
+        return loaded, said
+    return apple.computable(loaded, where).to(torch.device(where)), said
 
 
 def _commit(named: _Named, loaded: Any) -> str:
@@ -538,18 +542,19 @@ def usable_device(device: str) -> str:
         ValueError: If torch does not know it, or this machine does not have it.
     """
     if device == "auto":
-        rank = os.environ.get("LOCAL_RANK", "0")
-        return f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
+        if torch.cuda.is_available():
+            return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        return "mps" if apple.has_gpu() else "cpu"
     if device == "spread":
         return device
     try:
         known = torch.device(device)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"device {device!r} is unknown to torch; give auto, spread, cpu, cuda or cuda:1"
+            f"device {device!r} is unknown to torch; give auto, spread, cpu, mps, cuda or cuda:1"
         ) from error
     if known.type == "meta":
-        raise ValueError("device 'meta' holds no numbers; give auto, spread, cpu or cuda")
+        raise ValueError("device 'meta' holds no numbers; give auto, spread, cpu, mps or cuda")
     try:
         torch.empty(1, device=known).cpu()
     except Exception as error:  # of many classes, by device: AssertionError, RuntimeError, ...
@@ -562,4 +567,5 @@ def usable_device(device: str) -> str:
 
 def _devices() -> str:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
+    gpus = [f"cuda:{number}" for number in range(count)]
+    return ", ".join(["cpu", *(["mps"] if apple.has_gpu() else []), *gpus])

@@ -163,7 +163,10 @@ class _Noise(LogitsProcessor):
         if self.temperature == 0:
             return scores
         noise = np.stack([stream.gumbel(size=scores.shape[-1]) for stream in self.streams])
-        return scores.double() / self.temperature + torch.as_tensor(noise, device=scores.device)
+        # In float64 and, since Apple's GPUs have none, on the CPU there.
+        at = torch.device("cpu") if scores.device.type == "mps" else scores.device
+        noisy = scores.to(at).double() / self.temperature + torch.as_tensor(noise, device=at)
+        return noisy if at == scores.device else noisy.float().to(scores.device)
 
 
 def noise_of(key: str, seed: int) -> np.random.Generator:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jelicit.metrics import Labels, Scores, checked
+from jelicit.metrics import Labels, Scores, checked, matmul
 
 _NEWTON_STEPS = 50
 
@@ -78,7 +78,7 @@ def _newton(
         p = jax.nn.sigmoid((design * params[None]).sum(1))
         gradient = (design * (share * (p - targets))[:, None]).sum(0)
         weighted = design * (share * p * (1 - p))[:, None]
-        hessian = weighted.T @ design + 1e-9 * jnp.eye(2)
+        hessian = matmul(weighted.T, design) + 1e-9 * jnp.eye(2)
         move = jnp.linalg.solve(hessian, gradient)
         # Halved until the loss no longer rises: far from the optimum a full step overshoots.
         sizes = 0.5 ** jnp.arange(12)

@@ -48,8 +48,8 @@ def with_full_floats(pairs: Pairs) -> Pairs:
 
 
 def doubled(pairs: Pairs) -> Pairs:
-    """Pairs in float64, where JAX runs in x64."""
-    return Pairs(*(jnp.asarray(sign).astype(jnp.float64) for sign in pairs))
+    """A copy of pairs in float64, where JAX runs in x64."""
+    return Pairs(*(jnp.array(sign, jnp.float64) for sign in pairs))
 
 
 def check_shapes(pairs: Pairs, *, name: str = "pairs") -> tuple[int, int]:

@@ -427,3 +427,17 @@ def test_a_grid_the_sweep_command_and_a_study_measure_the_same(tmp_path):
     alike: Any = {"check_dtype": False, "check_index_type": False}
     pd.testing.assert_frame_equal(numbers(by_command), expected, **alike)
     pd.testing.assert_frame_equal(numbers(by_study), expected, **alike)
+
+
+def test_a_store_that_lacks_a_layer_is_refused_before_it_is_read():
+    class Store:
+        layers = (1, 2)
+
+        def pairs(self, layer: int) -> Pairs:
+            pytest.fail("it was read")
+
+    hidden: Any = Store()
+    at_hand = Pairs(np.zeros((4, 2)), np.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"the easy store lacks layer 3; it has \(1, 2\)"):
+        States.of_arrays({1: at_hand, 3: at_hand}, easy=hidden)
+    assert States.of_arrays(hidden, layers=(2, -1)).layers == (2, -1)

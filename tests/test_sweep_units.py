@@ -1,6 +1,7 @@
 """Rates per run, and units of work: what a fit depends on, kept, resumed and shared by hosts."""
 
 import dataclasses
+import gc
 import os
 import signal
 import socket
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 from planted import planted
 
+from jelicit.pairs import Pairs
 from jelicit.probes.methods import PAPER, PEERS, RATES, SweepConfig
-from jelicit.probes.sweep import SweepData, SweepResult, sweep
+from jelicit.probes.sweep import SweepData, SweepResult, check_config, fitting, sweep
 from jelicit.probes.sweep import sweeping as module
 from jelicit.probes.sweep.family import families
 from jelicit.probes.sweep.fitstore import FitStore
@@ -254,30 +256,142 @@ def test_progress_counts_units():
     assert seen == [(done, total) for done in range(total + 1)]
 
 
-def test_the_next_layer_is_read_while_one_is_fitted(monkeypatch):
-    hard, read, begun = data().hard[2], [], []  # type: ignore[index]
+# --- layers ---------------------------------------------------------------------------------------
 
-    def load(layer: int):
-        read.append(layer)
-        return hard
 
+def watch_fits(monkeypatch, then) -> None:
+    """Calls `then` with the layer before each family is fitted."""
     fit = module.fit_family
 
     def watched(family, its_data, layer, *rest):
-        begun.append((layer, read[3:].copy()))  # the first three reads are the check's
+        then(layer)
         return fit(family, its_data, layer, *rest)
 
     monkeypatch.setattr(module, "fit_family", watched)
+
+
+def layers_in_memory(shape: tuple[int, int]) -> float:
+    """Layers on JAX's devices, two signs of this shape each; float64 counts twice."""
+    here = [array for array in jax.live_arrays() if array.shape == shape]
+    return sum(array.dtype.itemsize for array in here) / 8
+
+
+@pytest.mark.parametrize("methods", [("random",), ("random", "supervised", "e2h")])
+def test_each_layer_is_read_once_while_the_one_before_is_fitted(monkeypatch, methods):
+    base, read, begun = data(), {"hard": [], "easy": []}, []
+
+    def reader(name: str):
+        def load(layer: int) -> Pairs:
+            read[name].append(layer)
+            return getattr(base, name)[2]
+
+        return load
+
+    watch_fits(monkeypatch, lambda layer: begun.append((layer, read["hard"].copy())))
     layers = (2, 5, 9)
-    config = dataclasses.replace(CONFIG, methods=("random",))
-    with_loader = dataclasses.replace(data(layers=layers), hard=load)
-    sweep(with_loader, config)
-    assert [layer for layer, _ in begun] == list(layers)
-    assert read[:3] == list(layers)
-    assert read[3:] == list(layers)
+    config = dataclasses.replace(CONFIG, methods=methods)
+    read_late = dataclasses.replace(
+        base,
+        layers=layers,
+        hard=reader("hard"),
+        easy=reader("easy"),
+        hard_ids=[*map(str, range(N))],
+    )
+    sweep(read_late, config)
+    assert read["hard"] == list(layers)
+    assert read["easy"] == (list(layers) if "e2h" in methods else [])
+    assert [layer for layer, _ in begun] == [each for each in layers for _ in methods]
     # Never more than one layer ahead.
-    for place, (_, seen) in enumerate(begun):
-        assert len(seen) <= place + 2
+    for layer, seen in begun:
+        assert len(seen) <= layers.index(layer) + 2
+
+
+def test_a_layer_that_cannot_be_fitted_is_told_as_it_is_of_one_at_hand(tmp_path, monkeypatch):
+    hard = data().hard[2]  # type: ignore[index]
+    broken = Pairs(hard.pos.copy(), hard.neg)
+    broken.pos[5, 2] = np.nan
+    by_layer = {2: hard, 5: hard, 9: broken}
+    fitted = []
+    watch_fits(monkeypatch, fitted.append)
+    config = dataclasses.replace(CONFIG, methods=("random",))
+    several = dataclasses.replace(data(layers=(2, 5, 9)), hard=by_layer)
+    said = []
+    for way in (by_layer, by_layer.__getitem__):
+        with pytest.raises(ValueError, match="'pos' of layer 9, row 5") as error:
+            sweep(dataclasses.replace(several, hard=way), config, store=FitStore(tmp_path))
+        said.append(str(error.value))
+    assert said[0] == said[1]
+    # At hand, before any fit; read, when it is its turn, and what was fitted by then is kept.
+    assert fitted == [2, 5]
+    mended = dataclasses.replace(several, hard={**by_layer, 9: hard}.__getitem__)
+    sweep(mended, config, store=FitStore(tmp_path))
+    assert fitted == [2, 5, 9]
+
+
+def test_no_more_than_two_layers_and_their_coordinates_are_in_memory(monkeypatch):
+    n, d = 61, 13  # a shape that nothing else has
+    hard, labels, _ = planted(n, d, seed=0)
+    most = {"read": 0.0, "fit": 0.0}
+
+    def watch(place: str) -> None:
+        gc.collect()
+        most[place] = max(most[place], layers_in_memory((n, d)))
+
+    def load(layer: int) -> Pairs:
+        watch("read")
+        return Pairs(hard.pos + layer, hard.neg)
+
+    methods = ("random", "mean_difference", "pca")
+    watch_fits(monkeypatch, lambda layer: watch("fit"))
+    swept = SweepData(
+        hard=load,
+        layers=(1, 2, 3, 4, 5),
+        subsets=np.ones((2, n), bool),
+        seeds=np.arange(2),
+        hard_targets=labels,
+    )
+    before = layers_in_memory((n, d))
+    sweep(swept, SweepConfig(methods=methods))
+    # As read, the next one, in the pool's coordinates, and those in float64.
+    assert most["fit"] - before <= 1 + 1 + 1 + 2
+    assert most["read"] - before <= 1 + 1 + 2 + 2
+    assert layers_in_memory((n, d)) == before
+
+
+# --- float64 where the accelerator has none -------------------------------------------------------
+
+
+def test_fits_in_float64_are_made_on_the_cpu_beside_a_tpu(plain, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    seen = []
+    fit_runs = fitting.fit_runs
+
+    def watched(*args, family):
+        if family.double:
+            leaves = jax.tree.leaves(args)
+            seen.append({str(leaf.dtype) for leaf in leaves if hasattr(leaf, "dtype")})
+        return fit_runs(*args, family=family)
+
+    monkeypatch.setattr(fitting, "fit_runs", watched)
+    config = dataclasses.replace(CONFIG, devices=0)
+    found = weights(sweep(data(), config))
+    assert "float64" in seen[0]
+    for method in CORE:
+        np.testing.assert_array_equal(found[method], plain[method], err_msg=method)
+
+
+def test_float64_is_refused_where_no_device_has_it(monkeypatch):
+    def local_devices(*args, backend=None, **rest):
+        if backend == "cpu":
+            raise RuntimeError("Unknown backend cpu")
+        return jax.devices()
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr(jax, "local_devices", local_devices)
+    config = dataclasses.replace(CONFIG, methods=("ccs", "pca", "pca_ensemble_e2h"))
+    with pytest.raises(ValueError, match=r"^pca, pca_ensemble_e2h: .*Set JAX_PLATFORMS=tpu,cpu"):
+        check_config(config)
+    check_config(dataclasses.replace(config, methods=("ccs",)))
 
 
 # --- hosts ---------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ ABOUT_THE_POCKET_MODEL = ("extract/card.py", "extract/pocket_tokenizer.py")
 )
 def test_extract_imports_only_what_the_two_sides_share(path):
     own = [name for name in imports(path) if name.split(".")[0] in ("jelicit", "experiments")]
-    shared = ("data", "activations", "disk", "named", "commands.ending")
+    shared = ("data", "activations", "disk", "named", "commands.ending", "commands.gpu_memory")
     allowed = tuple(f"jelicit.{name}." for name in shared)
     assert not [name for name in own if not f"{name}.".startswith(allowed)]
 
@@ -223,8 +223,9 @@ def test_code_is_counted_without_words():
     assert lines_of_code("\n".join([*words, "    return (", "        1", "    )"])) == 4
 
 
-def test_how_commands_end_imports_nothing_but_the_standard_library():
-    (path,) = [path for path in files("jelicit") if named(path) == "jelicit/commands/ending.py"]
+@pytest.mark.parametrize("file", ["ending", "gpu_memory"])
+def test_what_commands_begin_with_imports_nothing_but_the_standard_library(file):
+    (path,) = [path for path in files("jelicit") if named(path) == f"jelicit/commands/{file}.py"]
     assert {name.split(".")[0] for name in imports(path)} <= sys.stdlib_module_names
 
 

@@ -250,8 +250,9 @@ def run_grid(
         report: Called with (units of work done, all units).
 
     Raises:
-        ValueError: Before any fit: what `sweep` refuses, a class share that the labels cannot give,
-            sizes that disagree, a layer that a set lacks.
+        ValueError: Before any fit: what `sweep` refuses (hidden states that a store reads: before a
+            fit of their layer), a class share that the labels cannot give, sizes that disagree, a
+            layer that a set lacks.
     """
     labels = known_labels(labels)
     if not isinstance(others, Mapping | None):

@@ -86,7 +86,7 @@ def measure(
         Rows (none without test rows), item scores, the fits and their signs.
 
     Raises:
-        ValueError: What `sweep` refuses, before any fit.
+        ValueError: What `sweep` refuses.
     """
     names = names or {}
     fits = sweep(sweep_data(situation, runs, states, taught), config, store=store, report=report)

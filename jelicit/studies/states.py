@@ -92,9 +92,15 @@ class States:
             layers: Which; None = all that train has.
             train_log_probs: log P of the two verdicts of the train rows [N, 2].
             test_log_probs: Of the test rows [n, 2].
+
+        Raises:
+            ValueError: Hidden states of another kind, or a store that lacks one of the layers.
         """
+        layers = _layers_of(train) if layers is None else layers
+        for name, states in (("train", train), ("test", test), ("easy", easy)):
+            _check_layers(name, states, layers)
         return cls(
-            layers=_layers_of(train) if layers is None else layers,
+            layers=layers,
             train=_by_layer(train),
             test=None if test is None else _by_layer(test),
             easy=None if easy is None else _by_layer(easy),
@@ -148,6 +154,17 @@ def _by_layer(states: Any) -> LayerPairs:
         return states
     _check_kind(states)
     return states.pairs
+
+
+def _check_layers(name: str, states: Any, layers: tuple[int, ...]) -> None:
+    """Refuse a store that lacks a layer: a sweep would find out when it comes to read it."""
+    if states is None or isinstance(states, Pairs | Mapping) or not hasattr(states, "layers"):
+        return
+    # A negative number counts from the model's last layer: a store knows whether it has that.
+    if missing := [layer for layer in layers if layer >= 0 and layer not in states.layers]:
+        raise ValueError(
+            f"the {name} store lacks layer {missing[0]}; it has {tuple(states.layers)}"
+        )
 
 
 def _check_kind(states: Any) -> None:

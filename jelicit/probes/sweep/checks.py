@@ -6,17 +6,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from jelicit.pairs import check_finite, check_shapes
+from jelicit.pairs import Pairs, check_finite, check_shapes
 from jelicit.probes.config import RATES, SWEEP_SETTINGS, SweepConfig
 from jelicit.probes.method import EASY, TARGETS, Method
 from jelicit.probes.registry import needing, own_settings
-from jelicit.probes.sweep.data import LayerPairs, SweepData, pairs_at
+from jelicit.probes.sweep.data import LayerPairs, SweepData
+from jelicit.probes.sweep.devices import doubles_device
 from jelicit.probes.sweep.family import families
 from jelicit.probes.sweep.prepare import kept_rows
 
 
 def check(data: SweepData, config: SweepConfig) -> None:
-    """Refuse what `sweep` cannot fit; see there."""
+    """Refuse what `sweep` cannot fit, as far as that shows without reading a layer; see there.
+
+    Of hidden states in a mapping every layer is looked at; those of a reader are for `check_layer`.
+    """
     check_config(config)
     _check_types(data)
     _check_runs(data)
@@ -30,11 +34,45 @@ def check(data: SweepData, config: SweepConfig) -> None:
     if len(set(data.layers)) != len(data.layers) or not data.layers:
         raise ValueError(f"layers={data.layers}; name at least one layer, each once.")
     _check_wordings(data)
-    kept = kept_rows(data.subsets)
     for layer in data.layers:
-        n, d = _check_hard(data, layer)
-        easy_n = _check_easy(data, layer, d) if transferring else 0
-        _check_budget(config, n if kept is None else int(kept.sum()), d, easy_n)
+        hard = at_hand(data.hard, layer, "hard")
+        easy = None
+        if transferring and data.easy is not None:
+            easy = at_hand(data.easy, layer, "easy")
+        if hard is not None and not read_late(data, config):
+            check_layer(data, config, layer, hard, easy)
+
+
+def read_late(data: SweepData, config: SweepConfig) -> bool:
+    """Whether layers are read one by one, so that `check` cannot look at them before any fit."""
+    return callable(data.hard) or (callable(data.easy) and bool(needing(config.methods, EASY)))
+
+
+def at_hand(pairs: LayerPairs, layer: int, name: str) -> Pairs | None:
+    """The pairs of a layer if they are there already; None if they have to be read."""
+    if callable(pairs):
+        return None
+    if layer not in pairs:
+        raise ValueError(f"The {name} pairs lack layer {layer}; they have {sorted(pairs)}.")
+    return pairs[layer]
+
+
+def check_layer(
+    data: SweepData, config: SweepConfig, layer: int, hard: Pairs, easy: Pairs | None
+) -> None:
+    """Refuse hidden states of a layer that cannot be fitted.
+
+    Raises:
+        ValueError: One is not finite (naming item, layer and sign), sizes disagree, or a run takes
+            more than the memory budget.
+    """
+    n, d = _check_hard(data, layer, hard)
+    easy_n = 0
+    if needing(config.methods, EASY):
+        assert easy is not None
+        easy_n = _check_easy(data, layer, easy, d)
+    kept = kept_rows(data.subsets)
+    _check_budget(config, n if kept is None else int(kept.sum()), d, easy_n)
 
 
 def _check_types(data: SweepData) -> None:
@@ -52,8 +90,8 @@ def _check_types(data: SweepData) -> None:
             )
 
 
-def _check_hard(data: SweepData, layer: int) -> tuple[int, int]:
-    n, d = _check_layer(data.hard, layer, "hard", data.hard_ids)
+def _check_hard(data: SweepData, layer: int, hard: Pairs) -> tuple[int, int]:
+    n, d = _check_states(hard, layer, "hard", data.hard_ids)
     if n != data.subsets.shape[1]:
         raise ValueError(
             f"Layer {layer} has {n} hard rows, but subsets has {data.subsets.shape[1]} columns."
@@ -61,10 +99,9 @@ def _check_hard(data: SweepData, layer: int) -> tuple[int, int]:
     return n, d
 
 
-def _check_easy(data: SweepData, layer: int, d: int) -> int:
-    assert data.easy is not None
+def _check_easy(data: SweepData, layer: int, easy: Pairs, d: int) -> int:
     assert data.easy_labels is not None
-    easy_n, easy_d = _check_layer(data.easy, layer, "easy", data.easy_ids)
+    easy_n, easy_d = _check_states(easy, layer, "easy", data.easy_ids)
     if easy_n != len(data.easy_labels):
         raise ValueError(
             f"Layer {layer} has {easy_n} easy rows for {len(data.easy_labels)} easy_labels."
@@ -91,6 +128,7 @@ def check_config(config: SweepConfig) -> None:
             f"precision={config.precision!r} with L-BFGS, which lives on differences of nearby "
             "gradients; use float32, or AdamW."
         )
+    _check_doubles(methods)
     if not _whole(config.devices) or not 0 <= config.devices <= len(jax.local_devices()):
         raise ValueError(
             f"devices={config.devices!r}; this machine has {len(jax.local_devices())} (0 takes "
@@ -98,6 +136,20 @@ def check_config(config: SweepConfig) -> None:
         )
     if not _whole(config.memory_budget) or config.memory_budget < 1:
         raise ValueError(f"memory_budget={config.memory_budget!r}; allowed: bytes, from 1.")
+
+
+def _check_doubles(methods: Sequence[Method]) -> None:
+    if not (doubles := [method.name for method in methods if method.double]):
+        return
+    try:
+        doubles_device()
+    except RuntimeError as error:
+        backend = jax.default_backend()
+        raise ValueError(
+            f"{', '.join(doubles)}: fitted in float64, whose matrices {backend} does not decompose "
+            f"and no CPU that JAX sees does instead. Set JAX_PLATFORMS={backend},cpu, or leave "
+            "them out."
+        ) from error
 
 
 def _whole(value: Any) -> bool:
@@ -133,12 +185,9 @@ def _check_budget(config: SweepConfig, n: int, d: int, easy: int) -> None:
             )
 
 
-def _check_layer(
-    pairs: LayerPairs, layer: int, name: str, ids: Sequence[str] | None
+def _check_states(
+    states: Pairs, layer: int, name: str, ids: Sequence[str] | None
 ) -> tuple[int, int]:
-    if not callable(pairs) and layer not in pairs:
-        raise ValueError(f"The {name} pairs lack layer {layer}; they have {sorted(pairs)}.")
-    states = pairs_at(pairs, layer)
     shape = check_shapes(states, name=f"{name} pairs of layer {layer}")
     if ids is not None and (not isinstance(ids, Sequence | np.ndarray) or len(ids) != shape[0]):
         raise ValueError(f"{name}_ids must hold one id for each of the {shape[0]} {name} rows.")

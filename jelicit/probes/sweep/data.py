@@ -15,7 +15,10 @@ class SweepData:
     """What a sweep is fitted on: a pool of hard items, a subset and a seed per run, an easy set."""
 
     hard: LayerPairs
-    """layer -> pairs [N, d] of the pool of hard items, as the model made them."""
+    """layer -> pairs [N, d] of the pool of hard items, as the model made them.
+
+    A function of layers is called once for each, in another thread, at most one layer ahead of the
+    fits."""
     layers: tuple[int, ...]
     subsets: np.ndarray
     """The hard train rows of each run: boolean [R, N]."""

@@ -6,16 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from jelicit.pairs import Pairs
 from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import Common, Data, Fits, Method, Run, with_info
 from jelicit.probes.sweep.data import SweepData
-
-DOUBLES = ("cpu", "gpu", "cuda", "rocm")
-"""Platforms that decompose matrices of float64."""
 
 Rates = tuple[dict[str, Any], ...]
 """The rates that each method of a family reads, by name: one number each, or one per run."""
@@ -76,8 +72,8 @@ class Family:
 
     @property
     def double(self) -> bool:
-        """Whether its fits are made in float64: if it asks for that, where the platform can."""
-        return self.methods[0].double and jax.default_backend() in DOUBLES
+        """Whether its fits are made in float64; see `doubles_device` for where."""
+        return self.methods[0].double
 
     def fit(self, run: Run, data: Data, rates: Rates) -> Fits:
         """The fits of one run."""

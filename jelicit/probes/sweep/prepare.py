@@ -18,8 +18,7 @@ from jelicit.probes.sweep.devices import mesh_of, spread
 
 
 # A normaliser's name is static: a name of the data in here would compile every fit anew per set.
-@partial(jax.jit, static_argnames="divisor")
-def pooled(
+def _pooled(
     raw: Pairs, places: Int[Array, " n"] | None = None, *, divisor: Divisor
 ) -> tuple[Normaliser, Pairs]:
     """Statistics of the whole pool, and its rows at these places (or all) in those coordinates."""
@@ -27,6 +26,11 @@ def pooled(
     if places is not None:
         raw = Pairs(raw.pos[places], raw.neg[places])
     return pool, normalise(pool, raw)
+
+
+pooled = jax.jit(_pooled, static_argnames="divisor")
+pooled_over = jax.jit(_pooled, static_argnames="divisor", donate_argnames="raw")
+"""`pooled`, written over the raw pairs, which are gone afterwards."""
 
 
 @partial(jax.jit, static_argnames="divisor")
@@ -66,13 +70,27 @@ def wants_easy(data: SweepData, config: SweepConfig) -> bool:
 
 
 def prepare(
-    data: SweepData, raw: Pairs, raw_easy: Pairs | None, config: SweepConfig
+    data: SweepData,
+    raw: Pairs,
+    raw_easy: Pairs | None,
+    config: SweepConfig,
+    *,
+    overwrite: bool = False,
 ) -> tuple[Normaliser, Normaliser, Data]:
-    """Pool statistics, run normalisers, and what the runs of a layer share."""
+    """Pool statistics, run normalisers, and what the runs of a layer share.
+
+    Args:
+        data: what is swept.
+        raw: hard pairs of the layer.
+        raw_easy: easy pairs of the layer.
+        config: the settings.
+        overwrite: the raw pairs are copies that nobody else has; their memory may be used.
+    """
     kept = kept_rows(data.subsets)
     places = None if kept is None else jnp.asarray(np.flatnonzero(kept))
     # The pool's statistics are those of all its rows, whichever of them the runs use.
-    pool, hard = pooled(raw, places, divisor=config.divisor)
+    statistics = pooled_over if overwrite and places is None else pooled
+    pool, hard = statistics(raw, places, divisor=config.divisor)
     shared = Data(hard, kept=None if kept is None else jnp.asarray(kept))
     if needing(config.methods, TARGETS):
         targets = columns(data.used_targets(), kept)
@@ -84,7 +102,7 @@ def prepare(
         items = numbered(columns(np.asarray(data.wordings), kept))
         shared = shared._replace(wordings=jnp.asarray(items))
     if raw_easy is not None:
-        _, easy = pooled(raw_easy, divisor=config.divisor)
+        _, easy = (pooled_over if overwrite else pooled)(raw_easy, divisor=config.divisor)
         labels = jnp.asarray(data.easy_labels, easy.pos.dtype)
         shared = shared._replace(easy=easy, easy_labels=labels)
     rows = jnp.asarray(columns(data.subsets, kept), hard.pos.dtype)

@@ -1,7 +1,7 @@
 """Thousands of fits at once: layer by layer, unit by unit.
 
 Layers follow one another through the same compiled functions, since no two layers share an X; the
-next one is read while the present one is fitted.
+next one is read and checked while the present one is fitted, and there are never more than two.
 
 A family of methods at one layer is a unit of work. A `FitStore` keeps finished units, so that a
 sweep that was killed goes on, and several hosts divide the units among them.
@@ -9,7 +9,7 @@ sweep that was killed goes on, and several hosts divide the units among them.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -20,9 +20,9 @@ from jelicit.pairs import Pairs, doubled, with_full_floats
 from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import Fits
 from jelicit.probes.normalise import Normaliser
-from jelicit.probes.sweep.checks import check
+from jelicit.probes.sweep.checks import check, check_layer, read_late
 from jelicit.probes.sweep.data import SweepData, pairs_at
-from jelicit.probes.sweep.devices import on_host
+from jelicit.probes.sweep.devices import doubling, on_host
 from jelicit.probes.sweep.family import Family, families
 from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.probes.sweep.fitting import fit_family
@@ -49,21 +49,28 @@ def sweep(
     sweep with the same shapes, about as many rows in use, the same number of distinct runs, and the
     same static settings compiles nothing.
 
+    Memory, in bytes: the layer as it was read and the next one, 8 N d each; the layer in the pool's
+    coordinates, 8 n d for the n rows in use (and 16 n d more while methods that are declared
+    `double` are fitted, made from a copy of 16 N d that is gone by then); the easy set in the same
+    way; and `memory_budget`. Of more layers only the probes take more.
+
     Under `jax.distributed` the hosts divide the units of work among them and meet at the end; each
     gets the whole result. They have to call this alike, with a store in a folder that all see.
 
     Args:
-        data: see `SweepData`. A callable of layers is called twice per layer: all layers are
-            checked before the first is fitted.
+        data: see `SweepData`. Layers in a mapping are all checked before the first fit. Those that
+            a function reads are read once and checked then: the first before any fit, every other
+            one while its predecessor is fitted.
         config: the settings; None takes the defaults.
         store: finished fits, taken from there and put there; None forgets them.
         report: called with (units done, all units) before the first unit and after each.
 
     Raises:
-        ValueError: before any fit. An unknown method; a hidden state that is not finite (naming
-            item, layer and sign); sizes that disagree; a subset of fewer than two rows; a method
-            without the easy set or the targets that it needs; labels or rates out of range;
-            several hosts without a shared folder.
+        ValueError: before any fit (of layers that a function reads: before a fit of that layer). An
+            unknown method; a hidden state that is not finite (naming item, layer and sign); sizes
+            that disagree; a subset of fewer than two rows; a method without the easy set or the
+            targets that it needs; labels or rates out of range; several hosts without a shared
+            folder; a method in float64 where no device decomposes that.
     """
     config = SweepConfig() if config is None else config
     check(data, config)
@@ -83,6 +90,8 @@ def sweep(
             report=report,
         )
         layers.append(task.fitted(hard, easy))
+        # Or it would still be there while the layer after the next is read.
+        del hard, easy
     if store is not None and jax.process_count() > 1:
         multihost_utils.sync_global_devices("all units of the sweep are done")
         layers = [made._replace(fits=_collected(store, made, config)) for made in layers]
@@ -137,10 +146,15 @@ class _Task:
 
         In the pool's coordinates of float32 they have lost digits of what sets the signs apart.
         """
-        with jax.enable_x64(True):
+        with doubling() as host:
+            config = self.config
+            if host is not None:
+                hard, easy = jax.tree.map(np.asarray, (hard, easy))
+                config = replace(config, devices=1)
             hard, easy = doubled(hard), None if easy is None else doubled(easy)
-            _, within, shared = prepare(self.data, hard, easy, self.config)
-            return fit_family(family, self.data, self.layer, shared, within, self.config)
+            _, within, shared = prepare(self.data, hard, easy, config, overwrite=True)
+            del hard, easy
+            return fit_family(family, self.data, self.layer, shared, within, config)
 
     def _unit(
         self,
@@ -190,21 +204,28 @@ def _merged(parts: Iterable[Fits]) -> Fits:
 
 
 def _read_ahead(data: SweepData, config: SweepConfig) -> Iterator[tuple[int, Pairs, Pairs | None]]:
-    """Layer by layer, its hard and its easy pairs; the next layer is read in a thread."""
-    reads_easy = wants_easy(data, config)
+    """Layer by layer, its hard and its easy pairs; the next layer is read in a thread.
+
+    What is wrong with a layer is told when it is its turn, so that the fits of those before it are
+    made and kept.
+    """
+    reads_easy, unchecked = wants_easy(data, config), read_late(data, config)
 
     def read(layer: int) -> tuple[int, Pairs, Pairs | None]:
+        hard, easy = pairs_at(data.hard, layer), None
+        if reads_easy:
+            assert data.easy is not None
+            easy = pairs_at(data.easy, layer)
+        if unchecked:
+            check_layer(data, config, layer, hard, easy)
         # As arrays on the device: a memory map would be read only once it is used.
-        hard = with_full_floats(pairs_at(data.hard, layer))
-        if not reads_easy:
-            return layer, hard, None
-        assert data.easy is not None
-        return layer, hard, with_full_floats(pairs_at(data.easy, layer))
+        return layer, with_full_floats(hard), None if easy is None else with_full_floats(easy)
 
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(read, data.layers[0])
+        coming = [reader.submit(read, data.layers[0])]
         for after in (*data.layers[1:], None):
-            here = coming.result()
+            # Out of the list: what is read is held here alone, and the layer before it by nobody.
+            here = coming.pop().result()
             if after is not None:
-                coming = reader.submit(read, after)
+                coming.append(reader.submit(read, after))
             yield here
