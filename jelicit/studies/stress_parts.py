@@ -1,0 +1,184 @@
+"""The studies behind the stress test: each challenge is one of them, in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from jelicit.data.prompts import get_format
+from jelicit.studies import imbalance, impossible, salience, transfer
+from jelicit.studies.formats import check_shown
+from jelicit.studies.model import Cases
+from jelicit.studies.session import Session
+from jelicit.studies.settings import REBALANCED, PromptSettings, StudySettings
+from jelicit.studies.situation import Situation
+from jelicit.studies.stress_cases import Case, SeedFolder, read_cases
+from jelicit.studies.study import Study
+
+STUDIES: Mapping[str, Study] = {
+    "salience": salience.STUDY,
+    "imbalance": imbalance.STUDY,
+    "impossible": impossible.STUDY,
+    "transfer": transfer.STUDY,
+    "prompts": salience.STUDY,
+}
+"""Challenge -> the study that measures it; sensitivity to prompts is plain claims in several."""
+
+FORMATS = ("claim", "statement", "asking")
+"""Prompts to compare, of those that fit all sets: one that shows the question, one that does not,
+and one that asks for the verdict."""
+
+TWINS = {
+    "cities": "neg_cities",
+    "neg_cities": "cities",
+    "sp_en_trans": "neg_sp_en_trans",
+    "neg_sp_en_trans": "sp_en_trans",
+}
+"""Sets of one polarity -> the same statements in the other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A challenge that was planned.
+
+    Attributes:
+        challenge: Its name.
+        study: What measures it.
+        session: Its run, in the folder of that name.
+        planned: What the study planned.
+    """
+
+    challenge: str
+    study: Study
+    session: Session
+    planned: Sequence[Any]
+
+    def carry_out(self) -> None:
+        """Measure, or read back, and write the study's own report."""
+        self.session.folder.begin()
+        self.study.carry_out(self.planned, self.session)
+
+    def cases(self) -> list[Case]:
+        """What methods said, once it was carried out."""
+        folder = self.session.folder
+        assert isinstance(folder, SeedFolder)
+        return read_cases(self.challenge, folder)
+
+
+def with_twins(names: Sequence[str]) -> tuple[str, ...]:
+    """Sets, and those that say the same in the other polarity."""
+    every = [each for name in names for each in (name, TWINS.get(name, name))]
+    return tuple(dict.fromkeys([*names, *every]))
+
+
+def settings_of(challenge: str, settings: Any) -> StudySettings:
+    """The settings of a challenge's study, from those of the stress test."""
+    own = {each.name: getattr(settings, each.name) for each in fields(StudySettings)}
+    own["methods"] = settings.measured
+    own["out"] = None if settings.out is None else settings.out / challenge
+    silent = PromptSettings(prompting=("none",))
+    if challenge == "salience":
+        features = ("none", *(each for each in settings.features if each != "none"))
+        return salience.Settings(**own, prompts=silent, features=features)
+    if challenge == "imbalance":
+        return imbalance.Settings(**own, prompts=silent, shares=settings.shares)
+    if challenge == "impossible":
+        return impossible.Settings(**own, prompts=silent, impossible=settings.impossible)
+    if challenge == "transfer":
+        own["dataset"] = settings.sets_of_transfer
+        own["methods"] = tuple(each for each in settings.measured if each not in REBALANCED)
+        return transfer.Settings(**own)
+    own["format"] = settings.formats or FORMATS
+    return salience.Settings(**own, prompts=silent, features=("none",))
+
+
+def plan_part(challenge: str, settings: Any, session: Session) -> Part | None:
+    """A challenge with all text loaded and nothing extracted; None = it does not arise here, told.
+
+    Raises:
+        ValueError: What the challenge's study refuses.
+    """
+    study, model = STUDIES[challenge], _model_of(challenge, session)
+    own = settings_of(challenge, settings)
+    if model is None or (challenge == "transfer" and len(own.dataset) < 2):
+        session.say(f"{challenge}: left out, {_MISSING[challenge]}")
+        return None
+    if challenge == "prompts":
+        own = _fitting(own, settings, session)
+        if own is None:
+            session.say(f"{challenge}: left out, {_MISSING[challenge]}")
+            return None
+    own.check()
+    own = own.for_model(getattr(model, "trained_length", None))
+    folder = SeedFolder(study.name, session.folder.folder / challenge)
+    # A layer is chosen once for all challenges, and what speaks against numbers is said at the end.
+    folder.layers, folder.doubts = session.folder.layers, session.folder.doubts
+    run = Session(model, own, folder, session.console)
+    return Part(challenge=challenge, study=study, session=run, planned=study.plan(own, run))
+
+
+_MISSING = {
+    "salience": "no situation of which all labels are known",
+    "imbalance": "no plain situation",
+    "impossible": "no situation with rows that have no truth value",
+    "transfer": "it takes two plain sets",
+    "prompts": "it takes a model that is asked, and two formats that show what all sets have",
+}
+
+
+def _fitting(own: Any, settings: Any, session: Session) -> Any:
+    """Settings with the formats that fit all sets; None where fewer than two do.
+
+    Formats that were asked for are the study's to refuse.
+    """
+    from dataclasses import replace
+
+    if settings.formats:
+        return own
+    plain = [each.plain for each in salience.plan(replace(own, format=settings.format), session)]
+    fitting = tuple(name for name in FORMATS if all(_fits(name, each) for each in plain))
+    return replace(own, format=fitting) if len(fitting) > 1 else None
+
+
+def _fits(name: str, situation: Situation) -> bool:
+    form = get_format(name)
+    if form.target != situation.target:
+        return False
+    try:
+        check_shown(situation.dataset, (*situation.train, *situation.test), form)
+    except ValueError:
+        return False
+    return True
+
+
+# --- hidden states of one's own ------------------------------------------------------------------
+
+
+def _model_of(challenge: str, session: Session) -> Any:
+    """The model, or those of the user's own situations in which a challenge arises; None = none."""
+    if not isinstance(session.model, Cases):
+        return session.model
+    fits, least = _ARISES[challenge]
+    cases = [case for case in session.model.cases if fits(case[0])]
+    return Cases(cases, session.model.name) if len(cases) >= least else None
+
+
+def _known(situation: Situation) -> bool:
+    return not np.isnan(situation.targets()[0].test).any()
+
+
+def _plain(situation: Situation) -> bool:
+    return _known(situation) and situation.feature == "none"
+
+
+_ARISES: dict[str, tuple[Callable[[Situation], bool], int]] = {
+    "salience": (_known, 1),
+    "imbalance": (_plain, 1),
+    "impossible": (lambda situation: not _known(situation), 1),
+    "transfer": (_plain, 2),
+    "prompts": (lambda situation: False, 1),
+}
+"""In which situations a challenge arises, and how many of them it takes."""
