@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import rich
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
+from jelicit.commands import cli
 from jelicit.pairs import Pairs
 from jelicit.studies import salience, stress
 from jelicit.studies.model import Cases
@@ -320,3 +322,104 @@ def test_the_negated_twin_of_a_set_is_among_those_that_transfer_tests_on():
     assert settings.sets_of_transfer == ("cities", "neg_cities")
     both = stress.Settings(dataset=("neg_cities", "cities"))
     assert both.sets_of_transfer == ("neg_cities", "cities")
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+OPENER = '''
+"""Opens a model whose hidden states know the truth and nothing else but the words."""
+
+import numpy as np
+from asked_model import AskedModel
+
+from jelicit.data.items import labels
+from jelicit.pairs import Pairs
+
+
+class Planted:
+    """A store with the truth in the last coordinate."""
+
+    layers = (1,)
+
+    def __init__(self, store, truth):
+        self.log_probs, self._store = store.log_probs, store
+        self._truth = np.where(np.isnan(truth), 0, 4 * truth - 2).astype(np.float32)[:, None]
+
+    def pairs(self, layer):
+        pos, neg = self._store.pairs(layer)
+        return Pairs(np.hstack([pos, self._truth]), np.hstack([neg, -self._truth]))
+
+
+class Knowing(AskedModel):
+    def store(self, name, items, format, layers):
+        return Planted(super().store(name, items, format, layers), labels(items))
+
+
+def open_model(*, model, say, **settings):
+    say(f"opened {model} from {settings['stores']}")
+    return Knowing()
+'''
+
+
+@pytest.fixture(scope="module")
+def commanded(place) -> tuple[str, Path]:
+    """`jelicit stress` with a model and a method that are the user's own: what it prints."""
+    (place / "opener.py").write_text(OPENER, encoding="utf-8")
+    words = [
+        *("stress", "--opener", f"{place / 'opener.py'}:open_model", "--model", "mine"),
+        *("--methods", "pca", f"{place / 'own.py'}:KNOWING", "--max-rows", "60", "--seeds", "1"),
+        *("--challenges", "salience", "transfer", "prompts", "--features", "sycophancy"),
+        *("--layers", "1", "--boot", "50", "--out", str(place / "commanded")),
+    ]
+    with rich.get_console().capture() as printed:
+        cli.main(words)
+    return printed.get(), place / "commanded"
+
+
+def test_the_command_gives_a_model_and_a_method_of_ones_own_their_line(commanded):
+    printed, out = commanded
+    assert "opened mine from runs/stores" in printed
+    rows = pd.concat(map(pd.read_parquet, (out / "rows").glob("*.parquet")))
+    worst = card(rows)
+    for challenge in ("plain", "salience", "transfer", "prompts"):
+        assert worst.loc[(challenge, "supervised"), "verdict"] == "survives"
+        # The first coordinate is drawn, and PCA finds the largest.
+        assert worst.loc[(challenge, "knowing"), "auroc"] < LINE
+    assert worst.loc[("plain", "pca"), "verdict"] == "survives"
+    assert "Knows the place" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_is_not_trained_is_measured_on_other_sets_as_at_home(commanded):
+    rows = pd.concat(map(pd.read_parquet, (commanded[1] / "rows").glob("*.parquet")))
+    asked = rows[rows["method"] == "zero_shot"].set_index(["challenge", "dataset"])["auroc"]
+    for name in ("pocket/arithmetic", "pocket/larger_than"):
+        assert asked["transfer", name] == asked["plain", name]
+
+
+def test_prompts_are_compared_in_all_formats_that_fit(commanded):
+    rows = pd.concat(map(pd.read_parquet, (commanded[1] / "rows").glob("*.parquet")))
+    shown = rows.loc[rows["challenge"] == "prompts", "feature"]
+    assert set(shown) == {"as claim", "as statement", "as asking"}
+
+
+def test_the_list_of_commands_has_stress_and_its_help_has_the_options(capsys):
+    for words, said in ((["--help"], "stress"), (["stress", "--help"], "--opener")):
+        with pytest.raises(SystemExit):
+            cli.main(words)
+        assert said in capsys.readouterr().out
+
+
+def test_a_run_in_which_no_case_counts_says_so(tmp_path):
+    """Where labels find nothing there is nothing to hold against a method."""
+    rng = np.random.default_rng(0)
+    truth = rng.random(TRAIN + TEST) < 0.5
+    pairs = Pairs(*rng.normal(size=(2, len(truth), D)).astype(np.float32))
+    situation = Situation.of_labels(truth[:TRAIN], truth[TRAIN:])
+    states = States.of_arrays(pairs.take(slice(TRAIN)), pairs.take(slice(TRAIN, None)))
+    cases = Cases([(situation, states)])
+    result = stress.run(
+        cases, methods=("pca",), challenges=("salience",), boot=20, seeds=1, quiet=True
+    )
+    assert stress.scorecard(result.rows).empty
+    assert result.figures == {}
+    assert result.findings[0].appears is None

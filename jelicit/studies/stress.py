@@ -193,12 +193,16 @@ def show(rows: pd.DataFrame, session: Session) -> None:
         )
     for challenge, here in worst.groupby("challenge", sort=False):
         print_challenge(pd.DataFrame(here), str(challenge), session.console)
-    print_scorecard(worst, session.console)
+    if worst.empty:
+        session.say("there is no scorecard: no case counts")
+    else:
+        print_scorecard(worst, session.console)
 
 
 def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
     """Methods down, challenges across."""
-    return {"stress": figures.stress_figure(scorecard(rows))}
+    worst = scorecard(rows)
+    return {} if worst.empty else {"stress": figures.stress_figure(worst)}
 
 
 def findings(rows: pd.DataFrame) -> list[Finding]:

@@ -51,10 +51,12 @@ BLOCKS = (WITHOUT, FROM_EASY, WITH)
 
 
 class Area(NamedTuple):
-    """The AUROC of a method in a case: the mean over seeds, and under every resample [B]."""
+    """The AUROC of a method in a case: the mean over seeds, and that of every resample [B]."""
 
     value: float
     samples: np.ndarray
+    seed_sd: float = np.nan
+    """Its standard deviation over seeds; nan of one seed. It is no part of the intervals."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,7 +126,9 @@ def areas_of(case: Case, draws: Draws) -> dict[Key, Area]:
     areas, begin = {}, 0
     for key, seeds in case.scores.items():
         rows = slice(begin, begin := begin + len(seeds))
-        areas[key] = Area(float(_mean(values[rows])), _mean(samples[rows]))
+        known = values[rows][~np.isnan(values[rows])]
+        spread = float(known.std(ddof=1)) if len(known) > 1 else np.nan
+        areas[key] = Area(float(_mean(values[rows])), _mean(samples[rows]), spread)
     return areas
 
 
@@ -242,6 +246,7 @@ def _measured(entry: Entry) -> dict[str, Any]:
         "n_test": len(case.labels),
         "counted": entry.counted,
         **_with_interval("auroc", area.value, area.samples),
+        "seed_sd": area.seed_sd,
     }
     if entry.plain is not None:
         lost = entry.plain.samples - area.samples
@@ -250,8 +255,9 @@ def _measured(entry: Entry) -> dict[str, Any]:
         row["ceiling"] = entry.ceiling.value
         # Of a ceiling near chance there is no share to speak of.
         if entry.counted:
-            value, samples = (_share(a, c) for a, c in zip(area, entry.ceiling, strict=True))
-            row |= _with_interval("share", float(value), samples)
+            value = _share(area.value, entry.ceiling.value)
+            samples = _share(area.samples, entry.ceiling.samples)
+            row |= _with_interval("share", value, samples)
     return row
 
 

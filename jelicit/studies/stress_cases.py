@@ -117,6 +117,8 @@ def _untrained(case: Case) -> dict[Key, np.ndarray]:
 def _cases_of(challenge: str, folder: SeedFolder, run: str) -> Iterator[Case]:
     """The cases of a run: one, or one per class share."""
     about = folder.results.read(run).iloc[-1]  # the first rows of a run may be of no training
+    if "asked for" in str(about["feature"]) and about["asked"] != "truth":
+        return  # of two labels, the prompt asks for the other one
     scored = folder.by_seed.read(run)
     labels = scored.items["label"].to_numpy(float)
     known = ~np.isnan(labels)

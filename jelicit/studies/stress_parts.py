@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from jelicit.data.prompts import get_format
 from jelicit.studies import imbalance, impossible, salience, transfer
 from jelicit.studies.formats import check_shown
 from jelicit.studies.model import Cases
+from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.session import Session
 from jelicit.studies.settings import REBALANCED, PromptSettings, StudySettings
 from jelicit.studies.situation import Situation
@@ -134,11 +136,17 @@ def _fitting(own: Any, settings: Any, session: Session) -> Any:
 
     Formats that were asked for are the study's to refuse.
     """
-    from dataclasses import replace
-
     if settings.formats:
         return own
-    plain = [each.plain for each in salience.plan(replace(own, format=settings.format), session)]
+    as_it_is = replace(own, format=settings.format)
+    # Only the items are wanted: what is to be said of them is said where they are measured.
+    silent = Session(
+        session.model,
+        as_it_is,
+        RunFolder(session.folder.study, session.folder.folder),
+        Console(quiet=True),
+    )
+    plain = [each.plain for each in salience.plan(as_it_is, silent)]
     fitting = tuple(name for name in FORMATS if all(_fits(name, each) for each in plain))
     return replace(own, format=fitting) if len(fitting) > 1 else None
 
