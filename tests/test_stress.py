@@ -289,6 +289,22 @@ def test_the_scorecard_is_printed_last_drawn_and_in_the_report(first):
     assert len(again) == len(result.rows)
 
 
+def test_the_figure_says_of_every_worst_case_its_area_and_verdict(first):
+    result, _ = first
+    written = [
+        (axes.get_yticklabels()[int(text.get_position()[1])].get_text(), text.get_text())
+        for axes in result.figures["stress"].axes
+        for text in axes.texts
+    ]
+    worst = card(result.rows)
+    marks = {"survives": "✓", "fails": "✗", "open": "?"}
+    assert len(written) == len(worst) == 5 * 4
+    for name, method in (("PCA *", "pca"), ("Knows the place", "knowing")):
+        cells = [text.removeprefix("= ") for of, text in written if of == name]
+        rows = worst.xs(method, level="method").to_dict("records")
+        assert cells == [f"{row['auroc']:.2f} {marks[row['verdict']]}" for row in rows]
+
+
 def test_scores_of_a_study_alone_are_those_of_its_rows(first, place):
     """What the scorecard says of a case is the mean over seeds that the study's own table has."""
     rows = first[0].rows

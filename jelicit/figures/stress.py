@@ -13,6 +13,7 @@ from jelicit.results import Rows, as_frame
 from jelicit.results.rows import need
 
 MARKS = {"survives": "✓", "fails": "✗", "open": "?"}
+NOTE = "✓ survives   ✗ fails   ? these questions leave it open   = within noise of the best"
 NEEDED = ("method", "orientation", "block", "challenge", "auroc", "verdict", "near_best")
 LINE_HEIGHT = 0.2  # inches
 
@@ -21,7 +22,7 @@ def stress_figure(rows: Rows) -> Figure:
     """Methods down in blocks of those that see the same labels, challenges across.
 
     A cell is the AUROC of the worst case, with a mark for whether the method survives; bold and
-    underlined by "=" is what lies within noise of the best of the block.
+    marked by "=" is what lies within noise of the best of the block.
 
     Args:
         rows: the scorecard: a row per challenge and method, with the columns of `NEEDED`.
@@ -42,11 +43,9 @@ def stress_figure(rows: Rows) -> Figure:
         for axes, block in zip(grid[:, 0], blocks, strict=True):
             _block(axes, pd.DataFrame(rows.loc[rows["block"] == block]), challenges)
             axes.set_title(f"Methods {_seeing(block)}", loc="left", color=GREY, fontweight="bold")
-        note = "✓ survives   ✗ fails   ? these questions leave it open   = within noise of the best"
-        figure.supxlabel(note, x=0.01, ha="left", fontsize=6.5, color=GREY)
         title = "AUROC on the truth in the worst case of each challenge"
         finish(figure, rows, handles=[], title=title, sign_notes={})
-        figure.supxlabel(f"{note}{_signs(rows)}", x=0.01, ha="left", fontsize=6.5, color=GREY)
+        figure.supxlabel(f"{NOTE}{_signs(rows)}", x=0.01, ha="left", fontsize=6.5, color=GREY)
     return figure
 
 
@@ -72,7 +71,7 @@ def _block(axes: Axes, rows: pd.DataFrame, challenges: list[str]) -> None:
         if row is None:
             continue
         matrix[line, column] = row["auroc"]
-        near = row["near_best"] is True
+        near = bool(row["near_best"])
         axes.text(
             *(column, line, f"{'= ' if near else ''}{row['auroc']:.2f} {MARKS[row['verdict']]}"),
             ha="center", va="center", fontsize=6.5, fontweight="bold" if near else "normal",
