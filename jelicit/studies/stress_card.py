@@ -209,15 +209,20 @@ def scorecard(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _worst(entries: Iterable[Entry]) -> dict[tuple[str, Key], Entry]:
-    """The case of each challenge in which each method is worst, among those that count."""
+    """The case of each challenge in which each method is worst, among those that count.
+
+    Nothing is worse than no number: a method whose fits all failed there has not survived.
+    """
     worst: dict[tuple[str, Key], Entry] = {}
-    for entry in entries:
+    for entry in filter(lambda entry: entry.counted, entries):
         at = (entry.case.challenge, entry.key)
-        if not entry.counted or np.isnan(entry.area.value):
-            continue
-        if at not in worst or entry.area.value < worst[at].area.value:
+        if at not in worst or _height(entry) < _height(worst[at]):
             worst[at] = entry
     return worst
+
+
+def _height(entry: Entry) -> float:
+    return -np.inf if np.isnan(entry.area.value) else entry.area.value
 
 
 def _best(worst: Iterable[Entry]) -> dict[tuple[str, str], Entry]:
@@ -225,7 +230,7 @@ def _best(worst: Iterable[Entry]) -> dict[tuple[str, str], Entry]:
     best: dict[tuple[str, str], Entry] = {}
     for entry in worst:
         at = (entry.case.challenge, block_of(entry.key[0]))
-        if at not in best or entry.area.value > best[at].area.value:
+        if at not in best or _height(entry) > _height(best[at]):
             best[at] = entry
     return best
 

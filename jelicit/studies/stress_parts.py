@@ -11,23 +11,36 @@ from rich.console import Console
 
 from jelicit.data.prompts import get_format
 from jelicit.studies import imbalance, impossible, salience, transfer
+from jelicit.studies.checks import mirror_problems
 from jelicit.studies.formats import check_shown
 from jelicit.studies.model import Cases
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.session import Session
 from jelicit.studies.settings import REBALANCED, PromptSettings, StudySettings
 from jelicit.studies.situation import Situation
-from jelicit.studies.stress_cases import Case, SeedFolder, read_cases
+from jelicit.studies.stress_cases import PLAIN, Case, SeedFolder, read_cases
 from jelicit.studies.study import Study
 
+
+def _plain_claims(settings: salience.Settings, session: Session) -> list[salience.Plan]:
+    """Every set's claims as they are, also where a set has two labels of its own."""
+    plans = salience.plan(settings, session)
+    return [replace(each, situations=(each.plain,)) for each in plans]
+
+
+_PLAIN_CLAIMS = replace(salience.STUDY, plan=_plain_claims)
+
 STUDIES: Mapping[str, Study] = {
+    PLAIN: _PLAIN_CLAIMS,
     "salience": salience.STUDY,
     "imbalance": imbalance.STUDY,
     "impossible": impossible.STUDY,
     "transfer": transfer.STUDY,
-    "prompts": salience.STUDY,
+    "prompts": _PLAIN_CLAIMS,
 }
-"""Challenge -> the study that measures it; sensitivity to prompts is plain claims in several."""
+"""What is measured -> the study that does; plain claims first, which all else is compared with."""
+
+CHALLENGES = tuple(name for name in STUDIES if name != PLAIN)
 
 FORMATS = ("claim", "statement", "asking")
 """Prompts to compare, of those that fit all sets: one that shows the question, one that does not,
@@ -44,7 +57,7 @@ TWINS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A challenge that was planned.
+    """A challenge, or the plain claims, planned.
 
     Attributes:
         challenge: Its name.
@@ -81,10 +94,15 @@ def settings_of(challenge: str, settings: Any) -> StudySettings:
     own = {each.name: getattr(settings, each.name) for each in fields(StudySettings)}
     own["methods"] = settings.measured
     own["out"] = None if settings.out is None else settings.out / challenge
+    made = _made(challenge, own, settings)
+    unread = mirror_problems(made.hub_root, made.sets_read)
+    return replace(made, hub_root=None) if unread else made
+
+
+def _made(challenge: str, own: dict[str, Any], settings: Any) -> StudySettings:
     silent = PromptSettings(prompting=("none",))
     if challenge == "salience":
-        features = ("none", *(each for each in settings.features if each != "none"))
-        return salience.Settings(**own, prompts=silent, features=features)
+        return salience.Settings(**own, prompts=silent, features=settings.features)
     if challenge == "imbalance":
         return imbalance.Settings(**own, prompts=silent, shares=settings.shares)
     if challenge == "impossible":
@@ -93,7 +111,8 @@ def settings_of(challenge: str, settings: Any) -> StudySettings:
         own["dataset"] = settings.sets_of_transfer
         own["methods"] = tuple(each for each in settings.measured if each not in REBALANCED)
         return transfer.Settings(**own)
-    own["format"] = settings.formats or FORMATS
+    if challenge == "prompts":
+        own["format"] = settings.formats or FORMATS
     return salience.Settings(**own, prompts=silent, features=("none",))
 
 
@@ -116,14 +135,14 @@ def plan_part(challenge: str, settings: Any, session: Session) -> Part | None:
     own.check()
     own = own.for_model(getattr(model, "trained_length", None))
     folder = SeedFolder(study.name, session.folder.folder / challenge)
-    # A layer is chosen once for all challenges, and what speaks against numbers is said at the end.
-    folder.layers, folder.doubts = session.folder.layers, session.folder.doubts
+    folder.layers = session.folder.layers  # chosen once for all challenges
     run = Session(model, own, folder, session.console)
     return Part(challenge=challenge, study=study, session=run, planned=study.plan(own, run))
 
 
 _MISSING = {
-    "salience": "no situation of which all labels are known",
+    PLAIN: "no plain situation",
+    "salience": "no situation with a feature",
     "imbalance": "no plain situation",
     "impossible": "no situation with rows that have no truth value",
     "transfer": "it takes two plain sets",
@@ -183,7 +202,8 @@ def _plain(situation: Situation) -> bool:
 
 
 _ARISES: dict[str, tuple[Callable[[Situation], bool], int]] = {
-    "salience": (_known, 1),
+    PLAIN: (_plain, 1),
+    "salience": (lambda situation: _known(situation) and situation.feature != "none", 1),
     "imbalance": (_plain, 1),
     "impossible": (lambda situation: not _known(situation), 1),
     "transfer": (_plain, 2),
