@@ -178,6 +178,26 @@ def auroc_interval(
     return ends[..., 0], ends[..., 1]
 
 
+def auroc_samples(
+    scores: Scores, labels: Labels, weights: BootWeights
+) -> Float[Array, "*runs boot"]:
+    """AUROC of each run under every bootstrap sample: what paired differences are made of.
+
+    Args:
+        scores: truth scores [..., n].
+        labels: [n], 1 or 0 (or bool); rows with nan are ignored.
+        weights: [B, n] from `group_bootstrap`.
+
+    Returns:
+        [..., B]; nan for samples that miss a class, and all of them where AUROC itself is nan.
+
+    Raises:
+        ValueError: as for `auroc`.
+    """
+    scores, labels = checked(scores, labels)
+    return _auroc_of_samples(scores, labels, _boot_weights(weights, labels))
+
+
 def accuracy_interval(
     scores: Scores, labels: Labels, weights: BootWeights, *, level: float = 0.95
 ) -> Interval:
@@ -412,6 +432,16 @@ def _auroc(scores: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Arra
         scores.reshape(-1, n), labels, weights.reshape(-1, n)
     )
     return areas.reshape(runs)
+
+
+@jax.jit
+def _auroc_of_samples(scores: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    def one_run(run: jax.Array) -> jax.Array:
+        lost = jnp.any(jnp.isnan(run) & _has_class(labels))
+        return jnp.where(lost, jnp.nan, _auroc_samples(run, labels, weights.T))
+
+    samples = jax.lax.map(one_run, scores.reshape(-1, scores.shape[-1]))
+    return samples.reshape(*scores.shape[:-1], len(weights))
 
 
 @jax.jit

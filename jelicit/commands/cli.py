@@ -1,8 +1,10 @@
-"""Command line: `jelicit datasets|sweep|report|probe`. No command here needs a language model."""
+"""Command line: `jelicit datasets|sweep|report|probe|stress`. All but stress need no model."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import tyro
 
@@ -10,14 +12,24 @@ from jelicit.commands.datasets import Datasets
 from jelicit.commands.ending import ending_in_one_line, stopping_at_once
 from jelicit.commands.probe import Probe
 from jelicit.commands.report import Report
+from jelicit.commands.stress import Stress
 from jelicit.commands.sweep import Sweep
 
-Command = (
+_Light = (
     Annotated[Datasets, tyro.conf.subcommand("datasets")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
 )
+
+
+def commands(words: Sequence[str]) -> Any:
+    """The commands, with all options of the one that the words name."""
+    if list(words[:1]) != ["stress"]:
+        return _Light | Annotated[Stress, tyro.conf.subcommand("stress")]
+    from jelicit.commands import stress_run
+
+    return _Light | Annotated[stress_run.Stress, tyro.conf.subcommand("stress")]
 
 
 def main(words: list[str] | None = None) -> None:
@@ -27,7 +39,8 @@ def main(words: list[str] | None = None) -> None:
     """
     with ending_in_one_line():
         with stopping_at_once():
-            command = tyro.cli(Command, prog="jelicit", description=__doc__, args=words)  # type: ignore[arg-type]
+            words = sys.argv[1:] if words is None else words
+            command = tyro.cli(commands(words), prog="jelicit", description=__doc__, args=words)
         command.main()
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jelicit.figures.parts import save
     from jelicit.figures.salience import salience_figure, salience_scatter
     from jelicit.figures.scaling import scaling_figure
+    from jelicit.figures.stress import stress_figure
     from jelicit.figures.sweeps import layers_figure, shares_figure
     from jelicit.figures.training import cost_figure, training_figure
     from jelicit.figures.transfer import transfer_figure
@@ -29,6 +30,7 @@ _MODULES = {
     "scaling_figure": "scaling",
     "search_figure": "icm",
     "shares_figure": "sweeps",
+    "stress_figure": "stress",
     "training_figure": "training",
     "transfer_figure": "transfer",
     "variance_figure": "impossible",
@@ -47,6 +49,7 @@ __all__ = [
     "scaling_figure",
     "search_figure",
     "shares_figure",
+    "stress_figure",
     "training_figure",
     "transfer_figure",
     "variance_figure",

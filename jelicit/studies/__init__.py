@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from jelicit.studies.states import States
     from jelicit.studies.study import Study, StudyResult
 
-STUDIES = ("salience", "imbalance", "impossible", "layers", "transfer", "icm", "scaling")
+STUDIES = (
+    *("salience", "imbalance", "impossible", "layers", "transfer", "icm", "scaling"),
+    "stress",
+)
 """The modules of the studies that ship with the project."""
 
 _HOME = {

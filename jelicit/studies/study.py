@@ -111,14 +111,41 @@ class Study:
         parts = self.plan(settings, session)
         session.check_layers()
         session.folder.begin()
+        record = record or settings
+        return self.carry_out(
+            parts, session, command=command, record=record, begin=begin, passing=passing
+        )
+
+    def carry_out(
+        self,
+        parts: Sequence[Any],
+        session: Session,
+        *,
+        command: str | None = None,
+        record: Any = None,
+        begin: float | None = None,
+        passing: tempfile.TemporaryDirectory[str] | None = None,
+    ) -> StudyResult:
+        """Measure what was planned; print, draw and write what was found.
+
+        Args:
+            parts: Of `plan`.
+            session: The run, its folder begun.
+            command: The command line, for the report.
+            record: What the report says the settings were, if more than the session's.
+            begin: When the run began (`time.perf_counter`); None = now.
+            passing: The folder, if it is to go with the result.
+        """
+        begin = time.perf_counter() if begin is None else begin
+        folder = session.folder.folder
         self.measure(parts, session)
         rows = session.folder.rows()
         shown = told_apart(rows)
         self.show(shown, session)
         drawn = self.figures(shown, session)
         files = [file for name, each in drawn.items() for file in figures.save(each, folder / name)]
-        found = tuple(self.findings(shown))
-        for finding in found:
+        findings = tuple(self.findings(shown))
+        for finding in findings:
             mark = {True: "yes", False: "no", None: "cannot tell"}[finding.appears]
             session.say(f"finding: {finding.claim} -> {mark}: {finding.measured}")
         Record(
@@ -129,10 +156,10 @@ class Study:
             seconds=time.perf_counter() - begin,
             machine=machine(),
             versions=dict(_versions()),
-            settings=plain(record or settings),
+            settings=plain(record or session.settings),
             runs=tuple(session.folder.runs),
             figures=tuple(path.name for path in files if path.suffix == ".svg"),
-            findings=found,
+            findings=findings,
             doubts=tuple(dict.fromkeys(session.folder.doubts)),
             titles=own_titles(rows["method"]),
         ).write(folder)
@@ -140,7 +167,7 @@ class Study:
         for path in files:
             session.say(f"figure: {path}")
         session.say(f"report: {write_report(folder)}")
-        return StudyResult(self.name, rows, drawn, found, folder, passing)
+        return StudyResult(self.name, rows, drawn, findings, folder, passing)
 
 
 @dataclass(frozen=True)

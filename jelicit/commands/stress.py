@@ -1,0 +1,19 @@
+"""`jelicit stress`: what the list of commands says of it. Its options are in `stress_run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stress:
+    """Put every challenge to any methods, and end in a scorecard: who survives.
+
+    Options: `jelicit stress --help`. They are those of a study, which bring JAX, and the list of
+    commands does not wait for it: where the command is named, `stress_run.Stress` takes the place
+    of this.
+    """
+
+    def main(self) -> None:
+        """Never called; see above."""
+        raise NotImplementedError

@@ -1,0 +1,97 @@
+"""The scorecard in a terminal: a table per challenge, and one of all challenges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from jelicit.method_names import in_reading_order, readable
+from jelicit.studies.stress_card import BLOCKS, RULE, verdicts
+
+MARKS = {"survives": "yes", "fails": "no", "open": "?"}
+NOTES = "* sign chosen with train labels (oracle)    = within noise of the best of its block"
+
+
+def print_challenge(worst: pd.DataFrame, challenge: str, console: Console) -> None:
+    """Each method's worst case in a challenge: where it is, and every number with its interval."""
+    table = Table(title=escape(f"Worst cases: {challenge}"), caption=NOTES, caption_justify="left")
+    table.add_column("Method", no_wrap=True)
+    table.add_column("Worst case")
+    for head in ("AUROC", "Loss", "% of ceiling", "Behind best", "Survives"):
+        table.add_column(head, justify="right")
+    for block, methods in in_blocks(worst):
+        table.add_section()
+        table.add_row(f"[bold]{escape(block)}[/bold]")
+        for row in methods:
+            place = readable(row["dataset"])
+            if row["feature"] != "none":
+                place += f", {readable(row['feature'])}"
+            table.add_row(
+                escape(signed(row)),
+                escape(place),
+                _interval(row, "auroc"),
+                _interval(row, "loss"),
+                _interval(row, "share", percent=True),
+                ("= " if row["near_best"] else "") + _interval(row, "behind"),
+                row["verdict"],
+            )
+    console.print(table)
+
+
+def print_scorecard(worst: pd.DataFrame, console: Console) -> None:
+    """Methods down, challenges across: the AUROC of the worst case and who survives."""
+    challenges = list(dict.fromkeys(worst["challenge"]))
+    said = {key: of for key, _, of in verdicts(worst.to_dict("records"))}  # type: ignore[arg-type]
+    caption = f"{NOTES}\nyes / no / ?: survives, fails, open. {RULE}"
+    table = Table(title="Scorecard: AUROC of the worst case", caption=escape(caption))
+    table.caption_justify = "left"
+    table.add_column("Method", no_wrap=True)
+    for challenge in (*challenges, "survives"):
+        table.add_column(challenge, justify="right", no_wrap=True)
+    for block, methods in in_blocks(worst):
+        table.add_section()
+        table.add_row(f"[bold]{escape(block)}[/bold]")
+        by_method: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in methods:
+            by_method.setdefault((row["method"], row["orientation"]), {})[row["challenge"]] = row
+        for key, of in by_method.items():
+            cells = [cell(of[name]) if name in of else "" for name in challenges]
+            count = f"{said[key].count('survives')} of {len(said[key])}"
+            table.add_row(escape(signed(next(iter(of.values())))), *cells, count)
+    console.print(table)
+
+
+def cell(row: Any) -> str:
+    """A worst case in a few letters: mark of the best, AUROC, verdict."""
+    near = "= " if row["near_best"] else ""
+    return f"{near}{row['auroc']:.2f} {MARKS[row['verdict']]:>3}"
+
+
+def signed(row: Any) -> str:
+    """A method's name, with a mark where something chose the sign of its direction."""
+    (method,) = in_reading_order([row["method"]])
+    return method.name + {"oracle": " *", "easy": " (easy sign)"}.get(row["orientation"], "")
+
+
+def in_blocks(worst: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
+    """Blocks of methods that see the same labels, their rows in reading order of methods."""
+    place = {m.key: number for number, m in enumerate(in_reading_order(worst["method"]))}
+    rows = sorted(worst.to_dict("records"), key=lambda row: place[row["method"]])
+    for block in BLOCKS:
+        here = [row for row in rows if row["block"] == block]
+        if here:
+            yield block, here
+
+
+def _interval(row: Any, name: str, *, percent: bool = False) -> str:
+    value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    if pd.isna(value):
+        return ""
+    if percent:
+        return f"{value:.0%} [{low:.0%}, {high:.0%}]"
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
