@@ -115,9 +115,8 @@ def _untrained(case: Case) -> dict[Key, np.ndarray]:
 
 def _cases_of(challenge: str, folder: SeedFolder, run: str) -> Iterator[Case]:
     """The cases of a run: one, or one per class share."""
-    about = folder.results.read(run).to_dict("records")[
-        -1
-    ]  # the first rows of a run may be of no training
+    # The first rows of a run may be of no training, which transfer calls "none".
+    about = folder.results.read(run).to_dict("records")[-1]
     if "asked for" in str(about["feature"]) and about["asked"] != "truth":
         return  # of two labels, the prompt asks for the other one
     scored = folder.by_seed.read(run)
