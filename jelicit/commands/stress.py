@@ -9,11 +9,13 @@ from dataclasses import dataclass
 class Stress:
     """Put every challenge to any methods, and end in a scorecard: who survives.
 
-    Options: `jelicit stress --help`. They are those of a study, which bring JAX, and the list of
-    commands does not wait for it: where the command is named, `stress_run.Stress` takes the place
-    of this.
+    Its options: `jelicit stress --help`.
+
+    For example: `jelicit stress --methods ccs pca my_method.py:METHOD`.
     """
 
+    # Options are those of a study, which bring JAX, and the list of commands does not wait for it:
+    # where the command is named, `stress_run.Stress` takes the place of this.
     def main(self) -> None:
         """Never called; see above."""
         raise NotImplementedError

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from jelicit.results import ItemScores, ItemScoreStore
 from jelicit.studies.measuring import Measured, Score
@@ -116,7 +115,8 @@ def _untrained(case: Case) -> dict[Key, np.ndarray]:
 
 def _cases_of(challenge: str, folder: SeedFolder, run: str) -> Iterator[Case]:
     """The cases of a run: one, or one per class share."""
-    about = folder.results.read(run).iloc[-1]  # the first rows of a run may be of no training
+    # The first rows of a run may be of no training, which transfer calls "none".
+    about = folder.results.read(run).to_dict("records")[-1]
     if "asked for" in str(about["feature"]) and about["asked"] != "truth":
         return  # of two labels, the prompt asks for the other one
     scored = folder.by_seed.read(run)
@@ -145,12 +145,12 @@ def _cases_of(challenge: str, folder: SeedFolder, run: str) -> Iterator[Case]:
         )
 
 
-def _tested(about: pd.Series) -> str:
+def _tested(about: Mapping[Any, Any]) -> str:
     """The set whose claims have a truth value: of a mixture, the first."""
     return str(about["dataset"]).partition(" + ")[0]
 
 
-def _name(challenge: str, about: pd.Series, share: float | None) -> str:
+def _name(challenge: str, about: Mapping[Any, Any], share: float | None) -> str:
     """What sets a case apart from the plain claims; "none" of those."""
     if challenge == "imbalance":
         return f"share {share:g}"
