@@ -116,6 +116,7 @@ def measures(exports: Exports) -> None:
     boot = metrics.group_bootstrap(jax.random.key(0), [*map(str, range(N))], 7)
     metrics.auroc(scores, labels)
     metrics.auroc_interval(scores, labels, boot)
+    metrics.auroc_samples(scores, labels, boot)
     metrics.accuracy_interval(scores, labels, boot)
     by_run = (scores, jnp.broadcast_to(labels, scores.shape), jnp.ones_like(scores))
     calibration._newton(*(each[0] for each in by_run))

@@ -7,7 +7,7 @@ import pytest
 from experiment_scripts import planned
 
 from jelicit.data.datasets import reads_mirror
-from jelicit.studies import STUDIES, icm, impossible, layers, salience, scaling, transfer
+from jelicit.studies import STUDIES, icm, impossible, layers, salience, scaling, stress, transfer
 from jelicit.studies.imbalance import Settings as Imbalance
 from jelicit.studies.sets import load
 
@@ -59,7 +59,7 @@ def test_icm_reads_the_copy(mirror, tmp_path):
 def all_settings():
     return [
         *(salience.Settings(), layers.Settings(), scaling.Settings(), transfer.Settings()),
-        *(Imbalance(), impossible.Settings(), icm.Settings()),
+        *(Imbalance(), impossible.Settings(), icm.Settings(), stress.Settings()),
     ]
 
 
