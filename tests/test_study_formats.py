@@ -172,7 +172,7 @@ def named_runs(tmp_path, monkeypatch):
 
     def name(folder: RunFolder, situation: Any, settings: Any, *rest: Any) -> Any:
         named.append((folder.name_of(situation, settings), dict(settings)))
-        return named[-1][0], True
+        return named[-1][0], False
 
     def end(folder: RunFolder) -> Any:
         raise Named
