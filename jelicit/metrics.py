@@ -144,8 +144,8 @@ def group_bootstrap(
     names = np.asarray(groups)
     if names.ndim != 1 or names.size == 0:
         raise ValueError(f"groups has shape {names.shape}; give one name per row, at least one.")
-    if n_boot < 1:
-        raise ValueError(f"n_boot is {n_boot}; draw at least 1 sample.")
+    if not isinstance(n_boot, int | np.integer) or not 1 <= n_boot < 2**31:
+        raise ValueError(f"n_boot is {n_boot!r}; draw at least 1 sample (a whole number).")
     unique, member = np.unique(names, return_inverse=True)
     draws = jax.random.randint(key, (n_boot, len(unique)), 0, len(unique))
     counts = jax.vmap(lambda drawn: jnp.bincount(drawn, length=len(unique)))(draws)
@@ -306,7 +306,11 @@ def checked(
         ValueError: Lengths differ, or (outside jit) a label is something other than 0, 1 and nan.
     """
     if not isinstance(labels, Tracer):
-        values = np.asarray(labels, np.float32)
+        try:
+            values = np.asarray(labels, np.float32)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{name} holds no numbers ({error}); allowed: 0, 1, nan.") from error
+        labels = labels if isinstance(labels, jax.Array) else values
         odd = values[~np.isnan(values) & (values != 0) & (values != 1)]
         if odd.size:
             raise ValueError(

@@ -141,8 +141,12 @@ def load_dataset(
     elsewhere = isinstance(origin, NamedSet) and _reads_mirror(origin)
     if hub_root is not None and not elsewhere:
         raise ValueError(f"hub_root is for sets of the hub; {str(name_or_path)!r} is none of them")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; allowed: whole numbers from 0")
+    if balance is not None and not isinstance(balance, str):
+        raise ValueError(f"balance is {balance!r}; give the name of a label, or None")
     for name, value in (("max_train", max_train), ("max_test", max_test)):
-        if value is not None and value < 1:
+        if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
             raise ValueError(f"{name} is {value}; allowed: at least 1, or None for all rows")
     if isinstance(origin, Path):
         dataset = _local(origin)
@@ -166,6 +170,8 @@ def _origin(name_or_path: str | os.PathLike[str] | NamedSet) -> NamedSet | Path:
     """The set that is meant, or the folder or file."""
     if isinstance(name_or_path, NamedSet):
         return registry.make_known(name_or_path, where="load_dataset")
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(f"a data set is named {name_or_path!r}; give its name, a path or a set")
     name = os.fspath(name_or_path)
     if not name:  # as a path it would be the working directory, whatever is there
         raise ValueError(

@@ -36,8 +36,9 @@ def class_share_rows(
     Raises:
         ValueError: If share is outside [0, 1], or a class has too few rows for share and size.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}; allowed: 0 to 1 (the share of True labels)")
+    number = isinstance(share, int | float | np.integer | np.floating)
+    if not number or not 0 <= share <= 1:
+        raise ValueError(f"share is {share!r}; allowed: 0 to 1 (the share of True labels)")
     values = _as_labels(labels, "labels")
     rng = np.random.default_rng(seed)
     true_rows = rng.permutation(np.flatnonzero(values == 1))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jelicit.icm.objective import Objective, Predictability
 from jelicit.prompting.consistency import Rule
+from jelicit.typed import typed
 
 Schedule = Literal["log", "exp"]
 
@@ -53,6 +54,7 @@ class SearchSettings:
     patience: int = 1
 
     def __post_init__(self) -> None:
+        typed(self)
         _ = self.objective  # checks its part
         least = {"seed": 0, "initial": 1, "fix_rounds": 0, "draws": 0, "patience": 1}
         for name, low in least.items():

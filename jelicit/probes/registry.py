@@ -69,6 +69,8 @@ def get_method(named: str | Method) -> Method:
     """
     if isinstance(named, Method):
         method = named
+    elif not isinstance(named, str):
+        raise ValueError(f"a method is named {named!r}; give a name, or a Method itself.")
     elif named in _BY_NAME:
         return _BY_NAME[named]
     elif is_reference(named):
@@ -96,6 +98,8 @@ def get_methods(named: Iterable[str | Method]) -> tuple[Method, ...]:
     Raises:
         ValueError: None at all, one that is unknown (see `get_method`), or two of one name.
     """
+    if isinstance(named, str | bytes) or not isinstance(named, Iterable):
+        raise ValueError(f"methods is {named!r}; give a sequence of methods.")
     methods = tuple(get_method(each) for each in named)
     if not methods:
         raise ValueError(f"methods is empty; choose some of {', '.join(_BY_NAME)}.")

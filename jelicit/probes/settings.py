@@ -83,7 +83,8 @@ class Setting:
             self._check_rates(np.atleast_1d(np.asarray(value)))
         elif self.kind == "count":
             whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if not (whole and self._within(np.asarray(value))):
+            # Loops count with int32.
+            if not (whole and abs(int(value)) < 2**31 and self._within(np.asarray(value))):
                 raise ValueError(f"{self.name} is {value}; allowed: {self.words}.")
         elif self.kind == "choice" and value not in self.options:
             raise ValueError(f"{self.name}={value!r}; choose {self.words}.")
@@ -91,7 +92,7 @@ class Setting:
             raise ValueError(f"{self.name} is {value!r}; allowed: {self.words}.")
 
     def _check_rates(self, given: np.ndarray) -> None:
-        if not np.issubdtype(given.dtype, np.number):
+        if not np.issubdtype(given.dtype, np.number) or np.iscomplexobj(given):
             raise ValueError(f"{self.name} is {given[0]!r}; allowed: numbers, {self.words}.")
         with np.errstate(over="ignore"):
             # Fits compute with float32, in which a rate may become 0, 1 or infinite.

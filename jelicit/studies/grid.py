@@ -27,6 +27,7 @@ from jelicit.studies.measuring import Measured, Score, measure, sweep_data, with
 from jelicit.studies.scoring import ORIENTATIONS
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States, at_layer
+from jelicit.typed import typed
 
 if TYPE_CHECKING:
     from jelicit.activations import ActivationStore
@@ -62,13 +63,18 @@ class Grid:
     base: SweepConfig = field(default_factory=SweepConfig)
 
     def __post_init__(self) -> None:
+        typed(self, but=("seeds", "class_shares", "settings"))
+        if not isinstance(self.settings, Mapping):
+            raise ValueError(f"settings is {self.settings!r}; give a mapping: values by name")
         known = crossable(self.methods)
         for name in self.settings:
             if name not in known:
                 raise ValueError(f"settings has {name!r}; a grid may cross {', '.join(known)}")
         parts = {"seeds": self.seeds, "class_shares": self.class_shares, **self.settings}
         for name, values in parts.items():
-            if isinstance(values, str) or not isinstance(values, Sequence | range | np.ndarray):
+            if isinstance(values, str | bytes) or not isinstance(
+                values, Sequence | range | np.ndarray
+            ):
                 raise ValueError(f"{name} is {values!r}; give a sequence of values")
             if len(values) == 0 or len(set(values)) < len(values):
                 raise ValueError(f"{name} is {list(values)}; name at least one value, each once")
@@ -248,6 +254,8 @@ def run_grid(
             sizes that disagree, a layer that a set lacks.
     """
     labels = known_labels(labels)
+    if not isinstance(others, Mapping | None):
+        raise ValueError(f"others is a {type(others).__name__}; give (train, test) by label")
     states = States.of_arrays(train, test, easy, layers=grid.layers, test_log_probs=test_log_probs)
     _check_test(states, labels, test_labels, others or {}, test_groups)
     situation = Situation.of_labels(

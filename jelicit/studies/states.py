@@ -135,13 +135,28 @@ def at_layer(pairs: LayerPairs, layer: int) -> Pairs:
 def _layers_of(states: Any) -> tuple[int, ...]:
     if isinstance(states, Pairs):
         return (0,)
-    return tuple(states) if isinstance(states, Mapping) else tuple(states.layers)
+    if isinstance(states, Mapping):
+        return tuple(states)
+    _check_kind(states)
+    return tuple(states.layers)
 
 
 def _by_layer(states: Any) -> LayerPairs:
     if isinstance(states, Pairs):
         return {0: states}
-    return states if isinstance(states, Mapping) else states.pairs
+    if isinstance(states, Mapping):
+        return states
+    _check_kind(states)
+    return states.pairs
+
+
+def _check_kind(states: Any) -> None:
+    """What has layers and gives their pairs is a store, whoever reads it."""
+    if not (hasattr(states, "layers") and callable(getattr(states, "pairs", None))):
+        raise ValueError(
+            f"hidden states are a {type(states).__name__}; give Pairs, a mapping from layers to "
+            "Pairs, or a store"
+        )
 
 
 def _log_probs(store: Any) -> np.ndarray | None:

@@ -25,6 +25,7 @@ from jelicit.studies.format_rows import told_apart
 from jelicit.studies.model import Cases
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.session import Session
+from jelicit.typed import typed
 from jelicit.version import __version__
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Study:
             ValueError: Settings, layers or sets that cannot work, before anything is extracted.
         """
         begin = time.perf_counter()
-        settings = replace(settings or self.settings(), **options)
+        settings = typed(replace(settings or self.settings(), **options))
         settings.check()
         if isinstance(model, Cases) and getattr(settings, "format", None):
             raise ValueError(

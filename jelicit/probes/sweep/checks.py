@@ -1,6 +1,7 @@
 """What a sweep refuses before its first fit, and what it says of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,12 +18,15 @@ from jelicit.probes.sweep.prepare import kept_rows
 def check(data: SweepData, config: SweepConfig) -> None:
     """Refuse what `sweep` cannot fit; see there."""
     check_config(config)
+    _check_types(data)
     _check_runs(data)
     _check_rates(config, len(data.seeds))
     if labelled := needing(config.methods, TARGETS):
         _check_targets(data, labelled)
     if transferring := needing(config.methods, EASY):
         _check_easy_labels(data, transferring)
+    if not isinstance(data.layers, Sequence | range) or isinstance(data.layers, str | bytes):
+        raise ValueError(f"layers={data.layers!r}; give a sequence of layers.")
     if len(set(data.layers)) != len(data.layers) or not data.layers:
         raise ValueError(f"layers={data.layers}; name at least one layer, each once.")
     kept = kept_rows(data.subsets)
@@ -30,6 +34,21 @@ def check(data: SweepData, config: SweepConfig) -> None:
         n, d = _check_hard(data, layer)
         easy_n = _check_easy(data, layer, d) if transferring else 0
         _check_budget(config, n if kept is None else int(kept.sum()), d, easy_n)
+
+
+def _check_types(data: SweepData) -> None:
+    for name in ("subsets", "seeds", "hard_targets", "easy_labels"):
+        value = getattr(data, name)
+        wanted = name in ("subsets", "seeds") or value is not None
+        if wanted and not isinstance(value, np.ndarray | jax.Array):
+            raise ValueError(f"{name} is a {type(value).__name__}; give an array.")
+    for name in ("hard", "easy"):
+        pairs = getattr(data, name)
+        if not (isinstance(pairs, Mapping) or callable(pairs) or (name == "easy" and not pairs)):
+            raise ValueError(
+                f"{name} is a {type(pairs).__name__}; give the pairs of each layer as a mapping, "
+                "or a function from a layer to them."
+            )
 
 
 def _check_hard(data: SweepData, layer: int) -> tuple[int, int]:
@@ -71,14 +90,23 @@ def check_config(config: SweepConfig) -> None:
             f"precision={config.precision!r} with L-BFGS, which lives on differences of nearby "
             "gradients; use float32, or AdamW."
         )
-    if not 0 <= config.devices <= len(jax.local_devices()):
+    if not _whole(config.devices) or not 0 <= config.devices <= len(jax.local_devices()):
         raise ValueError(
-            f"devices={config.devices}; this machine has {len(jax.local_devices())} (0 takes all)."
+            f"devices={config.devices!r}; this machine has {len(jax.local_devices())} (0 takes "
+            "all)."
         )
+    if not _whole(config.memory_budget) or config.memory_budget < 1:
+        raise ValueError(f"memory_budget={config.memory_budget!r}; allowed: bytes, from 1.")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _check_own(config: SweepConfig, methods: Sequence[Method]) -> None:
     """Refuse settings of a user's own methods that no method has, or that are out of range."""
+    if not isinstance(config.own, Mapping):
+        raise ValueError(f"own is {config.own!r}; give a mapping of settings by name.")
     own = own_settings(methods)
     for name in config.own:
         if name in SWEEP_SETTINGS:
@@ -111,6 +139,8 @@ def _check_layer(
         raise ValueError(f"The {name} pairs lack layer {layer}; they have {sorted(pairs)}.")
     states = pairs_at(pairs, layer)
     shape = check_shapes(states, name=f"{name} pairs of layer {layer}")
+    if ids is not None and (not isinstance(ids, Sequence | np.ndarray) or len(ids) != shape[0]):
+        raise ValueError(f"{name}_ids must hold one id for each of the {shape[0]} {name} rows.")
     check_finite(states, ids, layer)
     return shape
 
