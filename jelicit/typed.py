@@ -51,7 +51,7 @@ def _typed(settings: Any, problems: list[str], but: Sequence[str] = ()) -> Any:
             plain = _typed(value, problems)
         # A bool is an int to Python, and none to whoever counts with it.
         as_number = isinstance(plain, bool) and not _takes_bool(hint)
-        if as_number or not is_bearable(plain, hint, conf=whole_as_float):
+        if as_number or not is_bearable(_by_name(plain), hint, conf=whole_as_float):
             shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
             problems.append(
                 f"{each.name} is {shown} ({type(value).__name__}); allowed: {_words(hint)}"
@@ -69,6 +69,13 @@ def _plain(value: Any) -> Any:
         same = isinstance(value, tuple) and all(a is b for a, b in zip(inner, value, strict=True))
         return value if same else inner
     return value
+
+
+def _by_name(value: Any) -> Any:
+    """The value with a name for whatever could be named: a method, feature or format itself."""
+    if not isinstance(value, tuple):
+        return value
+    return tuple(getattr(each, "name", each) if is_dataclass(each) else each for each in value)
 
 
 def _bare(hint: Any) -> Any:

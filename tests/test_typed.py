@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from jelicit import Grid, Pairs, load_dataset, run_grid
+from jelicit.data.prompts import get_format
 from jelicit.icm.settings import SearchSettings
+from jelicit.method_groups import CEILING
+from jelicit.probes.method import Method
 from jelicit.prompting.consistency import Rule
 from jelicit.studies import icm, imbalance, impossible, layers, salience, scaling, transfer
 from jelicit.typed import typed
@@ -113,6 +116,16 @@ def test_every_setting_of_every_study_has_a_type(study):
 def test_a_study_asks_for_types_before_it_asks_a_model(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         salience.run(None, quiet=True, **options)
+
+
+def test_what_has_a_name_may_stand_for_it():
+    ridge = Method(
+        name="ridge", title="R", group=CEILING, fit=print, free_sign=True, source="a test"
+    )
+    claim = get_format("claim")
+    settings = typed(salience.Settings(methods=(ridge,), format=(claim,)))  # type: ignore[arg-type]
+    assert settings.methods == (ridge,)
+    assert settings.format == (claim,)
 
 
 def test_the_settings_of_fits_are_looked_into():
