@@ -54,6 +54,7 @@ REAL_FIGURES = (
     "salience-qwen1.5b/salience-cities",
     "icm-qwen1.5b/icm-bars",
     "transfer-qwen1.5b/transfer",
+    "imbalance-qwen1.5b/imbalance-cities",
 )
 """Figures of runs of real models that the manual shows: name of the run, and of the figure."""
 

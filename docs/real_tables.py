@@ -26,9 +26,9 @@ MODELS = {
 }
 """What a model's folder is called -> its makers' name and the quantisation, by size."""
 
-JUDGED = ("salience", "icm", "scaling")
+JUDGED = ("salience", "imbalance", "icm", "scaling")
 """Studies whose rows are compared with what the papers find."""
-FEATURES = ("none", "sycophancy", "punctuation")
+FEATURES = ("none", "sycophancy", "punctuation", "tense")
 SHOWN = ("zero_shot", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus")
 LABELLED = ("supervised", "control_length")
 
@@ -48,6 +48,12 @@ def rows_of(study: str) -> pd.DataFrame:
         if record["study"] == study
     ]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _of(study: str, *kinds: str) -> pd.DataFrame:
+    """The rows of those runs of a study whose names begin with one of these words."""
+    rows = rows_of(study)
+    return rows.loc[rows["run"].str.split("-").str[0].isin(kinds)]
 
 
 def _by_size(rows: pd.DataFrame) -> list[str]:
@@ -107,7 +113,7 @@ def _auroc(rows: pd.DataFrame) -> str:
 
 def _salience(dataset: str) -> str:
     """One set: a column per feature, AUROC on truth [on the feature]."""
-    rows = rows_of("salience")
+    rows = _of("salience", "salience", "features")
     rows = rows.loc[rows["dataset"] == dataset]
     columns = {
         "Plain" if name == "none" else readable(name): _where("feature", name, truth_and_spurious)
@@ -116,9 +122,19 @@ def _salience(dataset: str) -> str:
     return down(rows, columns)
 
 
+def _formats() -> str:
+    """Cities asked in several ways, AUROC on truth."""
+    rows = _of("salience", "formats")
+    columns = {
+        f"`{name}`": _where("format", name, _auroc) for name in dict.fromkeys(rows["format"])
+    }
+    return down(rows, columns)
+
+
 def _measured() -> str:
     """How salient truth and feature are at the layer that was read."""
-    rows = rows_of("salience").dropna(subset="salience_truth")
+    rows = _of("salience", "salience", "features", "sets", "truthfulqa", "gsm8k")
+    rows = rows.dropna(subset="salience_truth")
     lines = []
     for model in _by_size(rows):
         mine = rows.loc[rows["model"] == model]
@@ -158,6 +174,14 @@ def _transfer() -> str:
             cells = [_where("dataset", tested, _auroc)(mine) for tested in sets]
             lines.append((method.name + sign, readable(trained), *cells))
     return markdown_table(("Method", "Trained on", *map(readable, sets)), lines)
+
+
+def _imbalance() -> str:
+    """AUROC by the share of true claims among the train rows."""
+    rows = rows_of("imbalance")
+    shares = sorted(rows["class_share"].dropna().unique())
+    columns = {f"{share:g}": _where("class_share", share, _auroc) for share in shares}
+    return down(rows, columns, methods=(*SHOWN[1:], "supervised"))
 
 
 def _icm() -> str:
@@ -243,7 +267,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-scaling": _scaling,
     "real-reading": _reading,
     "real-salience-cities": partial(_salience, "cities"),
+    "real-formats": _formats,
     "real-measured": _measured,
+    "real-imbalance": _imbalance,
     "real-transfer": _transfer,
     "real-icm": _icm,
     **{f"real-findings-{study}": partial(_findings, study) for study in JUDGED},
