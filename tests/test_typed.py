@@ -134,6 +134,12 @@ def test_the_settings_of_fits_are_looked_into():
         typed(salience.Settings(fit=fit))
 
 
+def test_types_that_only_a_type_checker_knows_are_not_asked_for():
+    own = dataclasses.make_dataclass("Own", [("where", "Nowhere"), ("n", int)])
+    settings = own(where=1, n="x")
+    assert typed(settings) is settings
+
+
 def test_what_means_the_same_is_taken():
     settings = typed(
         salience.Settings(
