@@ -28,7 +28,7 @@ MODELS = {
 
 JUDGED = ("salience", "imbalance", "icm", "scaling")
 """Studies whose rows are compared with what the papers find."""
-FEATURES = ("none", "sycophancy", "punctuation", "tense")
+FEATURES = ("none", "sycophancy", "punctuation")
 SHOWN = ("zero_shot", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus")
 LABELLED = ("supervised", "control_length")
 
@@ -50,10 +50,9 @@ def rows_of(study: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _of(study: str, *kinds: str) -> pd.DataFrame:
-    """The rows of those runs of a study whose names begin with one of these words."""
-    rows = rows_of(study)
-    return rows.loc[rows["run"].str.split("-").str[0].isin(kinds)]
+def _own_prompt(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of runs that compare no prompts."""
+    return rows.loc[rows["format"].isna()]
 
 
 def _by_size(rows: pd.DataFrame) -> list[str]:
@@ -113,7 +112,7 @@ def _auroc(rows: pd.DataFrame) -> str:
 
 def _salience(dataset: str) -> str:
     """One set: a column per feature, AUROC on truth [on the feature]."""
-    rows = _of("salience", "salience", "features")
+    rows = _own_prompt(rows_of("salience"))
     rows = rows.loc[rows["dataset"] == dataset]
     columns = {
         "Plain" if name == "none" else readable(name): _where("feature", name, truth_and_spurious)
@@ -124,7 +123,7 @@ def _salience(dataset: str) -> str:
 
 def _formats() -> str:
     """Cities asked in several ways, AUROC on truth."""
-    rows = _of("salience", "formats")
+    rows = rows_of("salience").dropna(subset="format")
     columns = {
         f"`{name}`": _where("format", name, _auroc) for name in dict.fromkeys(rows["format"])
     }
@@ -133,8 +132,7 @@ def _formats() -> str:
 
 def _measured() -> str:
     """How salient truth and feature are at the layer that was read."""
-    rows = _of("salience", "salience", "features", "sets", "truthfulqa", "gsm8k")
-    rows = rows.dropna(subset="salience_truth")
+    rows = _own_prompt(rows_of("salience")).dropna(subset="salience_truth")
     lines = []
     for model in _by_size(rows):
         mine = rows.loc[rows["model"] == model]

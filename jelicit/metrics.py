@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num, PRNGKeyArray, Shaped
 
 from jelicit.pairs import full_floats
+from jelicit.typed import is_whole
 
 # An underscore before an axis leaves its length to the functions' own checks, whose messages say
 # what to do.
@@ -144,7 +145,7 @@ def group_bootstrap(
     names = np.asarray(groups)
     if names.ndim != 1 or names.size == 0:
         raise ValueError(f"groups has shape {names.shape}; give one name per row, at least one.")
-    if not isinstance(n_boot, int | np.integer) or not 1 <= n_boot < 2**31:
+    if not is_whole(n_boot) or not 1 <= n_boot < 2**31:
         raise ValueError(f"n_boot is {n_boot!r}; draw at least 1 sample (a whole number).")
     unique, member = np.unique(names, return_inverse=True)
     draws = jax.random.randint(key, (n_boot, len(unique)), 0, len(unique))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, Python's or NumPy's; true and false are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def typed(settings: T, *, but: Sequence[str] = ()) -> T:
@@ -26,11 +31,19 @@ def typed(settings: T, *, but: Sequence[str] = ()) -> T:
     Raises:
         ValueError: Naming every field of another type, its value, and what is allowed.
     """
-    problems: list[str] = []
-    settings = _typed(settings, problems, but)
+    settings, problems = as_typed(settings, but=but)
     if problems:
         raise ValueError("; ".join(problems))
     return settings
+
+
+def as_typed(settings: T, *, but: Sequence[str] = ()) -> tuple[T, list[str]]:
+    """The same with the problems, in place of an error.
+
+    Of fields that have one the settings have the default, so that the rest can be judged, too.
+    """
+    problems: list[str] = []
+    return _typed(settings, problems, but), problems
 
 
 def _typed(settings: Any, problems: list[str], but: Sequence[str] = ()) -> Any:
@@ -38,7 +51,10 @@ def _typed(settings: Any, problems: list[str], but: Sequence[str] = ()) -> Any:
     from beartype.door import is_bearable
 
     whole_as_float = BeartypeConf(is_pep484_tower=True)
-    hints = typing.get_type_hints(type(settings), include_extras=True)
+    try:
+        hints = typing.get_type_hints(type(settings), include_extras=True)
+    except NameError:  # a user's own, imported for type checkers alone
+        return settings
     changed = {}
     for each in fields(settings):
         if each.name in but:
@@ -56,9 +72,14 @@ def _typed(settings: Any, problems: list[str], but: Sequence[str] = ()) -> Any:
             problems.append(
                 f"{each.name} is {shown} ({type(value).__name__}); allowed: {_words(hint)}"
             )
+            changed[each.name] = _default(each)
         elif plain is not value:
             changed[each.name] = plain
     return replace(settings, **changed) if changed else settings
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _plain(value: Any) -> Any:

@@ -540,5 +540,5 @@ def test_everything_wrong_is_said_at_once(salience):
         salience.main(settings)
     assert "--boot 0" in str(refused.value)
     assert "--train-size 6" in str(refused.value)
-    assert "--seeds 0: allowed are whole numbers from 1" in str(refused.value)
+    assert "seeds is 1.5 (float); allowed: a whole number" in str(refused.value)
     assert "--labels /nope: there is no such file" in str(refused.value)

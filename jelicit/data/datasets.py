@@ -26,6 +26,7 @@ from jelicit.data.overlap import contradictions
 from jelicit.data.shown import shown
 from jelicit.data.subsets import balanced_rows
 from jelicit.named import is_reference
+from jelicit.typed import is_whole
 
 DEFAULT_EASY = "larger_than"
 """The easy set of a folder whose name is no set's."""
@@ -141,12 +142,12 @@ def load_dataset(
     elsewhere = isinstance(origin, NamedSet) and _reads_mirror(origin)
     if hub_root is not None and not elsewhere:
         raise ValueError(f"hub_root is for sets of the hub; {str(name_or_path)!r} is none of them")
-    if not isinstance(seed, int | np.integer) or seed < 0:
+    if not is_whole(seed) or seed < 0:
         raise ValueError(f"seed is {seed!r}; allowed: whole numbers from 0")
     if balance is not None and not isinstance(balance, str):
         raise ValueError(f"balance is {balance!r}; give the name of a label, or None")
     for name, value in (("max_train", max_train), ("max_test", max_test)):
-        if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
+        if value is not None and not (is_whole(value) and value >= 1):
             raise ValueError(f"{name} is {value}; allowed: at least 1, or None for all rows")
     if isinstance(origin, Path):
         dataset = _local(origin)

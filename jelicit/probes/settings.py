@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jelicit.typed import is_whole
+
 PerRun = Any
 """One number for all runs of a sweep, or an array with one for each of them; within a fit, the
 traced number of its run."""
@@ -82,9 +84,10 @@ class Setting:
         if self.kind == "rate":
             self._check_rates(np.atleast_1d(np.asarray(value)))
         elif self.kind == "count":
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
             # Loops count with int32.
-            if not (whole and abs(int(value)) < 2**31 and self._within(np.asarray(value))):
+            if not (
+                is_whole(value) and abs(int(value)) < 2**31 and self._within(np.asarray(value))
+            ):
                 raise ValueError(f"{self.name} is {value}; allowed: {self.words}.")
         elif self.kind == "choice" and value not in self.options:
             raise ValueError(f"{self.name}={value!r}; choose {self.words}.")

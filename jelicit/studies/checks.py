@@ -8,10 +8,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jelicit.data.named_sets import NamedSet
 from jelicit.named import is_reference, resolve
+from jelicit.typed import is_whole
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -73,7 +72,7 @@ def too_small(values: Sequence[tuple[str, int, int]]) -> list[str]:
     return [
         f"{option} {value}: allowed are whole numbers from {least}"
         for option, value, least in values
-        if not isinstance(value, int | np.integer) or value < least
+        if not is_whole(value) or value < least
     ]
 
 

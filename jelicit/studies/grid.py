@@ -27,7 +27,7 @@ from jelicit.studies.measuring import Measured, Score, measure, sweep_data, with
 from jelicit.studies.scoring import ORIENTATIONS
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States, at_layer
-from jelicit.typed import typed
+from jelicit.typed import is_whole, typed
 
 if TYPE_CHECKING:
     from jelicit.activations import ActivationStore
@@ -79,7 +79,7 @@ class Grid:
             if len(values) == 0 or len(set(values)) < len(values):
                 raise ValueError(f"{name} is {list(values)}; name at least one value, each once")
         for seed in self.seeds:
-            if not isinstance(seed, int | np.integer) or seed < 0:
+            if not is_whole(seed) or seed < 0:
                 raise ValueError(f"seeds has {seed!r}; allowed are whole numbers from 0")
         wrong = [o for o in self.orientations if o not in ORIENTATIONS]
         if wrong or not self.orientations:
@@ -258,7 +258,7 @@ def run_grid(
     if not isinstance(others, Mapping | None):
         raise ValueError(f"others is a {type(others).__name__}; give (train, test) by label")
     states = States.of_arrays(train, test, easy, layers=grid.layers, test_log_probs=test_log_probs)
-    _check_test(states, labels, test_labels, others or {}, test_groups)
+    _check_test(states, labels, test_labels, {} if others is None else others, test_groups)
     situation = Situation.of_labels(
         labels,
         test_labels,
@@ -332,6 +332,8 @@ def _check_test(
     groups: Sequence[Any] | None,
 ) -> None:
     """Refuse test rows that do not fit together."""
+    if not isinstance(others, Mapping):
+        raise ValueError(f"others is a {type(others).__name__}; give (train, test) by label")
     if states.test is None:
         if states.test_log_probs is not None:
             raise ValueError("test_log_probs without test: give the test rows' hidden states, too")

@@ -11,7 +11,7 @@ import numpy as np
 
 from jelicit.calibration import fit_platt
 from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
-from jelicit.probes.sweep.doubts import failures
+from jelicit.probes.sweep.doubts import failures, unsigned
 from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.studies import scoring
 from jelicit.studies.scoring import ORIENTATIONS, Bench
@@ -93,6 +93,8 @@ def measure(
     measured = Measured(fits=fits, doubts=failures(fits, runs.about))
     weights = None
     if states.test is not None:
+        if "oracle" in orientations:
+            measured.doubts += unsigned(config, runs.subsets, situation.asked)
         weights = situation.boot(boot) if isinstance(boot, int) else boot
     for layer in fits.layers:
         measured.add(_at_layer(situation, runs, states, fits, layer, weights, orientations, names))

@@ -21,11 +21,12 @@ from jelicit.method_names import own_titles
 from jelicit.report import write_report
 from jelicit.results import Finding, Record
 from jelicit.results.identity import plain
+from jelicit.studies.checks import refuse
 from jelicit.studies.format_rows import told_apart
 from jelicit.studies.model import Cases
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.session import Session
-from jelicit.typed import typed
+from jelicit.typed import as_typed
 from jelicit.version import __version__
 
 if TYPE_CHECKING:
@@ -95,8 +96,12 @@ class Study:
             ValueError: Settings, layers or sets that cannot work, before anything is extracted.
         """
         begin = time.perf_counter()
-        settings = typed(replace(settings or self.settings(), **options))
-        settings.check()
+        settings, problems = as_typed(replace(settings or self.settings(), **options))
+        try:
+            settings.check()
+        except ValueError as error:
+            problems.append(str(error))
+        refuse(problems)
         if isinstance(model, Cases) and getattr(settings, "format", None):
             raise ValueError(
                 "--format does nothing with hidden states of one's own (Cases): they were made by "

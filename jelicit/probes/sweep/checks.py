@@ -1,7 +1,6 @@
 """What a sweep refuses before its first fit, and what it says of it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +13,7 @@ from jelicit.probes.sweep.data import LayerPairs, SweepData
 from jelicit.probes.sweep.devices import doubles_device
 from jelicit.probes.sweep.family import families
 from jelicit.probes.sweep.prepare import kept_rows
+from jelicit.typed import is_whole
 
 
 def check(data: SweepData, config: SweepConfig) -> None:
@@ -128,13 +128,12 @@ def check_config(config: SweepConfig) -> None:
             f"precision={config.precision!r} with L-BFGS, which lives on differences of nearby "
             "gradients; use float32, or AdamW."
         )
-    _check_doubles(methods)
-    if not _whole(config.devices) or not 0 <= config.devices <= len(jax.local_devices()):
+    if not is_whole(config.devices) or not 0 <= config.devices <= len(jax.local_devices()):
         raise ValueError(
             f"devices={config.devices!r}; this machine has {len(jax.local_devices())} (0 takes "
             "all)."
         )
-    if not _whole(config.memory_budget) or config.memory_budget < 1:
+    if not is_whole(config.memory_budget) or config.memory_budget < 1:
         raise ValueError(f"memory_budget={config.memory_budget!r}; allowed: bytes, from 1.")
 
 
@@ -150,10 +149,6 @@ def _check_doubles(methods: Sequence[Method]) -> None:
             f"and no CPU that JAX sees does instead. Set JAX_PLATFORMS={backend},cpu, or leave "
             "them out."
         ) from error
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _check_own(config: SweepConfig, methods: Sequence[Method]) -> None:

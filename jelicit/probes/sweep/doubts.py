@@ -50,6 +50,25 @@ def _line(config: SweepConfig, rows: int, names: list[str]) -> str:
     )
 
 
+def unsigned(config: SweepConfig, subsets: np.ndarray, labels: np.ndarray) -> list[str]:
+    """A line if train labels cannot pick the sign of some directions, since all are alike.
+
+    Args:
+        config: Which methods.
+        subsets: Train rows of the runs [R, N].
+        labels: Of the rows [N]: 1, 0, or nan for no truth value.
+    """
+    free = [method.name for method in config.resolved() if method.free_sign]
+    alike = sum(len(np.unique(seen[~np.isnan(seen)])) < 2 for seen in (labels[r] for r in subsets))
+    if not free or not alike:
+        return []
+    return [
+        f"{', '.join(free)}: in {alike} of {len(subsets)} runs all train labels are alike and pick "
+        "no sign (oracle): a direction keeps the one that it came with, and an AUROC far below 0.5 "
+        "is the truth turned round"
+    ]
+
+
 def failures(fits: SweepResult, about: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line for each method some of whose fits ended in no numbers, with what these share.
 
