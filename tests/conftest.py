@@ -1,3 +1,4 @@
+import gc
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -16,6 +17,13 @@ QUICK_TO_COMPILE = (
 )
 if version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", QUICK_TO_COMPILE)
+
+# One thread a worker: there are as many workers as a small machine has cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# JAX makes millions of objects while it traces, few of them in cycles: with Python's own thresholds
+# a fifth of the suite's time goes into looking for those.
+gc.set_threshold(100_000, 50, 1_000)
 
 # A silent [n] + [n, 1] is how a loss becomes an n x n mean.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -41,3 +49,10 @@ def _forget_compiled_programs():
     """Every compiled program keeps memory maps, and Linux gives a process 65,530 of them."""
     yield
     jax.clear_caches()
+    gc.collect()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; no collection has to look at it again."""
+    gc.collect()
+    gc.freeze()

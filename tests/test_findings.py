@@ -189,6 +189,14 @@ def test_a_finding_of_imbalance_does_not_appear_or_cannot_be_told(areas, expecte
     assert verdicts(imbalance_findings(imbalance_rows(areas))) == expected
 
 
+def test_a_sign_that_nothing_picks_is_no_loss_of_the_truth():
+    """At one class the labels say nothing of a direction's sign: runs at 0.01 and 0.99 know all."""
+    one, two = (imbalance_rows({0.0: area}).assign(seed=area) for area in (0.01, 0.99))
+    lost = imbalance_findings(pd.concat([one, two]))[1]
+    assert lost.appears is False
+    assert lost.measured.startswith("CCS 0.99 (truth, better sign); PCA 0.99")
+
+
 def test_prompts_are_judged_at_the_ends_alone():
     rows = imbalance_rows({0.5: 0.5, 0.1: 0.5}, methods=("bootstrapped",))
     assert imbalance_findings(rows)[3].appears is None

@@ -5,6 +5,7 @@ The core opens no model: it is told by name what does (`jelicit.named`), when a 
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 from types import FunctionType
@@ -67,9 +68,15 @@ class ModelSettings:
 
 
 def keep_compiled() -> None:
-    """What was compiled once on this machine is read back by later runs."""
+    """What was compiled once on this machine is read back by later runs.
+
+    JAX makes millions of objects while it traces, few of them in cycles: Python is told to look for
+    those less often, and never among what is imported by now.
+    """
     import jax
 
+    gc.set_threshold(100_000, 50, 100)
+    gc.freeze()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     jax.config.update(
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", "runs/compiled")
