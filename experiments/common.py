@@ -15,7 +15,7 @@ import rich
 import tyro
 
 from jelicit.commands.ending import ending_in_one_line, stopping_at_once
-from jelicit.commands.model_settings import Dtype, ModelSettings, keep_compiled, say
+from jelicit.commands.model_settings import Dtype, ModelSettings, collect_rarely, keep_compiled, say
 from jelicit.studies.checks import empty_value
 from jelicit.studies.study import Study, StudyResult
 
@@ -34,6 +34,7 @@ def start(main: Callable[[Settings], Any], settings: type[Settings], *, about: s
         about: Help text above the options.
     """
     keep_compiled()
+    collect_rarely()
     with ending_in_one_line():
         with stopping_at_once():
             refuse_empty_words(sys.argv[1:])

@@ -68,20 +68,23 @@ class ModelSettings:
 
 
 def keep_compiled() -> None:
-    """What was compiled once on this machine is read back by later runs.
-
-    JAX makes millions of objects while it traces, few of them in cycles: Python is told to look for
-    those less often, and never among what is imported by now.
-    """
+    """What was compiled once on this machine is read back by later runs."""
     import jax
 
-    gc.set_threshold(100_000, 50, 100)
-    gc.freeze()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     jax.config.update(
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", "runs/compiled")
     )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def collect_rarely() -> None:
+    """Python looks for cycles less often, and never among what is imported by now.
+
+    JAX makes millions of objects while it traces, few of them in cycles.
+    """
+    gc.set_threshold(100_000, 50, 100)
+    gc.freeze()
 
 
 def say(line: str) -> None:

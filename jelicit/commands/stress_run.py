@@ -10,7 +10,7 @@ from pathlib import Path
 import rich
 import tyro
 
-from jelicit.commands.model_settings import OPENER, ModelSettings, keep_compiled
+from jelicit.commands.model_settings import OPENER, ModelSettings, collect_rarely, keep_compiled
 from jelicit.studies import stress
 
 
@@ -41,6 +41,7 @@ class Stress(stress.Settings):
             ValueError: Settings or sets that cannot work, before anything is extracted.
         """
         keep_compiled()
+        collect_rarely()
         self.check()
         stress.run(
             self.run_on.open(opener=self.opener),
