@@ -31,8 +31,8 @@ pairs (each in both orders)."""
 class Case:
     """One method in one situation; what was not measured is nan.
 
-    `truth` is the AUROC on the label that the prompt asks for, whose own name is `target`; `unsigned`
-    is the mean of what each run has of it under its better sign.
+    `truth` is the AUROC on the label that the prompt asks for, whose own name is `target`;
+    `unsigned` is the mean of what each run has of it under its better sign.
     """
 
     dataset: str
