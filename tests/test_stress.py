@@ -17,7 +17,7 @@ from jelicit.studies.model import Cases
 from jelicit.studies.situation import Situation
 from jelicit.studies.states import States
 from jelicit.studies.stress_card import LINE, RULE, card_rows, verdict_of
-from jelicit.studies.stress_cases import Case
+from jelicit.studies.stress_cases import Case, with_sign
 from jelicit.studies.study import StudyResult
 
 D, TRAIN, TEST = 12, 160, 120
@@ -124,8 +124,20 @@ def test_a_planted_direction_survives_everything_and_pca_fails_beside_a_larger_f
     assert worst.loc[("salience", "pca"), "verdict"] == "fails"
     assert worst.loc[("salience", "pca"), "feature"] == "mood"
     assert worst.loc[("salience", "mean_difference"), "verdict"] == "survives"
-    # At the ends PCA has one class only.
-    assert worst.loc[("imbalance", "pca"), "verdict"] == "fails"
+    # At the ends PCA has one class only: of the truth, which all rows share, nothing is left.
+    assert worst.loc[("imbalance", "pca"), "auroc"] < LINE
+    assert worst.loc[("imbalance", "pca"), "verdict"] != "survives"
+
+
+def test_a_sign_that_no_train_label_can_pick_is_not_held_against_a_direction():
+    labels = np.arange(40) % 2.0
+    scores = np.stack([labels, -labels])
+    for share in (0.0, 1.0):
+        turned = with_sign(scores, labels, ("ccs", "oracle"), share)
+        np.testing.assert_array_equal(turned, [labels, labels])
+    # Elsewhere train labels have picked it, and a method with a sign of its own keeps that.
+    for key, share in ((("ccs", "oracle"), 0.1), (("ccs", "easy"), 0.0), (("e2h", "none"), 1.0)):
+        assert with_sign(scores, labels, key, share) is scores
 
 
 def test_loss_and_share_of_the_ceiling_are_what_their_definitions_say(first):

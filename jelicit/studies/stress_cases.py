@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from jelicit import metrics
 from jelicit.results import ItemScores, ItemScoreStore
 from jelicit.studies.measuring import Measured, Score
 from jelicit.studies.run_folder import RunFolder
@@ -140,9 +142,25 @@ def _cases_of(challenge: str, folder: SeedFolder, run: str) -> Iterator[Case]:
             name=name,
             labels=labels[known],
             groups=scored.items["group"].to_numpy(str)[known],
-            scores={key: np.stack(of) for key, of in columns.items()},
+            scores={
+                key: with_sign(np.stack(of), labels[known], key, share)
+                for key, of in columns.items()
+            },
             untrained=frozenset(untrained),
         )
+
+
+def with_sign(scores: np.ndarray, labels: np.ndarray, key: Key, share: float | None) -> np.ndarray:
+    """Scores [S, n], those of an oracle's sign turned where train labels could not pick it.
+
+    With train rows of one class they pick nothing, and a direction of the truth may come out upside
+    down. The oracle is there so that no sign is held against a method: here the test labels (n) are
+    it, run by run. At chance that is worth less than one standard error of an AUROC.
+    """
+    if key[1] != "oracle" or share not in (0.0, 1.0):
+        return scores
+    areas = np.asarray(metrics.auroc(jnp.asarray(scores), jnp.asarray(labels)))
+    return np.where(areas < 0.5, -1.0, 1.0)[:, None] * scores
 
 
 def _tested(about: Mapping[Any, Any]) -> str:
