@@ -64,9 +64,10 @@ class Settings(stress.Settings):
     """
 
     dataset: tuple[str, ...] = (
-        *("pocket/arithmetic", "pocket/larger_than", "pocket/facts", "pocket/comments"),
-        "pocket/commands",
+        *("pocket/arithmetic", "pocket/larger_than"),
+        *("pocket/facts", "pocket/comments"),
     )
+    others: tuple[str, ...] = ("pocket/commands",)
     methods: tuple[str, ...] = (
         *("ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus"),
         *("drc", "midpoint", "vinc", "kmeans", "leace_ccs"),
