@@ -26,6 +26,8 @@ from result_tables import RECORDS, ROWS, STUDIES, records
 from result_tables import TABLES as OF_THE_POCKET_MODEL
 
 from jelicit.results import Record, Results
+from jelicit.studies.warning_cases import COLUMNS as INDICATORS
+from jelicit.studies.warning_judge import COMBINED
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "docs/figures"
@@ -37,6 +39,7 @@ SHOWN_FIGURES = {
     "layers": "layers-pocket-arithmetic.svg",
     "transfer": "transfer.svg",
     "icm": "icm-accuracy.svg",
+    "warning_signs": "warning_signs.svg",
 }
 """The one figure of each study that its page shows, by its name in the run folder."""
 
@@ -45,6 +48,7 @@ KEPT = (
     *("seed", "target", "role", "n_train", "auroc", "auroc_low", "auroc_high", "accuracy"),
     *("variance_share", "salience_truth", "salience_feature", "label_accuracy"),
     *("evaluations_per_label", "draws", "reads", "reads_alone"),
+    *("source", "prompt", "tested", "taught", "kind", "failed", COMBINED, *INDICATORS),
 )
 """Columns that the tables read, or that a reader of the row files would ask for."""
 

@@ -15,6 +15,8 @@ from jelicit.data.sets import SETS
 from jelicit.method_names import method_of, readable
 from jelicit.pocket.world.sets import SETS as WORLD
 from jelicit.results.markdown import markdown_table, mean_of, methods_down, truth_and_spurious
+from jelicit.studies.warning_judge import EVERY, judged
+from jelicit.studies.warning_signs import number, with_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "docs/results/rows"
@@ -22,7 +24,7 @@ RECORDS = "records.json"
 CARD = ROOT / "extract/pocket/card.json"
 CAMPAIGN = ROOT / "docs/results/campaign.json"
 
-STUDIES = ("salience", "imbalance", "impossible", "layers", "transfer", "icm")
+STUDIES = ("salience", "imbalance", "impossible", "layers", "transfer", "icm", "warning_signs")
 JUDGED = ("salience", "imbalance", "impossible", "icm")
 """Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation", "tense")
@@ -188,9 +190,38 @@ def _all_findings() -> str:
         [
             (study, finding["claim"], words[finding["appears"]])
             for study, record in records().items()
+            if study in JUDGED
             for finding in record["findings"]
         ],
     )
+
+
+@cache
+def _judged() -> pd.DataFrame | None:
+    """How well each indicator warns; None while the rows are not committed."""
+    if not (ROWS / "warning_signs.parquet").is_file():
+        return None
+    return judged(_rows("warning_signs"))
+
+
+def _warnings() -> str:
+    """Failures told from successes: all cases, and the AUROC in each kind of case."""
+    table = _judged()
+    if table is None:
+        return "*Not committed yet: `python experiments/warning_signs.py`.*"
+    kinds = [kind for kind in dict.fromkeys(table["kind"]) if kind != EVERY]
+    areas = table.set_index(["indicator", "kind"])["auroc"].to_dict()
+    lines = [
+        (
+            row["title"],
+            with_interval(row),
+            number(row["false_alarms"]),
+            f"{row['failures']} + {row['successes']}",
+            *(number(areas.get((row["indicator"], kind), float("nan"))) for kind in kinds),
+        )
+        for row in table.loc[table["kind"] == EVERY].to_dict("records")
+    ]
+    return markdown_table(("Warning", "AUROC", "False alarms", "Cases", *kinds), lines)
 
 
 def _made_by() -> str:
@@ -324,6 +355,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "transfer": _transfer,
     "icm": _icm,
     **{f"findings-{study}": partial(_findings, study) for study in JUDGED},
+    "findings-warning-signs": partial(_findings, "warning_signs"),
+    "warning-signs": _warnings,
     "findings": _all_findings,
     "made-by": _made_by,
     "card-kinds": _card_kinds,

@@ -162,7 +162,10 @@ print("went on")
 """
 
 SWEEP = ("sweep", "no-store", "--test", "no-store")
-SCRIPTS = ("salience", "imbalance", "impossible", "layers", "transfer", "icm", "scaling")
+SCRIPTS = (
+    *("salience", "imbalance", "impossible", "layers", "transfer", "icm", "scaling"),
+    "warning_signs",
+)
 STUDIES = [f"experiments/{name}.py" for name in SCRIPTS]
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jelicit.figures.sweeps import layers_figure, shares_figure
     from jelicit.figures.training import cost_figure, training_figure
     from jelicit.figures.transfer import transfer_figure
+    from jelicit.figures.warning_signs import warnings_figure
 
 _MODULES = {
     "accuracy_figure": "icm",
@@ -34,6 +35,7 @@ _MODULES = {
     "training_figure": "training",
     "transfer_figure": "transfer",
     "variance_figure": "impossible",
+    "warnings_figure": "warning_signs",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "training_figure",
     "transfer_figure",
     "variance_figure",
+    "warnings_figure",
 ]
 
 

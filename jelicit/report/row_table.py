@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from jelicit.indicators import NAMES as INDICATORS
 from jelicit.method_groups import GROUPS
 from jelicit.method_names import in_reading_order, readable
 from jelicit.results.rows import MEASURED
@@ -17,7 +18,7 @@ _FIRST = ("report", "dataset", "feature", "asked", "train")
 _METHOD = ("layer", "class_share", "method", "orientation", "role", "target", "seed")
 _LAST = ("n_train", "n_test", "model", "run_id")
 _COUNTED = ("seed", "layer", "class_share", "n_train", "n_test")
-_QUIET = ("target", "n_test", "run_id", "accuracy_low", "accuracy_high")
+_QUIET = ("target", "n_test", "run_id", "accuracy_low", "accuracy_high", *INDICATORS)
 _ENDS = ("_low", "_high")
 
 # What a column says of a method that needs no such thing: its rows belong to every choice.

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jelicit.indicators import NAMES as INDICATORS
+
 Rows = pd.DataFrame | Iterable[Mapping[str, Any]]
 
 # What was measured; every other column says what was set.
@@ -14,6 +16,7 @@ MEASURED = (
     *("variance_share", "variance_share_low", "variance_share_high"),
     *("ece", "brier"),
     *("salience_truth", "salience_feature"),
+    *INDICATORS,
 )
 
 

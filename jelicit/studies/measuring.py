@@ -14,6 +14,7 @@ from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
 from jelicit.probes.sweep.doubts import failures, unsigned
 from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.studies import scoring
+from jelicit.studies.indicating import indicator_columns
 from jelicit.studies.scoring import ORIENTATIONS, Bench
 from jelicit.studies.situation import Runs, Situation
 from jelicit.studies.states import States, at_layer
@@ -112,7 +113,8 @@ def _at_layer(
     names: Mapping[str, str],
 ) -> Measured:
     """What `measure` gives of one layer: scores once, then signs and rows for every target."""
-    scores = scoring.layer_scores(fits, layer, bench_at(states, layer))
+    bench = bench_at(states, layer)
+    scores = scoring.layer_scores(fits, layer, bench)
     measured = Measured()
     asked, *others = situation.targets()
     by = {"subsets": runs.subsets, "easy_labels": _easy_labels(situation, states)}
@@ -122,6 +124,12 @@ def _at_layer(
         return measured
     kept = {key: sign for key, sign in signs.items() if key[1] in ("none", *orientations)}
     as_probabilities = scoring.calibrated(scores, kept, asked, **by)
+    assert bench.test is not None
+    assert scores.test is not None
+    warning = indicator_columns(
+        *(situation, runs, fits, layer, bench.test, scores.test, states.test_log_probs)
+    )
+    more = {key: {**as_probabilities.get(key, {}), **warning[key[0]]} for key in kept}
     for target in (asked, *others):
         own = signs if target is asked else scoring.signs(scores, target, **by)
         signed = scoring.signed_scores(scores, own, orientations=orientations)
@@ -130,7 +138,7 @@ def _at_layer(
             layer=layer,
             subsets=runs.subsets,
             runs=runs.about,
-            more=as_probabilities if target is asked else None,
+            more=more if target is asked else None,
         )
         if target is asked:
             for (method, orientation), values in signed.items():

@@ -160,7 +160,7 @@ def measure_on(
     measured += session.probes(
         tested_on(home, there),
         Runs.balanced(home, settings.seeds),
-        replace(own, layers=(layer,), test={layer: moved}),
+        replace(own, layers=(layer,), test={layer: moved}, test_log_probs=theirs.test_log_probs),
         settings.methods,
         weights,
         fits=_kept(home),

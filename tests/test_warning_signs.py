@@ -1,0 +1,375 @@
+"""The study of warning signs: planted cases decide what warns, and nothing sees what it judges."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from sklearn.metrics import roc_auc_score, roc_curve
+from test_stress import planted_case
+
+from jelicit.data.items import Item
+from jelicit.indicators import NAMES
+from jelicit.results import ItemScores, ItemScoreStore, Record, Results
+from jelicit.studies import warning_signs
+from jelicit.studies.model import Cases
+from jelicit.studies.warning_cases import (
+    COLUMNS,
+    Source,
+    all_cases,
+    cases_of,
+    one_of_twins,
+    read_sources,
+)
+from jelicit.studies.warning_judge import (
+    COMBINED,
+    false_alarms,
+    held_out,
+    judged,
+    places,
+    warnings_of,
+)
+
+SETS = ("a", "b", "c", "d")
+BOOT = 300  # one for all: programs are compiled by the number of cases and of resamples
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def row(**columns: Any) -> dict[str, Any]:
+    """A result row of CCS on a set as it is."""
+    about = {"model": "m", "dataset": "a", "feature": "none", "asked": "truth", "layer": 2}
+    about |= {"method": "ccs", "orientation": "oracle", "seed": 0, "target": "truth"}
+    about |= {"role": "truth", "auroc": 0.9, "run_id": "r"}
+    return about | dict.fromkeys(NAMES, np.nan) | columns
+
+
+def cases(*, telling: float = 2.0, sets: tuple[str, ...] = SETS, each: int = 24) -> pd.DataFrame:
+    """Cases of which seed_agreement is lower where they failed, and nothing else says anything."""
+    draw = rng(1)
+    n = each * len(sets)
+    failed = draw.random(n) < 0.4
+    tested = np.repeat(sets, each)
+    values = {name: draw.normal(size=n) for name in ("seed_agreement", "bimodality")}
+    values["seed_agreement"] -= telling * failed
+    frame = pd.DataFrame(dict.fromkeys(COLUMNS, np.nan) | values, index=range(n))
+    frame = frame.assign(tested=tested, taught=tested, kind="plain", failed=failed)
+    frame.loc[::4, "kind"] = "salience"
+    frame[COMBINED] = held_out(frame)
+    return frame
+
+
+# --- from rows to cases --------------------------------------------------------------------------
+
+
+def test_a_case_is_the_mean_over_seeds_of_a_method_that_sees_no_label():
+    rows = [
+        row(auroc=0.7, bimodality=0.2),
+        row(auroc=0.76, bimodality=0.6, seed=1),
+        row(method="pca", auroc=0.75),
+        row(role="spurious", auroc=0.1),
+        row(orientation="easy", auroc=0.2),
+        row(method="supervised", orientation="none"),
+        row(method="random"),
+        row(method="zero_shot", orientation="none", layer=np.nan),
+        row(method="drc", auroc=np.nan),
+    ]
+    frame = cases_of(Source(name="s", rows=pd.DataFrame(rows))).set_index("method")
+    assert list(frame.index) == ["ccs", "pca"]
+    assert frame.loc["ccs", "auroc"] == pytest.approx(0.73)
+    assert frame.loc["ccs", "bimodality"] == pytest.approx(0.4)
+    assert frame["failed"].tolist() == [True, False]
+    easy = cases_of(Source(name="s", rows=pd.DataFrame(rows)), sign="easy")
+    assert easy["auroc"].tolist() == [0.2]
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "taught"),
+    [
+        ({}, "plain", "a"),
+        ({"feature": "sycophancy"}, "salience", "a"),
+        ({"class_share": 1.0}, "imbalance", "a"),
+        ({"class_share": 0.5}, "plain", "a"),
+        ({"dataset": "a + b"}, "impossible", "a"),
+        ({"train": "b"}, "transfer", "b"),
+        ({"train": "a"}, "plain", "a"),
+        ({"format": "asking"}, "prompts", "a"),
+    ],
+)
+def test_what_was_done_is_read_off_the_row(columns, kind, taught):
+    (case,) = cases_of(Source(name="s", rows=pd.DataFrame([row(**columns)]))).to_dict("records")
+    assert (case["kind"], case["tested"], case["taught"]) == (kind, "a", taught)
+
+
+def test_both_polarities_of_a_set_are_one_set_of_questions():
+    assert one_of_twins("neg_cities") == one_of_twins("cities") == one_of_twins("cities + x")
+    assert one_of_twins("liar") == "liar"
+
+
+def test_what_was_measured_twice_counts_once():
+    twice = pd.DataFrame([row(bimodality=0.3), row(bimodality=0.3, train="a", run_id="q")])
+    again = pd.DataFrame([row(bimodality=0.4)])
+    sources = [Source(name=str(k), rows=rows) for k, rows in enumerate((twice, again))]
+    assert all_cases(sources)["bimodality"].tolist() == [0.3, 0.4]
+
+
+def said(scores: dict[str, np.ndarray], *, texts: list[str] | None = None) -> ItemScores:
+    """What CCS said of items."""
+    (values,) = scores.values()
+    texts = texts or [f"claim {k}" for k in range(len(values))]
+    items = [Item(id=f"i{k}", choice=text, label=None) for k, text in enumerate(texts)]
+    about = {"method": "ccs", "orientation": "oracle", "layer": 2}
+    return ItemScores.of(items, [(about, values)])
+
+
+def test_agreement_over_prompts_compares_the_same_claims_in_other_words():
+    one, other = rng().normal(size=(2, 30))
+    rows = [row(format=name, run_id=name) for name in ("claim", "asking", "statement")]
+    rows.append(row(dataset="b", format="claim", run_id="alone"))
+    scores = {"claim": one, "asking": -one, "statement": other, "alone": other}
+    source = Source(
+        name="s",
+        rows=pd.DataFrame(rows),
+        scores={run: said({run: values}) for run, values in scores.items()},
+    )
+    agreement = cases_of(source).set_index(["dataset", "prompt"])["prompt_agreement"]
+    apart = abs(pd.Series(one).corr(pd.Series(other), method="spearman"))
+    assert agreement[("a", "claim")] == pytest.approx((1 + apart) / 2)
+    assert agreement[("a", "statement")] == pytest.approx(apart)
+    assert np.isnan(agreement[("b", "claim")])
+
+
+def test_a_probe_that_ignores_a_negation_is_inconsistent_over_negated_statements():
+    truth = rng().normal(size=20)
+    texts = [f"The city of {k} is in X." for k in range(20)]
+    denied = [text.replace(" is ", " is not ") for text in texts][::-1]
+    runs = {
+        "home": ("cities", "cities", truth, texts),
+        "heeds": ("neg_cities", "cities", -truth[::-1], denied),
+        "other home": ("neg_cities", "neg_cities", truth[::-1], denied),
+        "ignores": ("cities", "neg_cities", truth, texts),
+    }
+    source = Source(
+        name="s",
+        rows=pd.DataFrame(
+            [row(dataset=d, train=train, run_id=run) for run, (d, train, *_) in runs.items()]
+        ),
+        scores={run: said({run: of}, texts=texts) for run, (*_, of, texts) in runs.items()},
+    )
+    consistency = cases_of(source).groupby("train")["negated_consistency"]
+    ends = consistency.agg(["min", "max"])
+    np.testing.assert_allclose(ends.loc["cities"], 1)
+    np.testing.assert_allclose(ends.loc["neg_cities"], -1)
+
+
+# --- judging -------------------------------------------------------------------------------------
+
+
+def test_what_is_learnt_never_sees_the_set_that_it_judges():
+    """Other outcomes of a set, and of what was taught on its rows, change no warning of its own."""
+    frame = cases()
+    frame.loc[frame.index[-6:], "taught"] = "a"  # of d's questions, fitted on rows of a
+    before = held_out(frame)
+    flipped = frame.assign(
+        failed=frame["failed"] ^ (frame["tested"] == "a") ^ (frame["taught"] == "a")
+    )
+    flipped.loc[frame["tested"] == "a", "failed"] = ~frame["failed"]
+    after = held_out(flipped)
+    of_a = (frame["tested"] == "a").to_numpy()
+    np.testing.assert_array_equal(after[of_a], before[of_a])
+    assert not np.allclose(after[~of_a], before[~of_a])
+
+
+def test_values_of_the_judged_set_move_no_other_case():
+    """Places are those among the cases that taught: each of a set is judged by itself."""
+    frame = cases()
+    before = held_out(frame)
+    moved = frame.copy()
+    first = moved.index[0]
+    moved.loc[first, "seed_agreement"] = 9.0
+    changed = held_out(moved) != before
+    of_a = (frame["tested"] == "a").to_numpy()
+    assert np.flatnonzero(changed & of_a).tolist() == [first]
+
+
+def test_what_tells_is_learnt_and_what_does_not_is_not():
+    frame = cases()
+    assert roc_auc_score(frame["failed"], frame[COMBINED]) > 0.85
+    blank = cases(telling=0.0)
+    assert roc_auc_score(blank["failed"], blank[COMBINED]) == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_set_whose_others_all_failed_is_not_judged():
+    frame = cases(sets=("a", "b"))
+    warned = held_out(frame.assign(failed=frame["failed"] | (frame["tested"] == "b")))
+    assert np.isnan(warned[frame["tested"] == "a"]).all()
+    assert not np.isnan(warned[frame["tested"] == "b"]).any()
+
+
+def test_places_are_shares_of_the_others_that_lie_below():
+    among = np.array([[1.0, np.nan], [2, np.nan], [2, np.nan], [np.nan, np.nan]])
+    values = np.array([[0.0, 1], [2, 1], [3, 1], [np.nan, 1]])
+    np.testing.assert_allclose(places(among, values)[:, 0], [-0.5, 2 / 3 - 0.5, 0.5, 0])
+    np.testing.assert_array_equal(places(among, values)[:, 1], 0)
+
+
+@pytest.mark.parametrize("found", [0.5, 0.9, 1.0])
+def test_false_alarms_are_scikit_learns_false_positives(found):
+    warning = np.round(rng().normal(size=80), 1)  # with ties
+    failed = rng(1).random(80) < 0.3
+    rates, hits, _ = roc_curve(failed, warning, drop_intermediate=False)
+    assert false_alarms(warning, failed, found=found) == rates[hits >= found - 1e-9].min()
+    assert np.isnan(false_alarms(warning, np.ones(80, bool)))
+
+
+def test_the_table_has_areas_by_their_definition_on_the_side_that_warns():
+    frame = cases()
+    frame.loc[::5, "bimodality"] = np.nan
+    table = judged(frame, boot=BOOT).set_index(["kind", "indicator"])
+    for kind in ("all", "plain", "salience"):
+        mine = frame if kind == "all" else frame[frame["kind"] == kind]
+        for name, _, _ in warnings_of(frame):
+            if (kind, name) not in table.index:
+                assert mine[name].isna().all()
+                continue
+            known = mine[mine[name].notna()]
+            values = known[name] if name == COMBINED else -known[name]
+            line = table.loc[(kind, name)]
+            assert line["auroc"] == pytest.approx(roc_auc_score(known["failed"], values), abs=1e-6)
+            assert (line["failures"], line["successes"]) == (
+                known["failed"].sum(),
+                (~known["failed"]).sum(),
+            )
+            assert line["auroc_low"] < line["auroc"] < line["auroc_high"]
+    assert set(table.index.get_level_values("indicator")) == {
+        *("seed_agreement", "bimodality", COMBINED)
+    }
+
+
+def test_intervals_are_of_whole_sets():
+    """Where one set of four is judged wrongly throughout, its draws decide."""
+    frame = cases()
+    wrong = frame["tested"] == "a"
+    frame["seed_agreement"] = np.where(frame["failed"] ^ wrong, 0.0, 1.0) + rng(2).normal(
+        scale=1e-3, size=len(frame)
+    )
+    table = judged(frame, boot=BOOT).set_index(["kind", "indicator"])
+    line = table.loc[("all", "seed_agreement")]
+    of_set = [np.flatnonzero(frame["tested"] == name) for name in SETS]
+    draws = [np.concatenate([of_set[k] for k in drawn]) for drawn in rng(3).choice(4, (300, 4))]
+    failed, warning = frame["failed"].to_numpy(), -frame["seed_agreement"].to_numpy()
+    areas = [
+        np.mean(warning[d][failed[d]][:, None] > warning[d][~failed[d]][None, :]) for d in draws
+    ]
+    low, high = np.quantile(areas, [0.025, 0.975])
+    assert line["auroc_low"] == pytest.approx(low, abs=0.08)
+    assert line["auroc_high"] == pytest.approx(high, abs=0.08)
+    assert line["auroc_high"] - line["auroc_low"] > 0.5
+    one_set = judged(frame.assign(tested="b"), boot=BOOT)
+    assert one_set["auroc_low"].isna().all()
+
+
+def findings(frame: pd.DataFrame) -> list[bool | None]:
+    return [each.appears for each in warning_signs.STUDY.findings(frame.assign(boot=BOOT))]
+
+
+def test_findings_say_yes_no_and_cannot_tell():
+    assert findings(cases(telling=6.0)) == [True, True, True]
+    blank = cases(telling=0.0)
+    assert findings(blank)[1:] == [False, False]
+    alone = cases(sets=("a",), each=96)
+    assert findings(alone) == [None, None, None]
+
+
+# --- the study -----------------------------------------------------------------------------------
+
+
+def finished(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """A run of a study, its rows in a folder."""
+    runs = tuple(dict.fromkeys(r["run_id"] for r in rows))
+    for run in runs:
+        mine = [{k: v for k, v in r.items() if k != "run_id"} for r in rows if r["run_id"] == run]
+        Results(folder / "rows").write(run, mine, {"steps": 1})
+        ItemScoreStore(folder / "items").write(run, said({run: rng().normal(size=9)}))
+    words = dict.fromkeys(("title", "lead", "machine", "command"), "x")
+    Record(**words, experiment="salience", seconds=1.0, versions={}, settings={}, runs=runs).write(
+        folder
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two sets; seeds agree where the truth was found."""
+    rows = [
+        row(dataset=dataset, feature=feature, auroc=auroc, run_id=f"{dataset}-{feature}",
+            seed_agreement=auroc / 2, bimodality=0.5, layer=2)
+        for dataset in ("a", "b")
+        for feature, auroc in (("none", 0.95), ("mood", 0.6), ("tense", 0.7), ("x", 0.9))
+    ]  # fmt: skip
+    finished(tmp_path / "runs/salience", rows)
+    return tmp_path / "runs"
+
+
+def run(place: Path, *sources: Path) -> tuple[Any, str]:
+    console = Console(file=io.StringIO(), width=200)
+    result = warning_signs.run(Cases(()), runs=sources, out=place, boot=50, console=console)
+    return result, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_rows_of_finished_runs_are_judged_and_read_back(folder):
+    result, printed = run(folder / "warnings", folder)
+    assert len(result.rows) == 8
+    assert result.rows["failed"].sum() == 4
+    table = judged(result.rows, boot=50).set_index(["kind", "indicator"])
+    assert table.loc[("all", "seed_agreement"), "auroc"] == 1
+    assert table.loc[("all", COMBINED), "false_alarms"] == 0
+    assert "8 cases of 2 sets; 4 failed" in printed
+    assert "Agreement over seeds" in printed
+    # Its own rows, which lie there now, are none of its sources.
+    again, printed = run(folder / "warnings", folder)
+    assert "reused" in printed
+    pd.testing.assert_frame_equal(again.rows, result.rows)
+    drawn = result.figures["warning_signs"].axes[0]
+    names = [label.get_text() for label in drawn.get_yticklabels()]
+    whole = next(line for line in drawn.lines if line.get_label() == "all cases")
+    areas = dict(zip(names, whole.get_xdata(), strict=True))
+    assert areas["Agreement over seeds"] == 1
+    assert areas["Bimodality"] == 0.5
+
+
+def test_kept_cases_are_rows_that_can_be_judged_again(folder, tmp_path):
+    result, _ = run(folder / "warnings", folder)
+    kept = tmp_path / "kept.parquet"
+    columns = [c for c in result.rows if not c.startswith("settings.") and c != "run_id"]
+    result.rows[columns].to_parquet(kept)
+    again, _ = run(folder / "again", kept)
+    columns.remove("source")
+    pd.testing.assert_frame_equal(again.rows[columns], result.rows[columns], check_dtype=False)
+    assert set(again.rows["source"]) == set(result.rows["source"]) == {"salience"}
+
+
+def test_rows_without_indicators_and_places_without_runs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no finished run; name folders with a report\.json"):
+        read_sources([tmp_path])
+    old = {name: value for name, value in row().items() if name not in NAMES}
+    finished(tmp_path / "old", [old])
+    with pytest.raises(ValueError, match="no row has an indicator, such as repaired_loss"):
+        read_sources([tmp_path])
+    with pytest.raises(ValueError, match="--methods does nothing with --runs"):
+        warning_signs.run(Cases(()), runs=(tmp_path,), methods=("pca",), quiet=True)
+
+
+def test_without_runs_the_parts_of_the_stress_test_are_measured(tmp_path):
+    """PCA follows a mood that is larger than the truth; a known feature tells."""
+    model = Cases([planted_case("one", mood=4.0)])
+    options: dict[str, Any] = {"methods": ("pca",), "challenges": ("salience",), "seeds": 2}
+    result = warning_signs.run(model, **options, boot=20, out=tmp_path, quiet=True)
+    (case,) = result.rows.to_dict("records")
+    assert (case["kind"], case["method"], case["failed"]) == ("salience", "pca", True)
+    assert case["feature_dependence"] > 0.7
+    assert case["direction_share"] > 0.7
