@@ -114,7 +114,9 @@ def check_asked(asked: str) -> None:
     try:
         shown = asked.format(question="\0")
     except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"asked is {asked!r} ({error!r}); its one field is {{question}}") from error
+        raise ValueError(
+            f"asked is {asked!r} ({error!r}); its one field is {{question}}"
+        ) from error
     if "\0" not in shown:
         raise ValueError(f"asked is {asked!r}; it has to hold {{question}}")
 
@@ -229,8 +231,12 @@ class Policy:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Token ids of prompts and answers [n, P + A], which of the prompts' [n, P] and of the
-    answers' [n, A] count.
+    """What was sampled.
+
+    Attributes:
+        ids: Tokens of prompts and answers [n, P + A].
+        context: Which tokens of the prompts count [n, P].
+        mask: Which tokens of the answers count, their ends among them [n, A].
     """
 
     ids: torch.Tensor

@@ -182,7 +182,7 @@ def own_tokenizer(start: Path) -> Any:
 @contextmanager
 def own_seeds(seed: int) -> Iterator[None]:
     """Inside, all generators begin with a seed; outside nothing of it is to be seen."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002 - as below
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         random.seed(seed)
@@ -193,7 +193,6 @@ def own_seeds(seed: int) -> Iterator[None]:
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])  # noqa: NPY002
-    torch.set_rng_state(before[2])
 
 
 # --- how it goes on, and what it leaves ----------------------------------------------------------

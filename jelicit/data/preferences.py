@@ -74,9 +74,7 @@ def comparisons(
         if label is None:
             continue
         better, worse = (item.choice, second) if label else (second, item.choice)
-        made = Comparison(
-            question=item.question, chosen=better, rejected=worse, group=item.group
-        )
+        made = Comparison(question=item.question, chosen=better, rejected=worse, group=item.group)
         key = (item.group, *text_key(item))
         before = found.setdefault(key, made)
         if before is not None and normal_text(before.chosen) != normal_text(better):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from jelicit.data.concerns import few_rows
 from jelicit.data.describe import describe, table
@@ -121,19 +120,3 @@ def right_answers(items: Sequence[Item]) -> dict[str, set[str]]:
             answer = item.choice if item.label else item.choice_2
             right.setdefault(item.question, set()).add(answer)
     return right
-
-
-def known_by_text(name: str, items: Sequence[Item]) -> bool:
-    """Whether an answer is right just where its text is: as in the pocket world, or of claims.
-
-    Args:
-        name: Of the set.
-        items: Its items as they were read.
-    """
-    of_claims = all(item.choice_2 is None for item in items)
-    return (name.startswith("pocket/") or of_claims) and all(item.question for item in items)
-
-
-def options(settings: Any, names: Sequence[str], *, prefix: str = "") -> dict[str, Any]:
-    """Settings by name, as a training takes them."""
-    return {name: getattr(settings, prefix + name) for name in names}

@@ -76,7 +76,8 @@ class Settings(FormatSettings):
             test.jsonl. Sets of claims (cities, truthfulqa) are turned into pairs, a true claim
             beside a false one.
         n: Train items that ICM labels, both orders of a pair counted, in whole groups.
-        batch: Most items in one search; None = one search, of as many as fit.
+        batch: Most items in one search, in batches that do not see each other's labels; None = one
+            search, of as many as fit.
         rest: More train pairs, which the first reward model labels.
         tests: Test pairs.
         labels: Which reward models: icm_first (of ICM's labels alone), icm (of all, in two stages),
@@ -108,7 +109,7 @@ class Settings(FormatSettings):
 
     dataset: tuple[str, ...] = DEFAULT_SETS
     n: int = 32
-    batch: int | None = None
+    batch: int | None = 16
     rest: int = 200
     tests: int = 80
     labels: tuple[str, ...] = LABELS
@@ -372,9 +373,7 @@ def measure(parts: Sequence[Part], session: Session) -> None:
         measure_rewards(part, begun, scorer, session)
 
 
-def measure_rewards(
-    part: Part, begun: Sequence[Sources], scorer: Any, session: Session
-) -> None:
+def measure_rewards(part: Part, begun: Sequence[Sources], scorer: Any, session: Session) -> None:
     """Rows of reward models on held-out pairs, and on every category of the benchmark."""
     situation = part.task.situation
     chosen = chosen_of(part.task, scorer, session)

@@ -112,9 +112,7 @@ def _wins(rows: pd.DataFrame, other: str, said: str, line: float) -> Finding:
     claim = f"The judge prefers the assistant of ICM's labels to that of {said}"
     column = f"win_rate_{other}"
     means = {
-        name: of["policy_icm"]
-        for name, of in means_of(rows, column).items()
-        if "policy_icm" in of
+        name: of["policy_icm"] for name, of in means_of(rows, column).items() if "policy_icm" in of
     }
     if not means:
         return Finding(claim=claim, measured="no such case was measured", appears=None)
