@@ -15,6 +15,7 @@ A policy is a folder that `AutoModelForCausalLM` and every other command load, w
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -367,10 +368,11 @@ def _trainer(
     lm: LanguageModel, questions: Sequence[str], reward: Rewards, fit: PolicyFit, work: Path
 ) -> Any:
     from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
+
+    trl: Any = importlib.import_module("trl")
 
     start = training_run.start_folder(lm, work)
-    config = GRPOConfig(
+    config = trl.GRPOConfig(
         output_dir=str(work / "checkpoints"),
         max_steps=fit.steps,
         num_generations=fit.samples,
@@ -386,7 +388,7 @@ def _trainer(
         model = loader.from_pretrained(start, dtype=torch.float32)
         # The library masks what stands behind any of these, and the folder keeps them.
         model.generation_config.eos_token_id = ends_of(lm)
-        return GRPOTrainer(
+        return trl.GRPOTrainer(
             model=model,
             reward_funcs=_reward_function(reward),
             args=config,

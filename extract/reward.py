@@ -15,6 +15,7 @@ A reward model is a folder that `AutoModelForSequenceClassification` loads, with
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -273,11 +274,12 @@ def _trainer(
     lm: LanguageModel, rows: list[dict[str, list[int]]], fit: RewardFit, work: Path
 ) -> Any:
     from datasets import Dataset
-    from trl import RewardConfig, RewardTrainer
+
+    trl: Any = importlib.import_module("trl")
 
     steps = -(-len(rows) // fit.batch) * fit.epochs
     start = training_run.start_folder(lm, work)
-    config = RewardConfig(
+    config = trl.RewardConfig(
         output_dir=str(work / "checkpoints"),
         num_train_epochs=fit.epochs,
         max_length=None,
@@ -287,7 +289,7 @@ def _trainer(
     loader: Any = AutoModelForSequenceClassification
     with training_run.silent():
         model = loader.from_pretrained(start, num_labels=1, dtype=torch.float32)
-        return RewardTrainer(
+        return trl.RewardTrainer(
             model=model,
             args=config,
             train_dataset=Dataset.from_list(rows),

@@ -54,7 +54,6 @@ class Settings(reward.Settings):
     """Optimise policies against reward models of several labels, and have a third one judge.
 
     Attributes:
-        labels: Which reward models are trained: see `experiments/reward.py`.
         policies: Labels whose reward model a policy is optimised against; human only where a set
             has them.
         judge: Train pairs set aside for the judge, a reward model of golden labels that nothing is
@@ -75,7 +74,6 @@ class Settings(reward.Settings):
         max_tokens: Most tokens of an answer.
     """
 
-    labels: tuple[str, ...] = ("icm", "golden", "human")
     policies: tuple[str, ...] = POLICIES
     judge: int = 150
     asked: str = "Query: {question}\nResponse 1:"

@@ -49,14 +49,21 @@ def answer_lines(rows: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(rows: pd.DataFrame, column: str, form: str) -> str:
-    mean = float(np.nanmean(np.asarray(rows[column], float))) if rows[column].notna().any() else nan
+    mean = mean_of(rows, column)
     if isnan(mean):
         return ""
     said = format(mean, form)
     if column in BOUNDED:
-        low, high = (float(rows[f"{column}_{end}"].mean()) for end in ("low", "high"))
+        low, high = (mean_of(rows, f"{column}_{end}") for end in ("low", "high"))
         said += f" ({low:.2f} to {high:.2f})"
     return said
+
+
+def mean_of(rows: pd.DataFrame, column: str) -> float:
+    """The mean of a column over rows that have a number there; nan without any."""
+    values = np.asarray(rows[column], float)
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else nan
 
 
 def print_answers(rows: pd.DataFrame, console: Console) -> None:

@@ -245,6 +245,8 @@ class Sources:
     seed: int
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What rows say of each source's labels, once they are there."""
+    models: dict[str, Reward | None] = field(default_factory=dict)
+    """The reward models that are there; all but the last that was asked for are released."""
 
     @property
     def model(self) -> Trainable:
@@ -325,17 +327,22 @@ class Sources:
 
     def reward(self, source: str) -> Reward | None:
         """The reward model of a source, trained or read back; None where the set has no labels."""
+        if source not in self.models:
+            self.models[source] = self._trained(source)
+        for name, model in self.models.items():
+            if name != source and model is not None:
+                model.release()
+        return self.models[source]
+
+    def _trained(self, source: str) -> Reward | None:
         made = self.labelled(source)
         if not made:
             return None
+        about = {"labels": source, "set": self.task.situation.dataset}
         return self.model.reward_model(
             made,
             self._file("models", f"reward-{source}"),
-            about={
-                "labels": source,
-                "set": self.task.situation.dataset,
-                **{name: value for name, value in self.told[source].items() if name == "n_train"},
-            },
+            about=about,
             **self.session.settings.fit(self.seed),
         )
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from jelicit.method_names import method_of, readable
 from jelicit.results import Finding
+from jelicit.studies.assistant_table import mean_of
 from jelicit.studies.findings import NEAR
 
 FALLS = 0.05
@@ -102,8 +103,10 @@ def means_of(rows: pd.DataFrame, value: str) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     if value in rows:
         known = rows.dropna(subset=value)
-        for (dataset, method), of in known.groupby(["dataset", "method"], sort=False):
-            found.setdefault(str(dataset), {})[str(method)] = float(of[value].mean())
+        places = zip(known["dataset"], known["method"], strict=True)
+        for dataset, method in dict.fromkeys((str(d), str(m)) for d, m in places):
+            mine = (known["dataset"] == dataset) & (known["method"] == method)
+            found.setdefault(dataset, {})[method] = mean_of(pd.DataFrame(known.loc[mine]), value)
     return found
 
 
@@ -116,16 +119,14 @@ def _wins(rows: pd.DataFrame, other: str, said: str, line: float) -> Finding:
     }
     if not means:
         return Finding(claim=claim, measured="no such case was measured", appears=None)
-    own = rows.loc[rows["method"] == "policy_icm"]
-    said = "; ".join(
-        f"{readable(name)}: wins {share:.2f} ({low:.2f} to {high:.2f} in an average seed)"
+    low, high = (means_of(rows, f"{column}_{end}") for end in ("low", "high"))
+    shown = "; ".join(
+        f"{readable(name)}: wins {share:.2f} ({low[name]['policy_icm']:.2f} to "
+        f"{high[name]['policy_icm']:.2f} in an average seed)"
         for name, share in means.items()
-        for low, high in [
-            own.loc[own["dataset"] == name, [f"{column}_low", f"{column}_high"]].mean()
-        ]
     )
     count = sum(share > line for share in means.values())
-    measured = f"{said} (holds in {count} of {len(means)} sets)"
+    measured = f"{shown} (holds in {count} of {len(means)} sets)"
     return Finding(claim=claim, measured=measured, appears=count > len(means) / 2)
 
 

@@ -28,6 +28,10 @@ class Reward(Protocol):
         """Rewards [n] of answers, each to its question; -inf where there is no text."""
         ...
 
+    def release(self) -> None:
+        """Give its memory back; it is loaded again when it is asked for again."""
+        ...
+
 
 class Answers(Protocol):
     """Answers to q questions, n of each."""
