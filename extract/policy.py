@@ -379,8 +379,7 @@ def _trainer(
         max_completion_length=fit.max_tokens,
         temperature=fit.temperature,
         beta=fit.beta,
-        save_steps=training_run.steps_between(fit.steps),
-        **fit.arguments(lm),
+        **fit.arguments(lm, fit.steps),
     )
     rows = [{"prompt": fit.asked.format(question=each), "question": each} for each in questions]
     loader: Any = AutoModelForCausalLM

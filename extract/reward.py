@@ -283,8 +283,7 @@ def _trainer(
         output_dir=str(work / "checkpoints"),
         num_train_epochs=fit.epochs,
         max_length=None,
-        save_steps=training_run.steps_between(steps),
-        **fit.arguments(lm),
+        **fit.arguments(lm, steps),
     )
     loader: Any = AutoModelForSequenceClassification
     with training_run.silent():

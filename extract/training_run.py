@@ -65,9 +65,9 @@ class Fit:
 
     Attributes:
         seed: Of the new weights, the order of rows, and everything that is drawn.
-        learning_rate: Of AdamW, at its highest; it rises over the first tenth of the steps and
-            falls to 0 in a line. None = 3e-4 for models below 30 M parameters, else 1e-4 with LoRA
-            and 1e-5 without.
+        learning_rate: Of AdamW, at its highest; it rises over the first tenth of the steps, where
+            there are ten or more, and falls to 0 in a line. None = 3e-4 for models below 30 M
+            parameters, else 1e-4 with LoRA and 1e-5 without.
         batch: Rows of one step.
         rank: Of LoRA (on all linear layers); 0 = all weights are trained; None = all for models
             below 30 M parameters, else 16.
@@ -104,15 +104,21 @@ class Fit:
             return 3e-4
         return 1e-4 if self.lora(lm) else 1e-5
 
-    def arguments(self, lm: LanguageModel) -> dict[str, Any]:
-        """What all trainers of the library take."""
+    def arguments(self, lm: LanguageModel, steps: int) -> dict[str, Any]:
+        """What all trainers of the library take.
+
+        Args:
+            lm: The model.
+            steps: How many there will be.
+        """
         on_gpu = lm.device.startswith("cuda")
         return {
             "seed": self.seed,
             "data_seed": self.seed,
             "learning_rate": self.rate(lm),
             "lr_scheduler_type": "linear",
-            "warmup_steps": 0.1,  # of all steps
+            # The first step of a rise is at rate 0: of a few steps it would be a large part.
+            "warmup_steps": steps // 10,
             "per_device_train_batch_size": self.batch,
             "bf16": on_gpu and torch.cuda.is_bf16_supported(),
             "use_cpu": lm.device == "cpu",
@@ -123,6 +129,7 @@ class Fit:
             "logging_steps": 1,
             "disable_tqdm": True,  # a bar of our own, which says what is trained
             "save_strategy": "steps",
+            "save_steps": max(1, steps // CHECKPOINTS),
             "save_total_limit": 2,
         }
 
@@ -344,11 +351,6 @@ def save(
         save_tokenizer(lm, new)
         write_text(new / CARD, json.dumps(made, indent=1, sort_keys=True) + "\n")
         write_text(new / PAGE, page(made))
-
-
-def steps_between(total: int) -> int:
-    """Steps between two checkpoints."""
-    return max(1, total // CHECKPOINTS)
 
 
 def settings_of(fit: Any) -> dict[str, Any]:

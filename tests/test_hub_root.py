@@ -7,7 +7,18 @@ import pytest
 from experiment_scripts import planned
 
 from jelicit.data.datasets import reads_mirror
-from jelicit.studies import STUDIES, icm, impossible, layers, salience, scaling, stress, transfer
+from jelicit.studies import (
+    STUDIES,
+    assistant,
+    icm,
+    impossible,
+    layers,
+    reward,
+    salience,
+    scaling,
+    stress,
+    transfer,
+)
 from jelicit.studies.imbalance import Settings as Imbalance
 from jelicit.studies.sets import load
 
@@ -60,6 +71,7 @@ def all_settings():
     return [
         *(salience.Settings(), layers.Settings(), scaling.Settings(), transfer.Settings()),
         *(Imbalance(), impossible.Settings(), icm.Settings(), stress.Settings()),
+        *(reward.Settings(), assistant.Settings()),
     ]
 
 

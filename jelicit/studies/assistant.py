@@ -111,6 +111,8 @@ class Settings(reward.Settings):
             problems.append(
                 f"--policy-batch {self.policy_batch}: allowed are multiples of --group {self.group}"
             )
+        if self.policy_rate is not None and not self.policy_rate > 0:
+            problems.append(f"--policy-rate {self.policy_rate:g}: allowed are numbers above 0")
         if not self.beta >= 0 or not self.temperature > 0:
             problems.append(
                 f"--beta {self.beta:g} --temperature {self.temperature:g}: allowed are 0 or more, "

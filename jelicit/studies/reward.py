@@ -163,8 +163,12 @@ class Settings(FormatSettings):
                 ("--batch-size", self.batch_size, 1),
                 ("--initial", self.initial, 1),
                 ("--boot", self.boot, 1),
+                *(("--rank", each, 0) for each in (self.rank,) if each is not None),
+                *(("--max-length", each, 1) for each in (self.max_length,) if each is not None),
             ]
         )
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            problems.append(f"--learning-rate {self.learning_rate:g}: allowed are numbers above 0")
         return problems + folder_problems(self.out)
 
     def check(self) -> None:
