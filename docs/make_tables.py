@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import assistant_tables
 import pandas as pd
 import real_tables
 import roofline
@@ -37,6 +38,7 @@ SHOWN_FIGURES = {
     "layers": "layers-pocket-arithmetic.svg",
     "transfer": "transfer.svg",
     "icm": "icm-accuracy.svg",
+    "assistant": "assistant-answers.svg",
 }
 """The one figure of each study that its page shows, by its name in the run folder."""
 
@@ -45,6 +47,7 @@ KEPT = (
     *("seed", "target", "role", "n_train", "auroc", "auroc_low", "auroc_high", "accuracy"),
     *("variance_share", "salience_truth", "salience_feature", "label_accuracy"),
     *("evaluations_per_label", "draws", "reads", "reads_alone"),
+    *assistant_tables.KEPT_OF_ASSISTANTS,
 )
 """Columns that the tables read, or that a reader of the row files would ask for."""
 
@@ -59,7 +62,7 @@ REAL_FIGURES = (
 )
 """Figures of runs of real models that the manual shows: name of the run, and of the figure."""
 
-TABLES = {**OF_THE_POCKET_MODEL, **real_tables.TABLES, **roofline.TABLES}
+TABLES = {**OF_THE_POCKET_MODEL, **real_tables.TABLES, **roofline.TABLES, **assistant_tables.TABLES}
 
 MARKER = re.compile(
     r"(?P<head><!-- table: (?P<name>[\w-]+) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL

@@ -108,10 +108,11 @@ def test_a_benchmark_is_measured_by_category(folder, tmp_path):
         {"prompt": "a", "chosen": "right", "rejected": "wrong", "subset": "hep-go"},
         {"prompt": "b", "chosen": "wrong", "rejected": "right", "subset": "math-prm"},
         {"prompt": "c", "chosen": "right", "rejected": "wrong", "subset": "donotanswer"},
+        {"prompt": "d", "chosen": "right", "rejected": "wrong", "subset": "donotanswer"},
     ]
     (tmp_path / "bench.jsonl").write_text("\n".join(map(json.dumps, rows)))
     bench = str(tmp_path / "bench.jsonl")
-    _, result = asked(reward, folder, tmp_path / "out", bench=bench, labels=("icm", "golden"))
+    _, result = asked(reward, folder, tmp_path / "out", bench=bench, labels=("icm",))
     found = result.rows.loc[result.rows["method"] == "reward_icm"].set_index("dataset")["accuracy"]
     assert found["bench.jsonl: Reasoning"] == pytest.approx(1 / (1 + 984 / 447))
     assert found["bench.jsonl: Safety"] == 1
@@ -218,7 +219,8 @@ def test_truth_is_counted_only_where_it_is_known(folder, tmp_path):
 
 def test_the_options_reach_the_training(folder, tmp_path):
     options = {"beta": 0.7, "steps": 3, "group": 2, "policy_batch": 6, "rank": 3, "shown": "asking"}
-    model, _ = asked(assistant, folder, tmp_path / "out", **{**OF_ANSWERS, **options})
+    labels = {"labels": ("icm",), "policies": ("icm",)}
+    model, _ = asked(assistant, folder, tmp_path / "out", **{**OF_ANSWERS, **options, **labels})
     [fit] = [fit for name, fit in model.fits.items() if name.endswith("policy-icm")]
     assert (fit["beta"], fit["steps"], fit["samples"], fit["batch"]) == (0.7, 3, 2, 6)
     [fit] = [fit for name, fit in model.fits.items() if name.endswith("reward-icm")]
