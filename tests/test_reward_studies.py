@@ -13,6 +13,7 @@ from jelicit.studies import Cases, assistant, reward
 from jelicit.studies.assistant import win_rates
 from jelicit.studies.reward import with_interval
 from jelicit.studies.reward_findings import assistant_findings, compared
+from jelicit.typed import typed
 
 SMALL = {"n": 8, "batch": None, "initial": 4, "rest": 12, "tests": 12, "seeds": 1, "boot": 50}
 LABELS = ("icm_first", "icm", "golden", "human", "perturbed")
@@ -289,3 +290,12 @@ def test_settings_are_kept_by_name():
     settings = replace(assistant.Settings(), beta=0.3)
     assert settings.of_answers()["policy"]["beta"] == 0.3
     assert settings.identity() == assistant.Settings().identity()
+
+
+@pytest.mark.parametrize("study", [reward, assistant], ids=lambda study: study.STUDY.name)
+def test_every_setting_has_a_type(study):
+    settings = study.Settings()
+    assert typed(settings) is settings
+    for name in vars(settings):
+        with pytest.raises(ValueError, match=f"^{name} is "):
+            typed(replace(settings, **{name: object()}))
