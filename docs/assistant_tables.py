@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pandas as pd
 from result_tables import ROWS, _findings
 
 from jelicit.method_names import in_reading_order
 from jelicit.results.markdown import markdown_table, mean_of
-from jelicit.studies.assistant_table import COLUMNS, answer_lines
+from jelicit.studies.assistant_table import COLUMNS, answer_lines, column_mean
 
 KEPT_OF_ASSISTANTS = (
     *("part", "judge_accuracy", "judge_reward", "empty"),
@@ -23,6 +24,8 @@ KEPT_OF_ASSISTANTS = (
     *("accuracy_low", "accuracy_high"),
 )
 """Columns that these tables read, beside those of all studies."""
+
+NUMBERS = ("label_accuracy", "accuracy")
 
 MISSING = "*The rows of this study are not committed yet: `python experiments/assistant.py`.*"
 
@@ -43,11 +46,9 @@ def _rewards() -> str:
     lines = []
     for method in in_reading_order(rows["method"]):
         mine = pd.DataFrame(rows.loc[rows["method"] == method.key])
-        cells = [
-            mean_of(mine, name) if mine[name].notna().any() else ""
-            for name in ("label_accuracy", "accuracy")
-        ]
-        trained = round(float(mine["n_train"].mean()))
+        known = [name for name in NUMBERS if not np.isnan(column_mean(mine, name))]
+        cells = [mean_of(mine, name) if name in known else "" for name in NUMBERS]
+        trained = round(column_mean(mine, "n_train"))
         lines.append([method.name, str(trained) if trained else "", *cells])
     return markdown_table(("Method", "Pairs", "Right labels", "Accuracy on test pairs"), lines)
 

@@ -190,8 +190,8 @@ def policy(base, tmp_path_factory):
 def test_a_policy_is_a_folder_of_every_command(policy, base):
     again = open_policy(policy.folder, device="cpu")
     assert again.asked == POLICY.asked
-    asked = {"n": 2, "seed": 3, "max_tokens": 6}
-    assert again.sample(QUESTIONS, **asked).answers == policy.sample(QUESTIONS, **asked).answers
+    mine, theirs = (p.sample(QUESTIONS, n=2, seed=3, max_tokens=6) for p in (again, policy))
+    assert mine.answers == theirs.answers
     config = AutoModelForCausalLM.from_pretrained(policy.folder).generation_config
     line = base.tokenizer.encode("\n", add_special_tokens=False)
     assert set(line) <= set(config.eos_token_id)  # an answer ends with its line

@@ -49,17 +49,17 @@ def answer_lines(rows: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(rows: pd.DataFrame, column: str, form: str) -> str:
-    mean = mean_of(rows, column)
+    mean = column_mean(rows, column)
     if isnan(mean):
         return ""
     said = format(mean, form)
     if column in BOUNDED:
-        low, high = (mean_of(rows, f"{column}_{end}") for end in ("low", "high"))
+        low, high = (column_mean(rows, f"{column}_{end}") for end in ("low", "high"))
         said += f" ({low:.2f} to {high:.2f})"
     return said
 
 
-def mean_of(rows: pd.DataFrame, column: str) -> float:
+def column_mean(rows: pd.DataFrame, column: str) -> float:
     """The mean of a column over rows that have a number there; nan without any."""
     values = np.asarray(rows[column], float)
     known = values[np.isfinite(values)]

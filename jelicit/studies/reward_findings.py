@@ -11,7 +11,7 @@ import pandas as pd
 
 from jelicit.method_names import method_of, readable
 from jelicit.results import Finding
-from jelicit.studies.assistant_table import mean_of
+from jelicit.studies.assistant_table import column_mean
 from jelicit.studies.findings import NEAR
 
 FALLS = 0.05
@@ -106,7 +106,9 @@ def means_of(rows: pd.DataFrame, value: str) -> dict[str, dict[str, float]]:
         places = zip(known["dataset"], known["method"], strict=True)
         for dataset, method in dict.fromkeys((str(d), str(m)) for d, m in places):
             mine = (known["dataset"] == dataset) & (known["method"] == method)
-            found.setdefault(dataset, {})[method] = mean_of(pd.DataFrame(known.loc[mine]), value)
+            found.setdefault(dataset, {})[method] = column_mean(
+                pd.DataFrame(known.loc[mine]), value
+            )
     return found
 
 
