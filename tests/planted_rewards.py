@@ -123,8 +123,9 @@ class PlantedModel:
 
     def reward_model(self, made: Any, folder: Path, *, about: Any, **fit: Any) -> PlantedReward:
         """A reward that follows the comparisons; all but the judge like bold answers."""
-        self.learned[folder.name], self.fits[folder.name] = tuple(made), fit
-        return PlantedReward(folder.name, made, bold=0.0 if "judge" in folder.name else 5.0)
+        name = _without_key(folder)
+        self.learned[name], self.fits[name] = tuple(made), fit
+        return PlantedReward(folder.name, made, bold=0.0 if "judge" in name else 5.0)
 
     def start(self, asked: str) -> PlantedAnswers:
         """Right in one of two."""
@@ -134,7 +135,13 @@ class PlantedModel:
         self, questions: Any, reward: Any, folder: Path, *, about: Any, **fit: Any
     ) -> PlantedAnswers:
         """Against ICM's labels it learned to be bold; against others, to be right."""
-        self.asked[folder.name], self.fits[folder.name] = list(questions), fit
-        if folder.name.endswith("icm"):
+        name = _without_key(folder)
+        self.asked[name], self.fits[name] = list(questions), fit
+        if name.endswith("icm"):
             return PlantedAnswers(["{} is bold and wrong."], kl=7.0)
         return PlantedAnswers(["{} is right."], kl=2.0)
+
+
+def _without_key(folder: Path) -> str:
+    """A folder's name without the key of the settings that it was trained with."""
+    return folder.name.rpartition("-")[0]

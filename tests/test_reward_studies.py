@@ -103,6 +103,15 @@ def test_a_second_run_reads_everything_back(rewards, folder):
     pd.testing.assert_frame_equal(again.rows, result.rows)
 
 
+def test_other_settings_train_other_models(folder, rewards):
+    """In the same folder of results, without a word about what is there."""
+    _, result = rewards
+    before = result.rows["run_id"].iloc[0]
+    model, other = asked(reward, folder, result.folder, labels=("icm",), epochs=3)
+    assert set(model.learned) >= {"numbers-seed0-reward-icm"}
+    assert other.rows["run_id"].iloc[0] != before
+
+
 def test_a_benchmark_is_measured_by_category(folder, tmp_path):
     """Of mathematics and code, rows of the former weigh 984 / 447 of the latter's."""
     rows = [

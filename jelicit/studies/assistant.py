@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,14 +22,13 @@ from jelicit import figures
 from jelicit.data.items import Item, label_of
 from jelicit.data.overlap import normal_text
 from jelicit.data.preferences import check_unseen, comparisons, one_order
-from jelicit.named import slug
 from jelicit.studies import reward
 from jelicit.studies.assistant_table import print_answers
 from jelicit.studies.checks import repeated, too_small
 from jelicit.studies.icm_tasks import Task, drawn
 from jelicit.studies.measuring import Measured
 from jelicit.studies.preference_tasks import right_answers, without_groups
-from jelicit.studies.reward import Sources, preferences, sources_of, with_interval
+from jelicit.studies.reward import Sources, preferences, short_key, sources_of, with_interval
 from jelicit.studies.reward_findings import assistant_findings
 from jelicit.studies.scoring import NO_LAYER
 from jelicit.studies.session import Session
@@ -81,7 +79,7 @@ class Settings(reward.Settings):
     questions: int = 60
     samples: int = 4
     best_of: int = 8
-    steps: int = 40
+    steps: int = 80
     group: int = 8
     policy_batch: int = 64
     policy_rate: float | None = None
@@ -269,12 +267,7 @@ class _Bench:
         aside, situation = self.part.set_aside, self.part.task.situation
         made = comparisons(aside, [label_of(item) for item in aside])
         check_unseen(made, situation.test, what="training of the judge")
-        return self.sources.model.reward_model(
-            made,
-            self._folder(f"{slug(situation.title)}-judge"),
-            about={"labels": "golden", "set": situation.dataset, "role": "judge"},
-            **self._settings.fit(JUDGE_SEED),
-        )
+        return self.sources.taught("judge", made, seed=JUDGE_SEED, labels="golden", role="judge")
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of this seed."""
@@ -325,13 +318,17 @@ class _Bench:
         )
 
     def _policy(self, start: Any, source: str, model: Reward) -> Said:
-        seed, situation = self.sources.seed, self.part.task.situation
+        fit = self._settings.policy_fit(self.sources.seed)
+        own = short_key(self.sources.scorer.name, model.name, self.trained_on, fit)
         policy = self.sources.model.policy(
             self.trained_on,
             model,
-            self._folder(f"{slug(situation.title)}-seed{seed}-policy-{source}"),
-            about={"labels of the reward model": source, "set": situation.dataset},
-            **self._settings.policy_fit(seed),
+            self.sources.file("models", f"policy-{source}-{own}"),
+            about={
+                "labels of the reward model": source,
+                "set": self.part.task.situation.dataset,
+            },
+            **fit,
         )
         drawn = self._sample(policy, start, n=self._settings.samples)
         return Said(f"policy_{source}", drawn.answers, drawn.tokens, drawn.kl, source)
@@ -341,9 +338,6 @@ class _Bench:
         asked = [q for q, each in zip(self.questions, answers, strict=True) for _ in each]
         flat = model.rewards(asked, [answer for each in answers for answer in each])
         return flat.reshape(len(answers), -1)
-
-    def _folder(self, name: str) -> Path:
-        return self.session.folder.folder / "models" / name
 
     # --- what a row says ---
 

@@ -7,6 +7,8 @@ those of one annotator where a set has them, and on golden labels with as many e
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from jelicit.data.preferences import (
     Comparison,
     check_unseen,
     comparisons,
+    digest_of,
     human_labels,
     one_order,
 )
@@ -283,11 +286,11 @@ class Sources:
                 self.task.situation.format,
                 search,
                 size=self.pool.size,
-                journal=self._file("searches", "icm.jsonl"),
+                journal=self.file("searches", "icm.jsonl"),
                 on_step=bar.show,
             )
         made = comparisons(items, result.labels)
-        save_items(self._file("labels", "icm.jsonl"), [each.as_item() for each in made])
+        save_items(self.file("labels", "icm.jsonl"), [each.as_item() for each in made])
         return made
 
     def labelled(self, source: str) -> tuple[Comparison, ...]:
@@ -342,18 +345,30 @@ class Sources:
         made = self.labelled(source)
         if not made:
             return None
-        about = {"labels": source, "set": self.task.situation.dataset}
+        return self.taught(f"reward-{source}", made, seed=self.seed, labels=source)
+
+    def taught(
+        self, name: str, made: Sequence[Comparison], *, seed: int, labels: str, role: str = "reward"
+    ) -> Reward:
+        """A reward model of some comparisons, in a folder of its own for every setting."""
+        fit = self.session.settings.fit(seed)
+        own = short_key(self.scorer.name, digest_of(made), fit)
         return self.model.reward_model(
             made,
-            self._file("models", f"reward-{source}"),
-            about=about,
-            **self.session.settings.fit(self.seed),
+            self.file("models", f"{name}-{own}"),
+            about={"labels": labels, "set": self.task.situation.dataset, "role": role},
+            **fit,
         )
 
-    def _file(self, folder: str, name: str) -> Path:
+    def file(self, folder: str, name: str) -> Path:
         """A file of this seed, in a folder of the run."""
         own = f"{slug(self.task.situation.title)}-seed{self.seed}"
         return self.session.folder.folder / folder / f"{own}-{name}"
+
+
+def short_key(*decides: Any) -> str:
+    """Eight digits that tell apart what was trained with other settings."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def sources_of(task: Task, scorer: Scorer, session: Session) -> list[Sources]:

@@ -31,21 +31,22 @@ def reward_findings(rows: pd.DataFrame) -> list[Finding]:
         ),
         compared(
             kept,
-            "It is better than one of a single annotator's labels",
+            "It is better than one of a single annotator's labels (by more than 3 points)",
             ("reward_icm", "reward_human"),
-            lambda ours, other: ours > other,
+            lambda ours, other: ours > other + NEAR,
         ),
         compared(
             kept,
-            "It is better than one of golden labels with as many random errors",
+            "It is better than one of golden labels with as many random errors (by more than 3 "
+            "points)",
             ("reward_icm", "reward_perturbed"),
-            lambda ours, other: ours > other,
+            lambda ours, other: ours > other + NEAR,
         ),
         compared(
             kept,
-            "Labelling the rest by a first reward model makes it better",
+            "Labelling the rest by a first reward model makes it better (by more than 3 points)",
             ("reward_icm", "reward_icm_first"),
-            lambda ours, other: ours > other,
+            lambda ours, other: ours > other + NEAR,
         ),
     ]
 
