@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import assistant_tables
 import pandas as pd
 import real_tables
 import roofline
@@ -40,6 +41,7 @@ SHOWN_FIGURES = {
     "transfer": "transfer.svg",
     "icm": "icm-accuracy.svg",
     "warning_signs": "warning_signs.svg",
+    "assistant": "assistant-answers.svg",
 }
 """The one figure of each study that its page shows, by its name in the run folder."""
 
@@ -49,6 +51,7 @@ KEPT = (
     *("variance_share", "salience_truth", "salience_feature", "label_accuracy"),
     *("evaluations_per_label", "draws", "reads", "reads_alone"),
     *("source", "prompt", "tested", "taught", "kind", "failed", COMBINED, *INDICATORS),
+    *assistant_tables.KEPT_OF_ASSISTANTS,
 )
 """Columns that the tables read, or that a reader of the row files would ask for."""
 
@@ -63,7 +66,7 @@ REAL_FIGURES = (
 )
 """Figures of runs of real models that the manual shows: name of the run, and of the figure."""
 
-TABLES = {**OF_THE_POCKET_MODEL, **real_tables.TABLES, **roofline.TABLES}
+TABLES = {**OF_THE_POCKET_MODEL, **real_tables.TABLES, **roofline.TABLES, **assistant_tables.TABLES}
 
 MARKER = re.compile(
     r"(?P<head><!-- table: (?P<name>[\w-]+) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL

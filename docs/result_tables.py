@@ -24,7 +24,10 @@ RECORDS = "records.json"
 CARD = ROOT / "extract/pocket/card.json"
 CAMPAIGN = ROOT / "docs/results/campaign.json"
 
-STUDIES = ("salience", "imbalance", "impossible", "layers", "transfer", "icm", "warning_signs")
+STUDIES = (
+    *("salience", "imbalance", "impossible", "layers", "transfer", "icm"),
+    *("warning_signs", "assistant"),
+)
 JUDGED = ("salience", "imbalance", "impossible", "icm")
 """Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation", "tense")

@@ -9,9 +9,11 @@ from experiment_scripts import planned
 from jelicit.data.datasets import reads_mirror
 from jelicit.studies import (
     STUDIES,
+    assistant,
     icm,
     impossible,
     layers,
+    reward,
     salience,
     scaling,
     stress,
@@ -71,6 +73,7 @@ def all_settings():
         *(salience.Settings(), layers.Settings(), scaling.Settings(), transfer.Settings()),
         *(Imbalance(), impossible.Settings(), icm.Settings(), stress.Settings()),
         warning_signs.Settings(),
+        *(reward.Settings(), assistant.Settings()),
     ]
 
 

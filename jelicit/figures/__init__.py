@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jelicit.figures.assistant import assistant_figure
     from jelicit.figures.calibration import calibration_figure
     from jelicit.figures.icm import accuracy_figure, bars_figure, search_figure
     from jelicit.figures.impossible import histograms_figure, variance_figure
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "accuracy_figure": "icm",
+    "assistant_figure": "assistant",
     "bars_figure": "icm",
     "calibration_figure": "calibration",
     "cost_figure": "training",
@@ -40,6 +42,7 @@ _MODULES = {
 
 __all__ = [
     "accuracy_figure",
+    "assistant_figure",
     "bars_figure",
     "calibration_figure",
     "cost_figure",

@@ -1,0 +1,379 @@
+"""What trainings share: a start on disk, seeds of their own, resuming, a bar, a card.
+
+The training itself is a library's (transformers, trl, peft). Here is what makes one a function of
+its settings: it goes on after a kill where it stopped, and what it leaves is there whole or not at
+all, with a card of what made it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import json
+import random
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import AutoTokenizer
+from transformers.trainer_callback import TrainerCallback
+from transformers.utils import logging
+
+from extract.loaded import quiet
+from extract.models import ONE_THREAD_BELOW, LanguageModel
+from jelicit.disk import whole_folder, write_text
+from jelicit.named import slug
+
+CARD, PAGE = "training.json", "README.md"
+CHECKPOINTS = 10
+"""Times that a training is written to disk, from which it goes on if it is killed."""
+
+RANK = 16
+"""Of LoRA, where no rank is given and the model is no small one."""
+
+PACKAGES = ("transformers", "trl", "peft", "accelerate", "torch")
+
+
+def require_training() -> None:
+    """Refuses to train where the libraries for it are not installed.
+
+    Raises:
+        ImportError: Saying what to install.
+    """
+    for name in ("trl", "peft", "accelerate"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ImportError(
+                f"training needs {name} ({error}); install it: pip install 'jelicit[train]'"
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How weights are fitted; what is None is left to the model.
+
+    Attributes:
+        seed: Of the new weights, the order of rows, and everything that is drawn.
+        learning_rate: Of AdamW, at its highest; it rises over the first tenth of the steps, where
+            there are ten or more, and falls to 0 in a line. None = 3e-4 for models below 30 M
+            parameters, else 1e-4 with LoRA and 1e-5 without.
+        batch: Rows of one step.
+        rank: Of LoRA (on all linear layers); 0 = all weights are trained; None = all for models
+            below 30 M parameters, else 16.
+
+    Raises:
+        ValueError: A value that makes no sense; the message names it.
+    """
+
+    seed: int = 0
+    learning_rate: float | None = None
+    batch: int = 16
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; allowed: above 0, or None")
+        least = {"seed": 0, "batch": 1, "rank": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ValueError(f"{name} is {value}; allowed: {low} or more")
+
+    def lora(self, lm: LanguageModel) -> int:
+        """The rank of LoRA for a model; 0 = all weights."""
+        if self.rank is not None:
+            return self.rank
+        return 0 if lm.n_parameters < ONE_THREAD_BELOW else RANK
+
+    def rate(self, lm: LanguageModel) -> float:
+        """The learning rate for a model."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        if lm.n_parameters < ONE_THREAD_BELOW:
+            return 3e-4
+        return 1e-4 if self.lora(lm) else 1e-5
+
+    def arguments(self, lm: LanguageModel, steps: int) -> dict[str, Any]:
+        """What all trainers of the library take.
+
+        Args:
+            lm: The model.
+            steps: How many there will be.
+        """
+        on_gpu = lm.device.startswith("cuda")
+        return {
+            "seed": self.seed,
+            "data_seed": self.seed,
+            "learning_rate": self.rate(lm),
+            "lr_scheduler_type": "linear",
+            # The first step of a rise is at rate 0: of a few steps it would be a large part.
+            "warmup_steps": steps // 10,
+            "per_device_train_batch_size": self.batch,
+            "bf16": on_gpu and torch.cuda.is_bf16_supported(),
+            "use_cpu": lm.device == "cpu",
+            # None, not False: the library warns of every value but that.
+            "gradient_checkpointing": True if lm.n_parameters > 1_000_000_000 else None,
+            "dataloader_pin_memory": on_gpu,
+            "report_to": "none",
+            "logging_steps": 1,
+            "disable_tqdm": True,  # a bar of our own, which says what is trained
+            "save_strategy": "steps",
+            "save_steps": max(1, steps // CHECKPOINTS),
+            "save_total_limit": 2,
+        }
+
+
+def lora_config(rank: int, task: str) -> Any:
+    """LoRA on all linear layers; None for rank 0."""
+    if not rank:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type=task
+    )
+
+
+# --- where it begins -----------------------------------------------------------------------------
+
+
+def start_folder(lm: LanguageModel, work: Path) -> Path:
+    """A folder with the weights that a training begins with: the model's own, or a copy.
+
+    Models of the hub, in memory, or with an adapter are written to the work folder, merged.
+    """
+    if lm.folder is not None and "adapter" not in lm.checks:
+        return lm.folder
+    folder = work / "start"
+    if not folder.is_dir():
+        model = lm.model
+        if "adapter" in lm.checks:
+            model = copy.deepcopy(model).merge_and_unload()
+        with whole_folder(folder) as new, silent():
+            model.save_pretrained(new)
+            save_tokenizer(lm, new)
+    return folder
+
+
+def save_tokenizer(lm: LanguageModel, folder: Path) -> None:
+    """The tokenizer's own files as they are where they are at hand, else as the library writes."""
+    if lm.folder is not None and (lm.folder / "tokenizer.json").is_file():
+        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+            if (lm.folder / name).is_file():
+                shutil.copyfile(lm.folder / name, folder / name)
+        if (lm.folder / "chat_template.jinja").is_file():
+            shutil.copyfile(lm.folder / "chat_template.jinja", folder / "chat_template.jinja")
+    else:
+        lm.tokenizer.save_pretrained(folder)
+
+
+def own_tokenizer(start: Path) -> Any:
+    """A tokenizer that a trainer may change; one without padding pads with its end of text."""
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+@contextmanager
+def own_seeds(seed: int) -> Iterator[None]:
+    """Inside, all generators begin with a seed; outside nothing of it is to be seen."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002 - as below
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - the libraries draw from it
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
+
+
+# --- how it goes on, and what it leaves ----------------------------------------------------------
+
+
+def key_of(**decides: Any) -> str:
+    """A hash of everything that decides a training."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def there(folder: Path, key: str) -> bool:
+    """Whether a folder has what this training leaves.
+
+    Raises:
+        FileExistsError: It has something else.
+    """
+    if not folder.exists():
+        return False
+    card = read_card(folder)
+    if card.get("key") == key:
+        return True
+    raise FileExistsError(
+        f"{folder} is there already and was not made by this training (other settings, rows or "
+        "model); move it away, or choose another folder"
+    )
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a folder that a training left; {} where there is none."""
+    path = folder / CARD
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+@contextmanager
+def work_folder(folder: Path, key: str) -> Iterator[Path]:
+    """Where a training keeps what it needs to go on; removed once it is done.
+
+    Its name holds the key, so a training of other settings does not go on from there.
+    """
+    work = folder.with_name(f"{folder.name}.training-{key[:12]}")
+    work.mkdir(parents=True, exist_ok=True)
+    yield work
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def train(trainer: Any, title: str) -> list[dict[str, float]]:
+    """Runs a trainer to its end, from its last whole checkpoint on if it has one; its log.
+
+    Args:
+        trainer: Of transformers or trl.
+        title: What is trained, before the bar.
+    """
+    from transformers import PrinterCallback, ProgressCallback
+
+    for shown in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(shown)
+    trainer.add_callback(_Bar(title))
+    last = last_checkpoint(Path(trainer.args.output_dir))
+    with silent():
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    return [dict(entry) for entry in trainer.state.log_history]
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """The library's own bars and remarks are left out: one bar tells of all."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with quiet(), warnings.catch_warnings():
+            # The libraries warn of each other's old names, at every checkpoint.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint that was written to its end; those cut off by a kill are removed."""
+    whole = []
+    for each in folder.glob("checkpoint-*"):
+        # The trainer's state is the last file of a checkpoint.
+        try:
+            json.loads((each / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            whole.append(each)
+    return max(whole, key=lambda each: int(each.name.rpartition("-")[2]), default=None)
+
+
+class _Bar(TrainerCallback):
+    """A bar of steps with the last loss or reward."""
+
+    def __init__(self, title: str):
+        self._title = title
+        self._bar: tqdm | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc=self._title,
+            unit="step",
+            leave=False,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        shown = {name: logs[name] for name in ("loss", "accuracy", "reward", "kl") if name in logs}
+        if self._bar is not None and shown:
+            self._bar.set_postfix(shown)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def save(
+    trainer: Any,
+    lm: LanguageModel,
+    folder: Path,
+    card: Mapping[str, Any],
+    *,
+    page: Callable[[Mapping[str, Any]], str],
+) -> None:
+    """Writes a trained model as a folder that transformers loads, with its card.
+
+    LoRA is merged into the weights, so that nothing but transformers is needed to read it.
+
+    Args:
+        trainer: At its end.
+        lm: What it began with; its tokenizer goes along.
+        folder: Where to; it appears whole or not at all.
+        card: What made it.
+        page: The card as a page for readers.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    made = {"versions": {name: version(name) for name in PACKAGES}, **card}
+    with whole_folder(folder) as new, silent():
+        model.save_pretrained(new)
+        save_tokenizer(lm, new)
+        write_text(new / CARD, json.dumps(made, indent=1, sort_keys=True) + "\n")
+        write_text(new / PAGE, page(made))
+
+
+def settings_of(fit: Any) -> dict[str, Any]:
+    """Settings as a card and a key hold them."""
+    return asdict(fit)
+
+
+def curve(log: list[dict[str, float]], *names: str) -> list[dict[str, float]]:
+    """What a log says of these, step by step."""
+    kept = ("step", *names)
+    return [
+        {name: float(entry[name]) for name in kept if name in entry}
+        for entry in log
+        if any(name in entry for name in names)
+    ]
+
+
+def table(rows: Mapping[str, Any]) -> str:
+    """Names and values as a table of a page."""
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    return "\n".join(lines) + "\n"
+
+
+def called(folder: Path) -> str:
+    """What a trained model is called: the name of its folder."""
+    return slug(folder.name)

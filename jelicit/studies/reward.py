@@ -1,0 +1,552 @@
+"""Reward models from labels that nobody gave (Wen et al. 2025, section 4.4).
+
+ICM labels a few pairs (which answer is better?), a first reward model learns from them and labels
+the rest, and the final one learns from all. Beside it: the same model trained on golden labels, on
+those of one annotator where a set has them, and on golden labels with as many errors as ICM's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from jelicit import figures
+from jelicit.data.items import Item, label_of, save_items
+from jelicit.data.overlap import Policy
+from jelicit.data.preferences import (
+    Comparison,
+    check_unseen,
+    comparisons,
+    digest_of,
+    human_labels,
+    one_order,
+)
+from jelicit.data.prompts import get_format
+from jelicit.data.reward_bench import Category, read_reward_bench
+from jelicit.icm import SearchSettings, accuracy, perturbed, search_in_batches, with_mirrors
+from jelicit.named import slug
+from jelicit.prompting import Scorer, zero_shot_scores
+from jelicit.results import print_table
+from jelicit.studies import scoring
+from jelicit.studies.checks import (
+    empty_values,
+    folder_problems,
+    mirror_problems,
+    refuse,
+    same_names,
+    set_problems,
+    too_small,
+    unknown,
+)
+from jelicit.studies.formats import FormatSettings, format_problems
+from jelicit.studies.icm_pool import Pool, to_label
+from jelicit.studies.icm_tasks import Task
+from jelicit.studies.measuring import Measured
+from jelicit.studies.preference_tasks import preference_task, rest_of
+from jelicit.studies.prompted import merged_seeds
+from jelicit.studies.reward_findings import reward_findings
+from jelicit.studies.search_bar import SearchBar
+from jelicit.studies.session import Session
+from jelicit.studies.situation import Situation
+from jelicit.studies.study import Study
+from jelicit.studies.trained import Reward, Trainable, check_trainable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DEFAULT_SETS = ("pocket/pairs",)
+LABELS = ("icm_first", "icm", "golden", "human", "perturbed")
+"""Where the labels of a reward model come from."""
+ALGORITHM = 1
+"""Raised when the same settings lead to other rows than before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(FormatSettings):
+    """Train reward models on labels of several sources, and test them on held-out pairs.
+
+    Attributes:
+        dataset: Sets of pairs by name (pocket/pairs, alpaca, ...), or folders with train.jsonl and
+            test.jsonl. Sets of claims (cities, truthfulqa) are turned into pairs, a true claim
+            beside a false one.
+        n: Train items that ICM labels, both orders of a pair counted, in whole groups.
+        batch: Most items in one search, in batches that do not see each other's labels; None = one
+            search, of as many as fit.
+        rest: More train pairs, which the first reward model labels.
+        tests: Test pairs.
+        labels: Which reward models: icm_first (of ICM's labels alone), icm (of all, in two stages),
+            golden, human (one annotator's, where a set has them), perturbed (golden with as many
+            errors as icm).
+        seeds: Runs; each draws its own train pairs, first labels and weights.
+        bench: A set in RewardBench's layout to test on, too: a file or folder of prompt, chosen,
+            rejected, subset, or an id of the hub (allenai/reward-bench). None = none.
+        format: How pairs are shown to the search; None = the set's own, or pair.
+        shown: How an answer is shown to a reward model: a format of claims, up to the verdict.
+        limit: Most tokens of a prompt of the search; None = as of icm.
+        alpha: Weight of mutual predictability.
+        initial: Random labels to begin with.
+        draws: Most items drawn in a search; None = 12 for each item.
+        epochs: Times that a reward model sees each pair.
+        learning_rate: Of reward models; None = 3e-4 for models below 30 M parameters, else 1e-4
+            with LoRA and 1e-5 without.
+        batch_size: Pairs of one step.
+        rank: Of LoRA; 0 = all weights; None = all for models below 30 M parameters, else 16.
+        max_length: Most tokens of a question with an answer; longer pairs are left out. None = as
+            many as the model reads.
+        hub_root: Folder with copies of the hub's sets, as they lie there (<folder>/<hub id>/...),
+            and of the tables of Marks and Tegmark; the hub is not asked for sets then.
+        overlap: What to do with train pairs whose text is a test pair's: drop (with all pairs of
+            their groups) or refuse.
+        boot: Bootstrap samples (of whole questions) behind every interval.
+        out: Folder of rows, labels, models, figures and the report; None = a temporary one.
+    """
+
+    dataset: tuple[str, ...] = DEFAULT_SETS
+    n: int = 32
+    batch: int | None = 16
+    rest: int = 200
+    tests: int = 80
+    labels: tuple[str, ...] = LABELS
+    seeds: int = 3
+    bench: str | None = None
+    shown: str = "claim"
+    limit: int | None = None
+    alpha: float = 50.0
+    initial: int = 8
+    draws: int | None = None
+    epochs: int = 2
+    learning_rate: float | None = None
+    batch_size: int = 16
+    rank: int | None = None
+    max_length: int | None = None
+    hub_root: Path | None = None
+    overlap: Policy = "drop"
+    boot: int = 1000
+    out: Path | None = None
+
+    def search(self, seed: int) -> SearchSettings:
+        """The settings of one search."""
+        return SearchSettings(
+            seed=seed,
+            alpha=self.alpha,
+            rule="asymmetry",
+            initial=self.initial,
+            draws=self.draws,
+        )
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings by themselves."""
+        problems = unknown("--labels", self.labels, LABELS)
+        if len(set(self.dataset)) < len(self.dataset) or not self.dataset:
+            problems.append(f"--dataset {' '.join(self.dataset)}: name at least one, each once")
+        problems += set_problems(self.dataset) + format_problems(self.format)
+        problems += mirror_problems(self.hub_root, self.dataset)
+        if self.overlap == "keep":
+            problems.append(
+                "--overlap keep: training on test pairs is refused; allowed are drop and refuse"
+            )
+        if {"perturbed", "icm"} & set(self.labels) and "icm" not in self.labels:
+            problems.append("--labels perturbed needs icm, whose errors it has: name both")
+        problems += too_small(
+            [
+                ("--n", self.n, 4),
+                ("--rest", self.rest, 1),
+                ("--tests", self.tests, 4),
+                ("--seeds", self.seeds, 1),
+                ("--epochs", self.epochs, 1),
+                ("--batch-size", self.batch_size, 1),
+                ("--initial", self.initial, 1),
+                ("--boot", self.boot, 1),
+                *(("--rank", each, 0) for each in (self.rank,) if each is not None),
+                *(("--max-length", each, 1) for each in (self.max_length,) if each is not None),
+            ]
+        )
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            problems.append(f"--learning-rate {self.learning_rate:g}: allowed are numbers above 0")
+        return problems + folder_problems(self.out)
+
+    def check(self) -> None:
+        """Refuse settings that cannot work, before anything is loaded.
+
+        Raises:
+            ValueError: Naming every option that is wrong, and what it allows.
+        """
+        refuse(empty_values(self))
+        refuse(self.problems())
+        if "choice_2" in get_format(self.shown).fields:
+            raise ValueError(
+                f"--shown {self.shown} shows two answers, and a reward is of one: give a format of "
+                "claims, such as claim"
+            )
+        self.search(0)  # checks its parts
+
+    def for_model(self, trained_length: int | None) -> Settings:
+        """With numbers for what was left to the model: nothing here."""
+        return self
+
+    def fit(self, seed: int) -> dict[str, Any]:
+        """How a reward model is trained, as `Trainable.reward_model` takes it."""
+        return {
+            "seed": seed,
+            "format": self.shown,
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "batch": self.batch_size,
+            "rank": self.rank,
+            "max_length": self.max_length,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides rows, beside items, model and format."""
+        names = ("n", "batch", "rest", "labels", "limit", "boot", "seeds")
+        chosen = {name: getattr(self, name) for name in names}
+        shown = vars(get_format(self.shown))
+        return {**chosen, "fit": {**self.fit(0), "format": shown}, "algorithm": ALGORITHM}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One set, and the benchmark beside it."""
+
+    task: Task
+    bench: tuple[Category, ...]
+
+
+def plan(settings: Settings, session: Session) -> list[Part]:
+    """Every set as pairs, with all text loaded.
+
+    Raises:
+        ValueError: A set has no pairs, or the model cannot be trained.
+    """
+    check_trainable(session.model, session.folder.study)
+    bench = () if settings.bench is None else read_reward_bench(settings.bench)
+    tasks = [preference_task(name, session, tests=settings.tests) for name in settings.dataset]
+    refuse(same_names([task.situation.title for task in tasks]))
+    return [Part(task, bench) for task in tasks]
+
+
+# --- labels --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Sources:
+    """One seed of one set: its pairs, their labels by source, and the reward models of these.
+
+    Golden labels reach `golden` and `perturbed`, and the share of right ones; nothing else reads
+    them.
+    """
+
+    task: Task
+    pool: Pool
+    session: Session
+    scorer: Scorer
+    seed: int
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What rows say of each source's labels, once they are there."""
+    models: dict[str, Reward | None] = field(default_factory=dict)
+    """The reward models that are there; all but the last that was asked for are released."""
+
+    @property
+    def model(self) -> Trainable:
+        """The model that is asked and trained."""
+        model: Any = self.session.model
+        return model
+
+    @cached_property
+    def rest(self) -> tuple[Item, ...]:
+        """The pairs that no search labels."""
+        settings = self.session.settings
+        return rest_of(self.task, self.pool.items, settings.rest, seed=self.seed)
+
+    @cached_property
+    def pairs(self) -> tuple[Item, ...]:
+        """All pairs that are labelled, once each."""
+        return (*one_order(self.pool.items), *self.rest)
+
+    @cached_property
+    def searched(self) -> tuple[Comparison, ...]:
+        """What ICM says of the pairs that it labels."""
+        settings = self.session.settings
+        title = f"{self.task.situation.title}, seed {self.seed}, icm"
+        search, items = settings.search(self.seed), self.pool.items
+        most = sum(search.most_draws(len(batch)) for batch in self.pool.batches)
+        with SearchBar(title, most) as bar:
+            result = search_in_batches(
+                self.scorer,
+                items,
+                self.task.situation.format,
+                search,
+                size=self.pool.size,
+                journal=self.file("searches", "icm.jsonl"),
+                on_step=bar.show,
+            )
+        made = comparisons(items, result.labels)
+        save_items(self.file("labels", "icm.jsonl"), [each.as_item() for each in made])
+        return made
+
+    def labelled(self, source: str) -> tuple[Comparison, ...]:
+        """The comparisons that a reward model of this source learns from; () where it has none."""
+        if source == "icm_first":
+            made = self.searched
+        elif source == "icm":
+            made = (*self.searched, *self._by_first())
+        elif source == "human":
+            made = comparisons(self.pairs, human_labels(self.pairs))
+        else:
+            made = comparisons(self.pairs, self._golden(source))
+        check_unseen(made, self.task.situation.test, what=f"training on labels by {source}")
+        self.told[source] = {"n_train": len(made), "label_accuracy": self._right(made)}
+        return made
+
+    def _by_first(self) -> tuple[Comparison, ...]:
+        """What the first reward model says of the rest."""
+        first = self.reward("icm_first")
+        assert first is not None
+        preferred = preferences(first, self.rest)
+        labels = [None if each == 0 else bool(each > 0) for each in preferred]
+        return comparisons(self.rest, labels)
+
+    def _golden(self, source: str) -> list[bool | None]:
+        gold = [bool(label_of(item)) for item in self.pairs]
+        if source == "golden":
+            return list(gold)
+        self.reward("icm")
+        share = self.told["icm"]["label_accuracy"]
+        return perturbed(gold, accuracy=share, seed=self.seed).tolist()
+
+    def _right(self, made: Sequence[Comparison]) -> float:
+        """Share of comparisons that golden labels agree with."""
+        gold = {
+            (each.group, each.question, each.chosen, each.rejected)
+            for each in comparisons(self.pairs, [label_of(item) for item in self.pairs])
+        }
+        agree = [(m.group, m.question, m.chosen, m.rejected) in gold for m in made]
+        return accuracy(agree, [True] * len(agree)) if agree else float("nan")
+
+    def reward(self, source: str) -> Reward | None:
+        """The reward model of a source, trained or read back; None where the set has no labels."""
+        if source not in self.models:
+            self.models[source] = self._trained(source)
+        for name, model in self.models.items():
+            if name != source and model is not None:
+                model.release()
+        return self.models[source]
+
+    def _trained(self, source: str) -> Reward | None:
+        made = self.labelled(source)
+        if not made:
+            return None
+        return self.taught(f"reward-{source}", made, seed=self.seed, labels=source)
+
+    def taught(
+        self, name: str, made: Sequence[Comparison], *, seed: int, labels: str, role: str = "reward"
+    ) -> Reward:
+        """A reward model of some comparisons, in a folder of its own for every setting."""
+        fit = self.session.settings.fit(seed)
+        own = short_key(self.scorer.name, digest_of(made), fit)
+        return self.model.reward_model(
+            made,
+            self.file("models", f"{name}-{own}"),
+            about={"labels": labels, "set": self.task.situation.dataset, "role": role},
+            **fit,
+        )
+
+    def file(self, folder: str, name: str) -> Path:
+        """A file of this seed, in a folder of the run."""
+        own = f"{slug(self.task.situation.title)}-seed{self.seed}"
+        return self.session.folder.folder / folder / f"{own}-{name}"
+
+
+def short_key(*decides: Any) -> str:
+    """Eight digits that tell apart what was trained with other settings."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def sources_of(task: Task, scorer: Scorer, session: Session) -> list[Sources]:
+    """Every seed of a set."""
+    return [
+        Sources(task, to_label(task, scorer, session, seed=seed), session, scorer, seed)
+        for seed in range(session.settings.seeds)
+    ]
+
+
+def preferences(reward: Reward, items: Sequence[Item]) -> np.ndarray:
+    """How much higher the reward of the first answer of each pair is: [n]."""
+    questions = [item.question for item in items]
+    first = reward.rewards(questions, [item.choice for item in items])
+    second = reward.rewards(questions, [str(item.choice_2) for item in items])
+    return first - second
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def measure(parts: Sequence[Part], session: Session) -> None:
+    """Train and measure every set unless its rows are there."""
+    model: Any = session.model
+    scorer = model.scorer()
+    for part in parts:
+        begun = sources_of(part.task, scorer, session)
+        measure_rewards(part, begun, scorer, session)
+
+
+def measure_rewards(part: Part, begun: Sequence[Sources], scorer: Any, session: Session) -> None:
+    """Rows of reward models on held-out pairs, and on every category of the benchmark."""
+    situation = part.task.situation
+    chosen = chosen_of(part.task, scorer, session)
+    session.keep(
+        situation,
+        chosen,
+        lambda: _measured(situation, begun, session, on=lambda m: preferences(m, situation.test)),
+        about={"part": "reward"},
+    )
+    for category in part.bench:
+        tested = _as_situation(category, situation, session)
+        weights = dict(zip((i.group for i in category.items), category.weights, strict=True))
+        session.keep(
+            tested,
+            {**chosen, "trained_on": situation.title},
+            lambda s=tested, w=weights: _measured(s, begun, session, weights=w),
+            about={"part": "bench", "trained_on": situation.title},
+        )
+
+
+def chosen_of(task: Task, scorer: Any, session: Session) -> dict[str, Any]:
+    """All that decides a set's numbers, beside its items."""
+    settings = session.settings
+    return {
+        "dataset": task.situation.dataset,
+        "scorer": scorer.name,
+        "format": vars(get_format(task.situation.format)),
+        "search": settings.search(0),
+        **settings.identity(),
+    }
+
+
+def _as_situation(category: Category, trained: Situation, session: Session) -> Situation:
+    name = Path(str(session.settings.bench)).name
+    of_set = "" if len(session.settings.dataset) == 1 else f", after {trained.title}"
+    return Situation(
+        dataset=f"{name}: {category.name}{of_set}",
+        format=trained.format,
+        train=(),
+        test=tuple(with_mirrors(category.items)),
+    )
+
+
+def _measured(
+    situation: Situation,
+    begun: Sequence[Sources],
+    session: Session,
+    *,
+    on: Callable[[Reward], np.ndarray] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Measured:
+    """Rows of every source with every seed, of zero-shot prompts and of length, on some pairs."""
+    measured, boot = Measured(), situation.boot(session.settings.boot)
+
+    def add(method: str, seed: int, scores: np.ndarray, **about: Any) -> None:
+        (row,) = scoring.fixed_rows({method: scores}, situation.targets(), boot)
+        if weights is not None:
+            row |= weighted_accuracy(situation, scores, weights, boot)
+        measured.rows.append({**row, "seed": seed, **about})
+        measured.scores.append(({"method": method, "orientation": "none"}, scores))
+
+    for sources in begun:
+        for source in session.settings.labels:
+            begin = time.perf_counter()
+            reward = sources.reward(source)
+            if reward is None:
+                if on is not None and sources.seed == 0:
+                    session.say(f"{situation.title}: no labels by {source}, so no reward model")
+                continue
+            method, scores = f"reward_{source}", preferences(reward, situation.test)
+            took = time.perf_counter() - begin
+            add(method, sources.seed, scores, **sources.told[source], seconds=took)
+            session.say(
+                f"{situation.title}, seed {sources.seed}, {method}: accuracy "
+                f"{measured.rows[-1]['accuracy']:.2f} ({took:.1f} s)"
+            )
+    lengths = [len(item.choice) - len(str(item.choice_2)) for item in situation.test]
+    add("control_length", 0, np.array(lengths, float))
+    if on is not None:
+        scorer = begun[0].scorer
+        add("zero_shot", 0, zero_shot_scores(scorer, situation.test, situation.format))
+    return merged_seeds(measured)
+
+
+def weighted_accuracy(
+    situation: Situation, scores: np.ndarray, weights: Mapping[str, float], boot: Any
+) -> dict[str, float]:
+    """Accuracy where rows weigh differently, with its interval over the groups of test items."""
+    own = np.array([weights[item.group] for item in situation.test])
+    gold = np.array([bool(item.label) for item in situation.test])
+    right = np.where(scores == 0, 0.5, (scores > 0) == gold)
+    return with_interval("accuracy", right, boot, weights=own)
+
+
+def with_interval(
+    name: str, values: np.ndarray, boot: Any, *, weights: np.ndarray | None = None
+) -> dict[str, float]:
+    """A mean [n] and its 95% interval over bootstrap samples [B, n], under a name."""
+    known = np.isfinite(values)
+    own = np.where(known, 1.0 if weights is None else weights, 0.0)
+    if not known.any():
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
+    values, drawn = np.where(known, values, 0.0), np.asarray(boot, float) * own
+    with np.errstate(invalid="ignore"):
+        means = drawn @ values / drawn.sum(1)
+    low, high = np.nanquantile(means, [0.025, 0.975])
+    return {
+        name: float((own * values).sum() / own.sum()),
+        f"{name}_low": float(low),
+        f"{name}_high": float(high),
+    }
+
+
+# --- what is shown -------------------------------------------------------------------------------
+
+
+def show(rows: pd.DataFrame, session: Session) -> None:
+    """Accuracy on held-out pairs and on the benchmark, and right labels."""
+    for value, said in (("accuracy", "Accuracy on test pairs"), ("label_accuracy", "Right labels")):
+        kept = rows.loc[rows["part"] == "reward"] if value == "label_accuracy" else rows
+        if value in kept:
+            known = kept.dropna(subset=value)
+            if not known.empty:
+                print_table(known, value=value, title=said, console=session.console)
+    session.say(f"reward models: {session.folder.folder / 'models'}")
+
+
+def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
+    """Accuracy per source of labels, a panel per set and category."""
+    return {"reward-accuracy": figures.accuracy_figure(rows)}
+
+
+STUDY = Study(
+    name="reward",
+    title="Reward models without labels",
+    lead=(
+        "Can labels by coherence train a reward model? ICM labels a few pairs, a reward model "
+        "trained on them labels the rest, and a second one learns from all. It is compared with "
+        "reward models trained on golden labels of the same pairs, on one annotator's, and on "
+        "golden labels with as many errors. All are tested on pairs whose questions none of them "
+        "has seen."
+    ),
+    settings=Settings,
+    plan=plan,
+    measure=measure,
+    show=show,
+    figures=draw,
+    findings=reward_findings,
+)
+run = STUDY.run
