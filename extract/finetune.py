@@ -7,8 +7,8 @@ learnt (Wen et al. 2025, section 4.1; docs/methods.md). transformers' `Trainer` 
 the adapter.
 
 The rates are choices: Wen et al. print none. AdamW with beta_2 = 0.95, weight decay 0.1, 15 % of
-warm-up, batches of 32 and rank 8 are those of the nearest printed recipe, a LoRA trained on the
-verdict token.
+warm-up and rank 8 are those of the nearest printed recipe, a LoRA trained on the verdict token;
+batches are half as large as its 32, since sets here are small.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from extract.finetune_settings import ALL_BELOW, FinetuneSettings, Loss
+from extract.finetune_settings import ALGORITHM, ALL_BELOW, FinetuneSettings, Loss
 from extract.loaded import quiet
 from extract.models import LanguageModel, load, usable_device
 from extract.reader import gathered_before
@@ -44,9 +44,6 @@ from extract.verdict_data import (
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, get_format
 from jelicit.disk import write_text
-
-ALGORITHM = 1
-"""Raised when the same settings and data lead to another model than before."""
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
 

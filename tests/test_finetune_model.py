@@ -31,7 +31,7 @@ from jelicit.prompting import zero_shot_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 FORM = get_format("statement")
-QUICK = FinetuneSettings(epochs=2, batch_size=8, learning_rate=1e-2, save_every=2)
+QUICK = FinetuneSettings(epochs=2, batch_size=8, learning_rate=1e-2, save_every=500)
 
 
 def items_of(n, *, split="train"):
@@ -98,7 +98,7 @@ def test_a_batch_ends_where_its_prompts_end():
 
 
 def test_the_model_gives_the_verdicts_that_it_was_taught(whole, adapter, random_model):
-    settings = replace(QUICK, epochs=30)
+    settings = replace(QUICK, epochs=30, save_every=500)
     for folder in (whole, adapter):
         losses = json.loads((folder / "training.json").read_text())["losses"]
         assert len(losses) == 6  # 2 epochs of 20 items in batches of 8
@@ -173,7 +173,7 @@ def test_passes_of_a_few_items_make_the_same_step(whole, random_model):
 
 
 def test_a_soft_label_is_learnt_as_such(random_model, tmp_path):
-    settings = replace(QUICK, epochs=40, loss="verdicts")
+    settings = replace(QUICK, epochs=40, loss="verdicts", save_every=500)
     soft = train(random_model, tmp_path / "soft", given=np.full(20, 0.8), settings=settings)
     scores = zero_shot_scores(LocalScorer(load(str(soft)), match="tokens"), ITEMS, FORM)
     np.testing.assert_allclose(scores, np.log(4), atol=0.15)
@@ -203,7 +203,7 @@ def test_a_training_that_stopped_goes_on_and_ends_the_same(whole, random_model, 
 
     monkeypatch.setattr(MarkWhole, "on_save", stops)
     with pytest.raises(_KilledError):
-        train(random_model, out)
+        train(random_model, out, settings=replace(QUICK, save_every=2))
     monkeypatch.undo()
     kept = sorted(path.parent.name for path in out.glob(f"checkpoints/*/{WHOLE}"))
     assert kept == ["checkpoint-2"]
@@ -227,7 +227,8 @@ class Kill(MarkWhole):
 
 import extract.finetune
 extract.finetune.MarkWhole = Kill
-tests.train(sys.argv[1], tests.Path(sys.argv[2]))
+settings = tests.replace(tests.QUICK, save_every=2)
+tests.train(sys.argv[1], tests.Path(sys.argv[2]), settings=settings)
 """
 
 

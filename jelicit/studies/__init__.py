@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jelicit.studies.study import Study, StudyResult
 
 STUDIES = (
-    *("salience", "imbalance", "impossible", "layers", "transfer", "icm", "scaling"),
+    *("salience", "imbalance", "impossible", "layers", "transfer", "icm", "scaling", "finetune"),
     "stress",
 )
 """The modules of the studies that ship with the project."""
