@@ -12,9 +12,11 @@ ALL_BELOW = 30_000_000
 """Parameters below which all weights are trained unless settings say otherwise."""
 
 RATES = {"lora": 2e-4, "all": 1e-5, "all of a small model": 5e-4}
-"""Learning rates where none is given. Of a small model: five epochs at 1e-4 did not teach the pocket
-model 128 labels that were turned round; ten at 5e-4 did (96 labels, batches of 16), and left it as
-good as it was where labels were right, which 1e-3 did not on arithmetic."""
+"""Learning rates where none is given.
+
+Of a small model: five epochs at 1e-4 did not teach the pocket model 128 labels that were turned
+round; ten at 5e-4 did (96 labels, batches of 16), and left it as good as it was where labels were
+right, which 1e-3 did not on arithmetic."""
 
 Weights = Literal["auto", "lora", "all"]
 Loss = Literal["vocabulary", "verdicts"]
