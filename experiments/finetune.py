@@ -22,26 +22,11 @@ with stopping_at_once():
 
     import tyro
     from common import ModelSettings, ask, console, start
+    from training import Training
 
-    from extract.finetune_settings import FinetuneSettings
     from jelicit.studies import finetune, icm
 
-OPENER = "extract.tunable:open_tunable"
-
 __all__ = ["Settings", "console", "main"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training(FinetuneSettings):
-    """How models are trained.
-
-    Attributes:
-        seed: Not asked here: that of the run.
-        merge: Not asked here.
-    """
-
-    seed: tyro.conf.Suppress[int] = 0
-    merge: tyro.conf.Suppress[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +38,13 @@ class Settings(finetune.Settings):
         training: How models are trained.
         chat_model: Another model for zero_shot_chat: an id or folder. It is asked in its own chat
             template where it has one.
+        finetune: Not asked here: of icm.
     """
 
     run_on: tyro.conf.OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
     training: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
     chat_model: str | None = None
+    finetune: tyro.conf.Suppress[bool] = False
     out: Path = Path("runs/finetune")
 
     def problems(self) -> list[str]:
@@ -74,7 +61,7 @@ def main(settings: Settings) -> None:
     """Run the study."""
     settings.check()  # before libraries are loaded
     run_on, chat = settings.run_on, settings.chat_model
-    model = run_on.open(opener=OPENER, settings=settings.training)
+    model = settings.training.open(run_on)
     other = None if chat is None else run_on.open(model=chat, chat=None)
     ask(finetune.STUDY, icm.Scorers(model, other), settings)
 

@@ -45,6 +45,8 @@ _NO_PROBES = (
     MethodName("icm_golden_start", "ICM from golden labels", COHERENCE),
     MethodName("icm_wrong_start", "ICM from wrong labels", COHERENCE),
     MethodName("icm_no_consistency", "ICM without consistency", COHERENCE),
+    MethodName("icm_iterative", "ICM, fine-tuned between batches", COHERENCE),
+    MethodName("icm_extended", "ICM's first batch, fine-tuned for the rest", COHERENCE),
     MethodName("tuned_icm", "Fine-tuned, ICM", COHERENCE),
     MethodName("icm_supervised", "Supervised by ICM's labels", COHERENCE),
     MethodName("golden_few_shot", "Golden few-shot", CEILING),

@@ -10,14 +10,22 @@ from asked_model import AskedModel
 from experiment_scripts import run as run_script
 from experiment_scripts import script, session_of
 
-from jelicit.data.items import Item, label_of, save_items
+from jelicit.data.items import Item, label_of, load_items, save_items
 from jelicit.icm import accuracy
-from jelicit.studies import finetune
+from jelicit.studies import finetune, icm
+from jelicit.studies.findings import icm_findings
 from jelicit.studies.finetune import METHODS, SOURCES, STUDY, Settings, human_labels
 from jelicit.studies.finetune_findings import finetune_findings
 
 N, TESTS = 8, 8
 SMALL = Settings(n=N, batch=4, tests=TESTS, seeds=1, initial=2, draws=6, boot=10, shots=(1, 2))
+
+
+class Made(AskedModel):
+    """What a training makes."""
+
+    def release(self):
+        """Nothing is held."""
 
 
 class Learner(AskedModel):
@@ -31,10 +39,11 @@ class Learner(AskedModel):
     def tuned(self, items, labels, format, folder, *, seed, held_out, origin):
         texts = {(item.question, item.choice) for item in items}
         assert not texts & {(item.question, item.choice) for item in held_out}
-        self.taught[folder.name.rpartition("-")[2]] = (tuple(items), list(labels), seed, origin)
-        made = AskedModel()
-        made.release = lambda: None
-        return made
+        name, _, count = folder.name.partition("seed-0-")[2].rpartition("-")
+        assert count == str(len(items))
+        key = name if name.startswith("tuned_") else f"{name} {count}"
+        self.taught[key] = (tuple(items), list(labels), seed, origin)
+        return Made()
 
 
 def one_run(tmp_path, *, dataset="pocket/pairs", settings=SMALL, **changes):
@@ -135,9 +144,86 @@ def test_trainings_are_part_of_a_runs_identity(tmp_path):
     settings = Settings(n=N, batch=4, tests=TESTS, seeds=1, boot=10, out=tmp_path)
     settings = replace(settings, methods=("zero_shot", "tuned_golden"), dataset=("pocket/pairs",))
     models = [Learner(), Learner(), Learner("another")]
-    runs = [STUDY.run(model, settings, quiet=True).rows["run_id"][0] for model in models]
+    rows = [STUDY.run(model, settings, quiet=True).rows for model in models]
+    runs = [str(each["run_id"].iloc[0]) for each in rows]
     assert [bool(model.taught) for model in models] == [True, False, True]
     assert runs[0] == runs[1] != runs[2]
+
+
+# --- training between batches ---------------------------------------------------------------------
+
+
+def between(tmp_path, **changes):
+    model = Learner()
+    settings = icm.Settings(
+        dataset=("pocket/pairs",),
+        methods=("icm",),
+        **{"n": 12, "batch": 4, "finetune": True, **changes},
+        tests=TESTS,
+        seeds=1,
+        initial=2,
+        draws=6,
+        boot=10,
+        out=tmp_path,
+    )
+    return model, icm.STUDY.run(model, settings, quiet=True)
+
+
+def labels_of(folder, method):
+    (path,) = (folder / "labels").glob(f"*-{method}.jsonl")
+    return {item.id: item.label for item in load_items(path)}
+
+
+def test_each_batch_is_labelled_by_the_model_trained_on_those_before(tmp_path):
+    model, result = between(tmp_path)
+    assert set(result.rows["method"]) == {"icm", "icm_iterative", "icm_extended"}
+    found = labels_of(tmp_path, "icm_iterative")
+    assert len(found) == 12
+    first, second = (model.taught[f"icm_iterative {count}"] for count in (4, 8))
+    for items, labels, seed, origin in (first, second):
+        assert labels == [found[item.id] for item in items]
+        assert (seed, origin) == (0, "icm_iterative of pocket/pairs, seed 0")
+    assert second[0][:4] == first[0]
+    # The first batch is searched by the model as it is, as without any training.
+    alone = labels_of(tmp_path, "icm")
+    assert first[1] == [alone[item.id] for item in first[0]]
+
+
+def test_the_cheap_scheme_searches_the_first_batch_and_nothing_else(tmp_path):
+    model, result = between(tmp_path, n=8)
+    alone = labels_of(tmp_path, "icm")
+    items, labels, *_ = model.taught["icm_extended 4"]
+    assert labels == [alone[item.id] for item in items]
+    rows = result.rows.set_index("method")
+    assert rows.loc["icm_extended", "searches"] == 1
+    assert rows.loc["icm_extended", "n_train"] == 8
+    steps = pd.concat(map(pd.read_parquet, (tmp_path / "steps").glob("*.parquet")))
+    assert set(steps["method"]) == {"icm", "icm_iterative"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"batch": None}, "--finetune trains between batches, and there is one"),
+        ({"methods": ("zero_shot",)}, "--finetune needs --methods icm"),
+    ],
+)
+def test_training_between_batches_needs_batches_and_a_search(changes, told):
+    settings = icm.Settings(n=8, batch=4, finetune=True, initial=2)
+    with pytest.raises(ValueError, match=told):
+        replace(settings, **changes).check()
+
+
+def test_findings_compare_training_between_batches_with_searches_alone():
+    rows = pd.DataFrame(
+        [
+            {"dataset": "own", "method": method, "seed": 0, "label_accuracy": right}
+            for method, right in (("icm", 0.8), ("icm_iterative", 0.9), ("icm_extended", 0.7))
+        ]
+    ).assign(accuracy=0.5, role="truth", orientation="none", target="truth", feature="none")
+    assert [finding.appears for finding in icm_findings(rows)][-2:] == [True, False]
+    alone = rows.loc[rows["method"] == "icm"]
+    assert len(icm_findings(alone)) == len(icm_findings(rows)) - 2
 
 
 # --- human labels --------------------------------------------------------------------------------
@@ -201,7 +287,7 @@ def test_the_script_trains_a_model_and_asks_it(random_model, tmp_path):
         )
     assert set(ran.rows["method"]) == {"zero_shot", "tuned_icm", "tuned_golden"}
     models = sorted(path.name for path in (tmp_path / "out" / "models").iterdir())
-    assert models == ["pocket-pairs-seed0-tuned_golden", "pocket-pairs-seed0-tuned_icm"]
+    assert models == [f"pocket-pairs-seed-0-tuned_{source}-6" for source in ("golden", "icm")]
     assert "finding: The training learns its labels" in ran.printed
     assert np.isfinite(ran.rows["auroc"]).all()
     assert Path(tmp_path / "out" / "report.html").is_file()

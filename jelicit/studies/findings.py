@@ -17,7 +17,7 @@ import pandas as pd
 from jelicit.method_names import method_of, readable
 from jelicit.results import Finding, asked_for, name_of_targets, summarise
 
-FINDS, LOSES, ALIKE, NEAR = 0.9, 0.8, 0.05, 0.03
+FINDS, LOSES, ALIKE, NEAR, MORE = 0.9, 0.8, 0.05, 0.03, 0.01
 UNSUPERVISED = ("ccs", "pca")
 PROMPTED = ("bootstrapped", "bootstrapped_consistent")
 NOT_SALIENT = ("pocket/poems",)
@@ -161,7 +161,7 @@ def _icm_findings(rows: pd.DataFrame) -> list[Finding]:
         for name, (turned, golden) in worth.pairs("wrong_many_shot", "golden_many_shot").items()
         if turned >= golden - NEAR
     )
-    return [
+    found = [
         _right_labels(right),
         worth.finding(
             "The model reads the labels it is shown: golden ones turned round are worth less (by "
@@ -196,6 +196,28 @@ def _icm_findings(rows: pd.DataFrame) -> list[Finding]:
             ("icm_no_consistency", "icm"),
             lambda ours, other: ours < other - NEAR,
         ),
+    ]
+    return [*found, *_of_batches(right)]
+
+
+def _of_batches(right: Means) -> list[Finding]:
+    """What training between batches is worth, where that was run."""
+    claims = {
+        "icm_iterative": (
+            "A model trained on the batches before finds better labels than searches alone (by "
+            "more than 1 point)",
+            lambda ours, other: ours > other + MORE,
+        ),
+        "icm_extended": (
+            "One batch searched, and the rest labelled by the model trained on it, is about as "
+            "good as searches of all (within 3 points)",
+            lambda ours, other: ours >= other - NEAR,
+        ),
+    }
+    return [
+        right.finding(claim, (method, "icm"), holds)
+        for method, (claim, holds) in claims.items()
+        if right.pairs(method, "icm")
     ]
 
 

@@ -30,7 +30,6 @@ from jelicit.studies.icm_run import CHAT, Run
 from jelicit.studies.icm_tasks import Task
 from jelicit.studies.session import Session
 from jelicit.studies.study import Study
-from jelicit.studies.tuning import trains
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,6 +89,8 @@ class Settings(icm.Settings):
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         problems = super().problems()
+        if self.finetune:
+            problems.append("--finetune is of icm: leave it out")
         if self.overlap == "keep":
             problems.append(
                 "--overlap keep: what is tested would have been seen in training; give drop or "
@@ -106,8 +107,6 @@ def plan(settings: Settings, session: Session) -> list[Task]:
             and the methods ask for them.
     """
     tasks = icm.plan(settings, session)
-    if settings.trains:
-        trains(session.model)
     if set(settings.methods) & set(OF_HUMANS):
         for task in tasks:
             human_labels(task.situation.train, task.situation.dataset)
@@ -163,16 +162,7 @@ class TunedRun(Run):
     def _tuned(self, method: str, labels: Sequence[bool | None]) -> np.ndarray:
         """Scores of the test items by the model fine-tuned on these labels."""
         situation, items = self.task.situation, self.pool.items
-        name = "-".join((slug(situation.title), f"seed{self.seed}", method))
-        model = trains(self.session.model).tuned(
-            items,
-            labels,
-            situation.format,
-            self._folder("models") / name,
-            seed=self.seed,
-            held_out=situation.test,
-            origin=f"{method.removeprefix(TUNED)} labels of {situation.title}, seed {self.seed}",
-        )
+        model = self._trained(method, items, labels)
         scores = zero_shot_scores(model.scorer(), situation.test, situation.format)
         model.release()
         return scores

@@ -9,10 +9,8 @@ from __future__ import annotations
 import pandas as pd
 
 from jelicit.results import Finding
-from jelicit.studies.findings import NEAR, Means
+from jelicit.studies.findings import MORE, NEAR, Means
 
-BETTER = 0.01
-"""How much more accuracy is better: a test item or two, at the default size."""
 UNLEARNT = "labels are not learnt"
 
 
@@ -29,7 +27,7 @@ def finetune_findings(rows: pd.DataFrame) -> list[Finding]:
         return worth.finding(
             f"{claim} (by more than 1 point)",
             ("tuned_icm", other),
-            lambda ours, theirs: ours > theirs + BETTER,
+            lambda ours, theirs: ours > theirs + MORE,
             unread=unlearnt,
             why=UNLEARNT,
         )

@@ -45,7 +45,7 @@ from jelicit.studies.format_rows import print_formats
 from jelicit.studies.formats import FormatSettings, format_problems, formats_asked
 from jelicit.studies.icm_forecast import tell_need, tell_need_of_chat
 from jelicit.studies.icm_pool import to_label
-from jelicit.studies.icm_run import CHAT, PERTURBED, WRONG, Run
+from jelicit.studies.icm_run import CHAT, EXTENDED, ITERATIVE, PERTURBED, WRONG, Run
 from jelicit.studies.icm_tasks import Task, task_of
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases, Prompted
@@ -75,6 +75,9 @@ class Settings(FormatSettings):
         batch: Most items in one search, so that --n may be more than fit: they are searched in
             batches of that many, or of as many as fit (paper: 256). Batches do not see each other's
             labels, and prompts for test items show as many items as fit. None = one search.
+        finetune: Train between batches, too: icm_iterative labels each batch with the model trained
+            on all before it, icm_extended searches the first batch and has the model trained on it
+            label the rest. Needs --batch.
         tests: Test items.
         limit: Most tokens of a prompt; None = the length that the model was trained on, if its
             config says so, else all that it reads.
@@ -105,6 +108,7 @@ class Settings(FormatSettings):
     dataset: tuple[str, ...] = DEFAULT_SETS
     n: int = 32
     batch: int | None = None
+    finetune: bool = False
     tests: int = 64
     limit: int | None = None
     methods: tuple[str, ...] = METHODS
@@ -128,8 +132,8 @@ class Settings(FormatSettings):
 
     @property
     def trains(self) -> bool:
-        """Whether one of the methods trains the model."""
-        return False
+        """Whether the model is trained."""
+        return self.finetune
 
     @property
     def searches(self) -> bool:
@@ -178,6 +182,13 @@ class Settings(FormatSettings):
         problems = []
         if self.batch is not None and self.batch > self.n:
             problems.append(f"--batch {self.batch}: there are --n {self.n} items; leave it out")
+        if self.finetune and (self.batch is None or self.batch >= self.n):
+            problems.append(
+                f"--finetune trains between batches, and there is one: give --batch below --n "
+                f"{self.n}"
+            )
+        if self.finetune and "icm" not in self.methods:
+            problems.append("--finetune needs --methods icm: it is compared with searches alone")
         most = min(self.n, self.batch or self.n)
         if given(self, ["initial"]) and self.initial > most:
             problems.append(
@@ -202,7 +213,13 @@ class Settings(FormatSettings):
     def for_model(self, trained_length: int | None) -> Settings:
         """With numbers for what was left to the model; see `StudySettings.for_model`."""
         prompts = PromptSettings(shots=self.shots).fitting(trained_length)
-        return replace(self, shots=prompts.shots, limit=self.limit or trained_length)
+        more = (ITERATIVE, EXTENDED) if self.finetune else ()
+        return replace(
+            self,
+            shots=prompts.shots,
+            limit=self.limit or trained_length,
+            methods=(*self.methods, *more),
+        )
 
     def identity(self) -> dict[str, Any]:
         """What changes the numbers, beside the data."""
@@ -245,6 +262,8 @@ def plan(settings: Settings, session: Session) -> list[Task]:
             "icm asks the model for labels, and hidden states of one's own cannot be asked: give a "
             "model (extract.open_model, extract.open_server)"
         )
+    if session.settings.trains:
+        trains(session.model)
     tasks = [
         task_of(name, session, tests=settings.tests, rule=settings.rule, format=form)
         for name in settings.dataset

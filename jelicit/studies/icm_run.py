@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jelicit.data.items import label_of, save_items
+from jelicit.data.items import Item, label_of, save_items
 from jelicit.icm import (
     VARIANTS,
     BatchedResult,
@@ -23,12 +23,16 @@ from jelicit.icm import (
 )
 from jelicit.named import slug
 from jelicit.prompting import Scorer, zero_shot_scores
+from jelicit.prompting.consistency import get_rule, most_likely
 from jelicit.studies.icm_pool import Pool
 from jelicit.studies.icm_tasks import Task
+from jelicit.studies.models import SizedModel
 from jelicit.studies.search_bar import SearchBar
 from jelicit.studies.session import Session
+from jelicit.studies.tuning import trains
 
 CHAT, WRONG, PERTURBED = "zero_shot_chat", "wrong_many_shot", "icm_perturbed"
+ITERATIVE, EXTENDED = "icm_iterative", "icm_extended"
 
 
 @dataclass
@@ -54,6 +58,12 @@ class Run:
         if method in VARIANTS:
             result = self._search(method, steps)
             return self._many_shot(result.labels), self._about_search(result)
+        if method == ITERATIVE:
+            result = self._search(method, steps)
+            return self._many_shot(result.labels), self._about_search(result)
+        if method == EXTENDED:
+            extended = self._extended(steps)
+            return self._many_shot(extended), self._about(extended) | {"searches": 1.0}
         if method == PERTURBED:
             flawed = self._flawed()
             return self._many_shot(flawed), self._about(flawed)
@@ -101,6 +111,7 @@ class Run:
                 own,
                 size=self.pool.size,
                 start=start,
+                between=self._trained_between if method == ITERATIVE else None,
                 journal=self._file("searches"),
                 gold=self._gold(),
                 on_step=bar.show,
@@ -116,7 +127,8 @@ class Run:
         """The settings of a search, and the labels that each batch begins with if not random."""
         gold, batches = self._gold(), self.pool.batches
         settings = self.session.settings.search(self.seed, self.task.rule)
-        begun = [variant(method, settings, [gold[n] for n in batch]) for batch in batches]
+        kind = "icm" if method == ITERATIVE else method
+        begun = [variant(kind, settings, [gold[n] for n in batch]) for batch in batches]
         start = {
             n: label
             for batch, (_, begin) in zip(batches, begun, strict=True)
@@ -124,6 +136,48 @@ class Run:
         }
         own, _ = begun[0]
         return own, [start[n] for n in range(len(gold))] if start else None
+
+    def _trained_between(
+        self, scorer: Scorer, items: Sequence[Item], labels: Sequence[bool | None]
+    ) -> Scorer:
+        """The model trained on the batches so far, which labels the next one."""
+        return self._trained(ITERATIVE, items, labels).scorer()
+
+    def _extended(self, steps: list[dict[str, Any]]) -> list[bool | None]:
+        """Labels of the first batch by search, of all others by the model trained on it.
+
+        Those of one question are made consistent by the rule.
+        """
+        items, form = self.pool.items, self.task.situation.format
+        (*first,), *others = self.pool.batches
+        searched = self._search("icm", steps).labels  # batches do not see each other
+        labels: list[bool | None] = [None] * len(items)
+        for n in first:
+            labels[n] = searched[n]
+        rest = [n for batch in others for n in batch]
+        model = self._trained(EXTENDED, [items[n] for n in first], [labels[n] for n in first])
+        scores = zero_shot_scores(model.scorer(), [items[n] for n in rest], form)
+        model.release()
+        made = most_likely([items[n] for n in rest], scores, get_rule(self.task.rule))
+        for n, label in zip(rest, made, strict=True):
+            labels[n] = bool(label)
+        return labels
+
+    def _trained(
+        self, name: str, items: Sequence[Item], labels: Sequence[bool | None]
+    ) -> SizedModel:
+        """The model fine-tuned on labels, in a folder of their name and number."""
+        situation = self.task.situation
+        title = f"{situation.title}, seed {self.seed}"
+        return trains(self.session.model).tuned(
+            items,
+            labels,
+            situation.format,
+            self._folder("models") / f"{slug(title)}-{name}-{len(items)}",
+            seed=self.seed,
+            held_out=situation.test,
+            origin=f"{name} of {title}",
+        )
 
     def _flawed(self) -> list[bool]:
         """Gold labels with as many errors in every batch as those of method icm."""
