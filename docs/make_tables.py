@@ -37,6 +37,7 @@ SHOWN_FIGURES = {
     "layers": "layers-pocket-arithmetic.svg",
     "transfer": "transfer.svg",
     "icm": "icm-accuracy.svg",
+    "finetune": "finetune-accuracy.svg",
 }
 """The one figure of each study that its page shows, by its name in the run folder."""
 
