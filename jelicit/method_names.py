@@ -124,6 +124,10 @@ def method_of(key: str) -> MethodName:
         return by_key[key]
     if key.startswith("control_"):
         return MethodName(key, f"{readable(key.removeprefix('control_'))} alone", CONTROL)
+    probe, _, source = key.partition("_tuned_")
+    if probe in by_key and (trained := by_key.get(f"tuned_{source}")) is not None:
+        name = f"{by_key[probe].name}, {trained.name.lower().replace('icm', 'ICM')}"
+        return MethodName(key, name, by_key[probe].group)
     if (base := key.removesuffix(_REBALANCED)) in by_key:
         return _rebalanced(by_key[base])
     return MethodName(key, key.replace("_", " "), OTHER)

@@ -12,12 +12,14 @@ from experiment_scripts import script, session_of
 
 from jelicit.data.items import Item, label_of, load_items, save_items
 from jelicit.icm import accuracy
+from jelicit.method_names import method_of
 from jelicit.studies import finetune, icm
 from jelicit.studies.findings import icm_findings
 from jelicit.studies.finetune import METHODS, SOURCES, STUDY, Settings, human_labels
 from jelicit.studies.finetune_findings import finetune_findings
 
 N, TESTS = 8, 8
+OF_MODELS = ("", "_tuned_icm", "_tuned_golden")
 SMALL = Settings(n=N, batch=4, tests=TESTS, seeds=1, initial=2, draws=6, boot=10, shots=(1, 2))
 
 
@@ -62,7 +64,9 @@ def done(tmp_path_factory):
 def test_every_method_has_a_row_with_an_interval(done):
     _, result = done
     rows = result.rows.set_index("method")
-    assert set(rows.index) == set(METHODS)
+    probes = [f"{name}{of}" for name in ("ccs", "supervised") for of in OF_MODELS]
+    assert set(rows.index) == {*METHODS, *probes}
+    assert len(rows) == len(METHODS) + len(probes)
     assert rows["accuracy"].between(0, 1).all()
     assert (rows["accuracy_low"] <= rows["accuracy_high"]).all()
 
@@ -142,7 +146,8 @@ def test_what_is_tested_cannot_be_kept_among_what_is_trained_on():
 
 def test_trainings_are_part_of_a_runs_identity(tmp_path):
     settings = Settings(n=N, batch=4, tests=TESTS, seeds=1, boot=10, out=tmp_path)
-    settings = replace(settings, methods=("zero_shot", "tuned_golden"), dataset=("pocket/pairs",))
+    methods = ("zero_shot", "tuned_golden")
+    settings = replace(settings, methods=methods, dataset=("pocket/pairs",), probes=())
     models = [Learner(), Learner(), Learner("another")]
     rows = [STUDY.run(model, settings, quiet=True).rows for model in models]
     runs = [str(each["run_id"].iloc[0]) for each in rows]
@@ -259,14 +264,30 @@ def test_findings_follow_their_rules():
     learnt = {"tuned_wrong": 0.2, "tuned_golden": 0.9}
     good = {"tuned_icm": 0.88, "tuned_human": 0.8, "tuned_perturbed": 0.8, "zero_shot": 0.7}
     more = {"tuned_zero_shot": 0.87, "zero_shot_chat": 0.9}
-    assert findings_of(**learnt, **good, **more) == [True, True, True, True, True, False, False]
+    assert findings_of(**learnt, **good, **more) == [*[True] * 5, False, False, None]
     bad = {"tuned_icm": 0.6, "tuned_perturbed": 0.8, "zero_shot": 0.7}
-    assert findings_of(**learnt, **bad) == [True, False, None, False, False, None, None]
+    assert findings_of(**learnt, **bad) == [True, False, None, False, False, *[None] * 3]
+
+
+def test_probes_before_and_after_are_compared_by_auroc():
+    rows = pd.DataFrame(
+        [
+            {"dataset": "own", "method": method, "seed": 0, "auroc": area}
+            for method, area in (("ccs", 0.7), ("ccs_tuned_icm", 0.9))
+        ]
+    ).assign(accuracy=0.5, role="truth", orientation="oracle", target="truth", feature="none")
+    assert finetune_findings(rows)[-1].appears is True
+    assert method_of("ccs_tuned_icm").name == "CCS, fine-tuned, ICM"
+
+
+def test_a_layer_that_the_model_does_not_have_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--layer 2: asked has 1 blocks"):
+        one_run(tmp_path, methods=("tuned_icm",), layer=2)
 
 
 def test_a_training_that_learns_nothing_cannot_tell():
     found = findings_of(tuned_wrong=0.9, tuned_golden=0.9, tuned_icm=0.9, zero_shot=0.5)
-    assert found == [False, None, None, None, None, None, None]
+    assert found == [False, *[None] * 7]
 
 
 # --- the script ----------------------------------------------------------------------------------
@@ -274,8 +295,11 @@ def test_a_training_that_learns_nothing_cannot_tell():
 
 def test_the_script_trains_a_model_and_asks_it(random_model, tmp_path):
     pytest.importorskip("peft", reason="training needs the train extra")
-    words = ("--n", "6", "--batch", "6", "--tests", "6", "--seeds", "1", "--draws", "4")
-    words += ("--initial", "2", "--boot", "10", "--epochs", "1", "--dataset", "pocket/pairs")
+    words = (
+        *("--n", "6", "--batch", "6", "--tests", "6", "--seeds", "1", "--draws", "4"),
+        *("--initial", "2", "--boot", "10", "--epochs", "1", "--probes", "ccs"),
+        *("--dataset", "pocket/pairs"),
+    )
     with script("finetune") as found:
         ran = run_script(
             found,
@@ -285,7 +309,8 @@ def test_the_script_trains_a_model_and_asks_it(random_model, tmp_path):
             stores=tmp_path / "stores",
             out=tmp_path / "out",
         )
-    assert set(ran.rows["method"]) == {"zero_shot", "tuned_icm", "tuned_golden"}
+    probed = {f"ccs{of}" for of in OF_MODELS}
+    assert set(ran.rows["method"]) == {"zero_shot", "tuned_icm", "tuned_golden", *probed}
     models = sorted(path.name for path in (tmp_path / "out" / "models").iterdir())
     assert models == [f"pocket-pairs-seed-0-tuned_{source}-6" for source in ("golden", "icm")]
     assert "finding: The training learns its labels" in ran.printed

@@ -21,15 +21,20 @@ from jelicit import figures
 from jelicit.icm import accuracy, perturbed
 from jelicit.icm.mirrors import SUFFIX
 from jelicit.named import slug
+from jelicit.probes.registry import known_methods
 from jelicit.prompting import bootstrapped, zero_shot_scores
 from jelicit.results import print_table
 from jelicit.studies import icm
+from jelicit.studies.checks import unknown
 from jelicit.studies.finetune_findings import finetune_findings
+from jelicit.studies.finetune_probes import check_layer, probes_of
 from jelicit.studies.format_rows import print_formats
 from jelicit.studies.icm_run import CHAT, Run
 from jelicit.studies.icm_tasks import Task
+from jelicit.studies.model import Model
 from jelicit.studies.session import Session
 from jelicit.studies.study import Study
+from jelicit.studies.tuning import trains
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +50,7 @@ VOTES = "human_votes"
 SHOWN = ("zero_shot", "golden_many_shot", "icm")
 METHODS = (*SHOWN, *(f"{TUNED}{source}" for source in SOURCES))
 OF_HUMANS = (f"{HUMAN}_many_shot", f"{TUNED}{HUMAN}")
+PROBED = ("tuned_icm", "tuned_golden")
 NEED_SEARCH = ("icm", "tuned_icm", "tuned_perturbed")
 
 
@@ -57,6 +63,9 @@ class Settings(icm.Settings):
         batch: Most items in one search, or as many as fit; None = one search, and as many items
             as fit it.
         tests: Test items.
+        probes: Probes that are fitted on the items' hidden states, in the model as it is and in
+            those fine-tuned on ICM's and on golden labels; no value = none.
+        layer: Of the probes: 0 = embeddings; None = two thirds up.
         methods: tuned_SOURCE, fine-tuned on the labels of icm, golden, zero_shot (the model's own
             answers), bootstrapped, perturbed (golden labels with as many errors as ICM's), wrong
             (golden ones turned round, which tells whether the training learns its labels) or human
@@ -69,6 +78,8 @@ class Settings(icm.Settings):
     batch: int | None = 16
     tests: int = 128
     methods: tuple[str, ...] = METHODS
+    probes: tuple[str, ...] = ("ccs", "supervised")
+    layer: int | None = None
     out: Path | None = None
 
     @property
@@ -86,9 +97,18 @@ class Settings(icm.Settings):
         """Whether one of the methods searches labels."""
         return bool(set(self.methods) & set(NEED_SEARCH))
 
+    def identity(self) -> dict[str, Any]:
+        """What changes the numbers, beside the data."""
+        probes = {"probes": list(self.probes), "layer": self.layer} if self.probes else {}
+        return super().identity() | probes
+
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         problems = super().problems()
+        if self.probes:
+            problems += unknown("--probes", self.probes, [m.name for m in known_methods()])
+        if self.layer is not None and self.layer < 0:
+            problems.append(f"--layer {self.layer}: allowed are whole numbers from 0")
         if self.finetune:
             problems.append("--finetune is of icm: leave it out")
         if self.overlap == "keep":
@@ -107,6 +127,9 @@ def plan(settings: Settings, session: Session) -> list[Task]:
             and the methods ask for them.
     """
     tasks = icm.plan(settings, session)
+    if settings.layer is not None:
+        model: Any = trains(session.model)
+        check_layer(settings, model)
     if set(settings.methods) & set(OF_HUMANS):
         for task in tasks:
             human_labels(task.situation.train, task.situation.dataset)
@@ -142,6 +165,8 @@ class TunedRun(Run):
 
     made: dict[str, list[bool | None]] = field(default_factory=dict)
     """Labels by their source, once they were asked for."""
+    probed: bool = False
+    """Whether probes were fitted on the model as it is."""
 
     def measure(
         self, method: str, steps: list[dict[str, Any]]
@@ -164,8 +189,18 @@ class TunedRun(Run):
         situation, items = self.task.situation, self.pool.items
         model = self._trained(method, items, labels)
         scores = zero_shot_scores(model.scorer(), situation.test, situation.format)
+        if method in PROBED:
+            self._probe(model, method)
         model.release()
         return scores
+
+    def _probe(self, model: Model, method: str) -> None:
+        """Probes on the hidden states of a model that was trained, and once on those before."""
+        if not self.probed:
+            before: Any = trains(self.session.model)
+            self.also += probes_of(before, self, "")
+            self.probed = True
+        self.also += probes_of(model, self, f"_{method}")
 
     def _labels(self, source: str, steps: list[dict[str, Any]]) -> list[bool | None]:
         """The labels of a source, made when they are first asked for."""

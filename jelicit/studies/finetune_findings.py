@@ -61,4 +61,10 @@ def finetune_findings(rows: pd.DataFrame) -> list[Finding]:
             "Fine-tuned on ICM's labels, the model is better than a chat model, zero-shot",
             "zero_shot_chat",
         ),
+        Means(rows, "auroc", "AUROC").finding(
+            "After fine-tuning on ICM's labels CCS finds more of the truth than before (by more "
+            "than 1 point)",
+            ("ccs_tuned_icm", "ccs"),
+            lambda ours, theirs: ours > theirs + MORE,
+        ),
     ]

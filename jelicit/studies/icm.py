@@ -351,6 +351,7 @@ def _measured(
                 f"{situation.title}, seed {seed}, {method}: accuracy {row['accuracy']:.2f}, "
                 f"AUROC {row['auroc']:.2f} ({took:.1f} s)"
             )
+        measured += run.also
     return merged_seeds(measured)
 
 

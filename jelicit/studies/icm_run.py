@@ -26,6 +26,7 @@ from jelicit.prompting import Scorer, zero_shot_scores
 from jelicit.prompting.consistency import get_rule, most_likely
 from jelicit.studies.icm_pool import Pool
 from jelicit.studies.icm_tasks import Task
+from jelicit.studies.measuring import Measured
 from jelicit.studies.models import SizedModel
 from jelicit.studies.search_bar import SearchBar
 from jelicit.studies.session import Session
@@ -49,6 +50,8 @@ class Run:
     """The labels of method icm, once it has run."""
     found: dict[str, BatchedResult] = field(default_factory=dict)
     """What was searched, by method."""
+    also: Measured = field(default_factory=Measured)
+    """Rows beside those of the methods."""
 
     def measure(
         self, method: str, steps: list[dict[str, Any]]
