@@ -42,6 +42,7 @@ SHOWN_FIGURES = {
     "icm": "icm-accuracy.svg",
     "warning_signs": "warning_signs.svg",
     "assistant": "assistant-answers.svg",
+    "finetune": "finetune-accuracy.svg",
 }
 """The one figure of each study that its page shows, by its name in the run folder."""
 

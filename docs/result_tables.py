@@ -12,7 +12,7 @@ import pandas as pd
 
 from jelicit.data.formats import BASE_FORMATS
 from jelicit.data.sets import SETS
-from jelicit.method_names import method_of, readable
+from jelicit.method_names import in_reading_order, method_of, readable
 from jelicit.pocket.world.sets import SETS as WORLD
 from jelicit.results.markdown import markdown_table, mean_of, methods_down, truth_and_spurious
 from jelicit.studies.warning_judge import EVERY, judged
@@ -26,9 +26,9 @@ CAMPAIGN = ROOT / "docs/results/campaign.json"
 
 STUDIES = (
     *("salience", "imbalance", "impossible", "layers", "transfer", "icm"),
-    *("warning_signs", "assistant"),
+    *("warning_signs", "finetune", "assistant"),
 )
-JUDGED = ("salience", "imbalance", "impossible", "icm")
+JUDGED = ("salience", "imbalance", "impossible", "icm", "finetune")
 """Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation", "tense")
 KINDS = ("arithmetic", "larger_than", "facts", "comments", "commands", "pairs", "poems")
@@ -170,6 +170,21 @@ def _icm() -> str:
             of_method = of_set.loc[of_set["method"] == method]
             cells = [mean_of(of_method, value) for value in values.values()]
             lines.append([_short(str(dataset)), _method_name(method), *cells])
+    return markdown_table(("Set", "Method", *values), lines)
+
+
+def _finetune() -> str:
+    """What is trained on, how much of it is right, and what the model is worth then."""
+    if not (ROWS / "finetune.parquet").is_file():
+        return "*The rows of this study are not committed yet: `python experiments/finetune.py`.*"
+    rows = _rows("finetune")
+    values = {"right labels": "label_accuracy", "test accuracy": "accuracy", "AUROC": "auroc"}
+    lines = []
+    for dataset, of_set in rows.groupby("dataset", sort=False):
+        for method in in_reading_order(of_set["method"]):
+            of_method = of_set.loc[of_set["method"] == method.key]
+            cells = [mean_of(of_method, value) for value in values.values()]
+            lines.append([_short(str(dataset)), method.name, *cells])
     return markdown_table(("Set", "Method", *values), lines)
 
 
@@ -357,6 +372,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "layers-sycophancy": partial(_layers, "sycophancy"),
     "transfer": _transfer,
     "icm": _icm,
+    "finetune": _finetune,
     **{f"findings-{study}": partial(_findings, study) for study in JUDGED},
     "findings-warning-signs": partial(_findings, "warning_signs"),
     "warning-signs": _warnings,

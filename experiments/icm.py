@@ -6,6 +6,7 @@ many-shot prompts, bootstrapping, and the paper's ablations.
 
     python experiments/icm.py
     python experiments/icm.py --dataset pocket/arithmetic pocket/pairs pocket/poems --seeds 1
+    python experiments/icm.py --n 96 --batch 16 --finetune --methods icm
     python experiments/icm.py --scorer http://localhost:8000/v1 --dataset truthfulqa --n 256
 
 Prints tables, writes result rows (Parquet), the labels (JSONL), figures (PNG, SVG) and a report,
@@ -23,6 +24,7 @@ with stopping_at_once():
     import tyro
     from asked import AskedSettings
     from common import ask, console, say, start
+    from training import Training
 
     from extract.served import ServedChat, ServedModel
     from jelicit.studies import icm
@@ -36,9 +38,11 @@ class Settings(icm.Settings):
 
     Attributes:
         asked: Which models, here or on servers.
+        training: How the model is trained, with --finetune.
     """
 
     asked: tyro.conf.OmitArgPrefixes[AskedSettings] = field(default_factory=AskedSettings)
+    training: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
     out: Path = Path("runs/icm")
 
     def problems(self) -> list[str]:
@@ -50,18 +54,22 @@ class Settings(icm.Settings):
                 f"--methods {icm.CHAT} goes together with --chat-model or --chat-scorer: give it "
                 "and one of them, or none"
             )
+        if self.finetune and self.asked.scorer != "local":
+            problems.append("--finetune trains a model here: leave out --scorer")
         return problems
 
     def idle(self) -> list[str]:
         """Problems of options that would do nothing: of searches, a server, or a model here."""
-        return super().idle() + self.asked.idle()
+        training = [] if self.finetune else self.training.idle()
+        return super().idle() + self.asked.idle() + training
 
 
 def main(settings: Settings) -> None:
     """Run the study."""
     settings.check()  # before a server is asked
     asked = settings.asked
-    models = icm.Scorers(asked.model(settings.out), asked.chat(settings.out))
+    model = settings.training.open(asked.run_on) if settings.finetune else asked.model(settings.out)
+    models = icm.Scorers(model, asked.chat(settings.out))
     ask(icm.STUDY, models, settings)
     for served in (models.model, models.chat):
         if isinstance(served, ServedModel | ServedChat):

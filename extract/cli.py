@@ -1,4 +1,4 @@
-"""Command line: `python -m extract run|info|verify|merge|card|own-words|serve`."""
+"""Command line: `python -m extract run|info|verify|merge|card|own-words|finetune|serve`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from extract.finetune_cli import Finetune
 from extract.printable import printable
 from jelicit.activations import ActivationStore, merge_stores
 from jelicit.commands.ending import ending_in_one_line
@@ -427,7 +428,7 @@ def _worker() -> tuple[int, int]:
 def main() -> None:
     """Runs the command; a user's mistake ends in one line on stderr and exit code 1."""
     command = tyro.cli(
-        Run | Info | Verify | Merge | Card | OwnWords | Serve,
+        Run | Info | Verify | Merge | Card | OwnWords | Finetune | Serve,
         prog="python -m extract",
         description=__doc__,
     )  # type: ignore[arg-type]

@@ -529,9 +529,13 @@ def trained_length(model: str) -> int | None:
     Args:
         model: As of `load`, which is not needed for this.
     """
-    config = (POCKET if model == "pocket" else Path(model).expanduser()) / "config.json"
+    folder = POCKET if model == "pocket" else Path(model).expanduser()
+    config, adapter = folder / "config.json", folder / ADAPTER_CONFIG
     if not config.is_file():
-        return None
+        if not adapter.is_file():
+            return None
+        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        return trained_length(base) if base else None
     return json.loads(config.read_text(encoding="utf-8")).get("trained_length")
 
 

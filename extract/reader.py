@@ -107,7 +107,7 @@ class Reader:
         if "position_ids" in taken:
             options["position_ids"] = positions
         where = torch.tensor(columns, dtype=torch.long)
-        with _gathered_before(model.get_output_embeddings(), where) as gathered:
+        with gathered_before(model.get_output_embeddings(), where) as gathered:
             outputs = model(input_ids=ids, attention_mask=self._masks(positions, ends), **options)
         if gathered:
             outputs.logits = outputs.logits[0]
@@ -201,7 +201,7 @@ def _padded(
 
 
 @contextmanager
-def _gathered_before(head: Any, where: torch.Tensor) -> Iterator[list[bool]]:
+def gathered_before(head: Any, where: torch.Tensor) -> Iterator[list[bool]]:
     """Has a model's output embeddings see the columns `where` [m, 2] only: [n, L, D] -> [1, m, D].
 
     All that a model does to its logits afterwards (scaling, soft-capping) is element by element.

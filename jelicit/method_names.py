@@ -39,10 +39,15 @@ _NO_PROBES = (
     MethodName("random_many_shot", "Random many-shot", PROMPTING),
     MethodName("bootstrapped", "Bootstrapped", PROMPTING),
     MethodName("bootstrapped_consistent", "Bootstrapped + consistency", PROMPTING),
+    MethodName("tuned_zero_shot", "Fine-tuned, own answers", PROMPTING),
+    MethodName("tuned_bootstrapped", "Fine-tuned, bootstrapped", PROMPTING),
     MethodName("icm", "ICM", COHERENCE),
     MethodName("icm_golden_start", "ICM from golden labels", COHERENCE),
     MethodName("icm_wrong_start", "ICM from wrong labels", COHERENCE),
     MethodName("icm_no_consistency", "ICM without consistency", COHERENCE),
+    MethodName("icm_iterative", "ICM, fine-tuned between batches", COHERENCE),
+    MethodName("icm_extended", "ICM's first batch, fine-tuned for the rest", COHERENCE),
+    MethodName("tuned_icm", "Fine-tuned, ICM", COHERENCE),
     MethodName("icm_supervised", "Supervised by ICM's labels", COHERENCE),
     MethodName("reward_icm_first", "Reward model, ICM, first", COHERENCE),
     MethodName("reward_icm", "Reward model, ICM", COHERENCE),
@@ -56,10 +61,15 @@ _NO_PROBES = (
     MethodName("best_of_human", "Best of n, annotator", CEILING),
     MethodName("policy_golden", "Assistant, golden", CEILING),
     MethodName("policy_human", "Assistant, annotator", CEILING),
+    MethodName("human_many_shot", "Human many-shot", CEILING),
+    MethodName("tuned_golden", "Fine-tuned, golden", CEILING),
+    MethodName("tuned_human", "Fine-tuned, human", CEILING),
     MethodName("start", "Not optimised", CONTROL),
     MethodName("reward_perturbed", "Reward model, errors as ICM", CONTROL),
     MethodName("wrong_many_shot", "Golden turned round", CONTROL),
     MethodName("icm_perturbed", "Golden, errors as ICM", CONTROL),
+    MethodName("tuned_wrong", "Fine-tuned, golden turned round", CONTROL),
+    MethodName("tuned_perturbed", "Fine-tuned, errors as ICM", CONTROL),
     MethodName("control_length", "Length alone", CONTROL),
 )
 
@@ -126,6 +136,10 @@ def method_of(key: str) -> MethodName:
         return by_key[key]
     if key.startswith("control_"):
         return MethodName(key, f"{readable(key.removeprefix('control_'))} alone", CONTROL)
+    probe, _, source = key.partition("_tuned_")
+    if probe in by_key and (trained := by_key.get(f"tuned_{source}")) is not None:
+        name = f"{by_key[probe].name}, {trained.name.lower().replace('icm', 'ICM')}"
+        return MethodName(key, name, by_key[probe].group)
     if (base := key.removesuffix(_REBALANCED)) in by_key:
         return _rebalanced(by_key[base])
     return MethodName(key, key.replace("_", " "), OTHER)

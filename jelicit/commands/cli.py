@@ -1,4 +1,4 @@
-"""Command line: `jelicit datasets|sweep|report|probe|stress`. All but stress need no model."""
+"""Command line: `jelicit datasets|sweep|report|probe|export|stress`. Only stress needs a model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tyro
 
 from jelicit.commands.datasets import Datasets
 from jelicit.commands.ending import ending_in_one_line, stopping_at_once
+from jelicit.commands.export import Export
 from jelicit.commands.probe import Probe
 from jelicit.commands.report import Report
 from jelicit.commands.stress import Stress
@@ -20,6 +21,7 @@ _Light = (
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
 )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 STUDIES = (
     *("salience", "imbalance", "impossible", "layers", "transfer", "icm", "scaling"),
-    *("stress", "warning_signs", "reward", "assistant"),
+    *("stress", "warning_signs", "finetune", "reward", "assistant"),
 )
 """The modules of the studies that ship with the project."""
 

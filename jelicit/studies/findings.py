@@ -17,7 +17,7 @@ import pandas as pd
 from jelicit.method_names import method_of, readable
 from jelicit.results import Finding, asked_for, name_of_targets, summarise
 
-FINDS, LOSES, ALIKE, NEAR = 0.9, 0.8, 0.05, 0.03
+FINDS, LOSES, ALIKE, NEAR, MORE = 0.9, 0.8, 0.05, 0.03, 0.01
 UNSUPERVISED = ("ccs", "pca")
 PROMPTED = ("bootstrapped", "bootstrapped_consistent")
 NOT_SALIENT = ("pocket/poems",)
@@ -155,19 +155,19 @@ def icm_findings(rows: pd.DataFrame) -> list[Finding]:
     sets = rows["set"] if "set" in rows else rows["dataset"]  # "set": of several prompt formats
     is_control = sets.isin(NOT_SALIENT)
     found = _icm_findings(rows.loc[~is_control])
-    control = _Means(rows.loc[is_control], "label_accuracy", "right labels")
+    control = Means(rows.loc[is_control], "label_accuracy", "right labels")
     return [*found, _at_chance(control)] if bool(is_control.to_numpy().any()) else found
 
 
 def _icm_findings(rows: pd.DataFrame) -> list[Finding]:
-    worth = _Means(rows, "accuracy", "accuracy")
-    right = _Means(rows, "label_accuracy", "right labels")
+    worth = Means(rows, "accuracy", "accuracy")
+    right = Means(rows, "label_accuracy", "right labels")
     unread = frozenset(
         name
         for name, (turned, golden) in worth.pairs("wrong_many_shot", "golden_many_shot").items()
         if turned >= golden - NEAR
     )
-    return [
+    found = [
         _right_labels(right),
         worth.finding(
             "The model reads the labels it is shown: golden ones turned round are worth less (by "
@@ -203,9 +203,31 @@ def _icm_findings(rows: pd.DataFrame) -> list[Finding]:
             lambda ours, other: ours < other - NEAR,
         ),
     ]
+    return [*found, *_of_batches(right)]
 
 
-class _Means:
+def _of_batches(right: Means) -> list[Finding]:
+    """What training between batches is worth, where that was run."""
+    claims = {
+        "icm_iterative": (
+            "A model trained on the batches before finds better labels than searches alone (by "
+            "more than 1 point)",
+            lambda ours, other: ours > other + MORE,
+        ),
+        "icm_extended": (
+            "One batch searched, and the rest labelled by the model trained on it, is about as "
+            "good as searches of all (within 3 points)",
+            lambda ours, other: ours >= other - NEAR,
+        ),
+    }
+    return [
+        right.finding(claim, (method, "icm"), holds)
+        for method, (claim, holds) in claims.items()
+        if right.pairs(method, "icm")
+    ]
+
+
+class Means:
     """Means over seeds of one value, by set and method."""
 
     def __init__(self, rows: pd.DataFrame, value: str, name: str):
@@ -233,6 +255,7 @@ class _Means:
         holds: Callable[[float, float], bool],
         *,
         unread: frozenset[str] = frozenset(),
+        why: str = "no labels are read",
     ) -> Finding:
         """It appears if it holds for two methods on more than half of the sets that have both.
 
@@ -240,7 +263,8 @@ class _Means:
             claim: What the paper says.
             methods: The two.
             holds: Whether their means show it.
-            unread: Sets on which the comparison says nothing, since no labels are read.
+            unread: Sets on which the comparison says nothing.
+            why: What is said of those.
         """
         pairs = self.pairs(*methods)
         if not pairs:
@@ -248,7 +272,7 @@ class _Means:
         first, second = (method_of(method).name for method in methods)
         shown = "; ".join(
             f"{readable(name)}: {first} {ours:.2f}, {second} {other:.2f}"
-            + (" (no labels are read)" if name in unread else "")
+            + (f" ({why})" if name in unread else "")
             for name, (ours, other) in pairs.items()
         )
         telling = [numbers for name, numbers in pairs.items() if name not in unread]
@@ -258,7 +282,7 @@ class _Means:
         return Finding(claim=claim, measured=measured, appears=appears)
 
 
-def _right_labels(right: _Means) -> Finding:
+def _right_labels(right: Means) -> Finding:
     return _of_labels(
         "The labels that ICM finds are right (0.9 or more of them)",
         right,
@@ -266,7 +290,7 @@ def _right_labels(right: _Means) -> Finding:
     )
 
 
-def _at_chance(right: _Means) -> Finding:
+def _at_chance(right: Means) -> Finding:
     return _of_labels(
         "Where the target is not salient, ICM's labels are right by chance only (control: 0.35 to "
         "0.65 of them)",
@@ -275,7 +299,7 @@ def _at_chance(right: _Means) -> Finding:
     )
 
 
-def _of_labels(claim: str, right: _Means, holds: Callable[[float], bool]) -> Finding:
+def _of_labels(claim: str, right: Means, holds: Callable[[float], bool]) -> Finding:
     """It appears if it holds for the share of right labels of ICM on more than half of the sets."""
     shares = {name: mine["icm"] for name, mine in right.of.items() if "icm" in mine}
     if not shares:

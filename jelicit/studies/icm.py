@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +17,15 @@ import numpy as np
 import pandas as pd
 
 from jelicit import figures
-from jelicit.data.items import label_of, save_items
 from jelicit.data.overlap import Policy
 from jelicit.data.prompts import get_format
 from jelicit.icm import (
     BASELINES,
     VARIANTS,
-    BatchedResult,
     SearchSettings,
-    accuracy,
-    baseline_scores,
-    many_shot_scores,
-    perturbed,
-    search_in_batches,
-    variant,
 )
 from jelicit.named import slug
-from jelicit.prompting import Scorer, zero_shot_scores
+from jelicit.prompting import Scorer
 from jelicit.prompting.consistency import RULES
 from jelicit.results import Results, print_table
 from jelicit.studies import scoring
@@ -52,21 +44,21 @@ from jelicit.studies.findings import icm_findings
 from jelicit.studies.format_rows import print_formats
 from jelicit.studies.formats import FormatSettings, format_problems, formats_asked
 from jelicit.studies.icm_forecast import tell_need, tell_need_of_chat
-from jelicit.studies.icm_pool import Pool, to_label
+from jelicit.studies.icm_pool import to_label
+from jelicit.studies.icm_run import CHAT, EXTENDED, ITERATIVE, PERTURBED, WRONG, Run
 from jelicit.studies.icm_tasks import Task, task_of
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases, Prompted
 from jelicit.studies.prompted import merged_seeds
-from jelicit.studies.search_bar import SearchBar
 from jelicit.studies.session import Session
 from jelicit.studies.settings import PromptSettings
 from jelicit.studies.study import Study
+from jelicit.studies.tuning import trains
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEFAULT_SETS = ("pocket/facts",)
-CHAT, WRONG, PERTURBED = "zero_shot_chat", "wrong_many_shot", "icm_perturbed"
 METHODS = (*BASELINES, WRONG, *VARIANTS, PERTURBED)
 OF_SEARCHES = ("alpha", "predictability", "schedule", "initial", "draws")
 
@@ -83,6 +75,9 @@ class Settings(FormatSettings):
         batch: Most items in one search, so that --n may be more than fit: they are searched in
             batches of that many, or of as many as fit (paper: 256). Batches do not see each other's
             labels, and prompts for test items show as many items as fit. None = one search.
+        finetune: Train between batches, too: icm_iterative labels each batch with the model trained
+            on all before it, icm_extended searches the first batch and has the model trained on it
+            label the rest. Needs --batch.
         tests: Test items.
         limit: Most tokens of a prompt; None = the length that the model was trained on, if its
             config says so, else all that it reads.
@@ -113,6 +108,7 @@ class Settings(FormatSettings):
     dataset: tuple[str, ...] = DEFAULT_SETS
     n: int = 32
     batch: int | None = None
+    finetune: bool = False
     tests: int = 64
     limit: int | None = None
     methods: tuple[str, ...] = METHODS
@@ -129,6 +125,21 @@ class Settings(FormatSettings):
     boot: int = 1000
     out: Path | None = None
 
+    @property
+    def known_methods(self) -> tuple[str, ...]:
+        """What `methods` may name."""
+        return (*METHODS, CHAT)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the model is trained."""
+        return self.finetune
+
+    @property
+    def searches(self) -> bool:
+        """Whether one of the methods searches labels."""
+        return bool(set(self.methods) & set(VARIANTS))
+
     def search(self, seed: int, rule: str) -> SearchSettings:
         """The settings of one search."""
         return SearchSettings(
@@ -143,7 +154,7 @@ class Settings(FormatSettings):
 
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
-        problems = unknown("--methods", self.methods, (*METHODS, CHAT))
+        problems = unknown("--methods", self.methods, self.known_methods)
         if not self.dataset or len(set(self.dataset)) < len(self.dataset):
             problems.append(f"--dataset {' '.join(self.dataset)}: name at least one, each once")
         problems += set_problems(self.dataset)
@@ -171,13 +182,20 @@ class Settings(FormatSettings):
         problems = []
         if self.batch is not None and self.batch > self.n:
             problems.append(f"--batch {self.batch}: there are --n {self.n} items; leave it out")
+        if self.finetune and (self.batch is None or self.batch >= self.n):
+            problems.append(
+                f"--finetune trains between batches, and there is one: give --batch below --n "
+                f"{self.n}"
+            )
+        if self.finetune and "icm" not in self.methods:
+            problems.append("--finetune needs --methods icm: it is compared with searches alone")
         most = min(self.n, self.batch or self.n)
         if given(self, ["initial"]) and self.initial > most:
             problems.append(
                 f"--initial {self.initial}: a search has {most} items to begin with labels of; "
                 f"allowed are 1 to {most}"
             )
-        if not set(self.methods) & set(VARIANTS):
+        if not self.searches:
             options = given(self, OF_SEARCHES)
             problems += [f"{option} does nothing without a search" for option in options]
         return problems
@@ -195,7 +213,13 @@ class Settings(FormatSettings):
     def for_model(self, trained_length: int | None) -> Settings:
         """With numbers for what was left to the model; see `StudySettings.for_model`."""
         prompts = PromptSettings(shots=self.shots).fitting(trained_length)
-        return replace(self, shots=prompts.shots, limit=self.limit or trained_length)
+        more = (ITERATIVE, EXTENDED) if self.finetune else ()
+        return replace(
+            self,
+            shots=prompts.shots,
+            limit=self.limit or trained_length,
+            methods=(*self.methods, *more),
+        )
 
     def identity(self) -> dict[str, Any]:
         """What changes the numbers, beside the data."""
@@ -238,6 +262,8 @@ def plan(settings: Settings, session: Session) -> list[Task]:
             "icm asks the model for labels, and hidden states of one's own cannot be asked: give a "
             "model (extract.open_model, extract.open_server)"
         )
+    if session.settings.trains:
+        trains(session.model)
     tasks = [
         task_of(name, session, tests=settings.tests, rule=settings.rule, format=form)
         for name in settings.dataset
@@ -250,12 +276,18 @@ def plan(settings: Settings, session: Session) -> list[Task]:
 # --- one set -------------------------------------------------------------------------------------
 
 
-def measure(tasks: Sequence[Task], session: Session) -> None:
-    """Search and measure every set unless its rows are there."""
+def measure(tasks: Sequence[Task], session: Session, *, run: type[Run] = Run) -> None:
+    """Search and measure every set unless its rows are there.
+
+    Args:
+        tasks: The sets.
+        session: The run of the study.
+        run: What measures one seed of one set.
+    """
     model: Any = session.model
     scorer, other = model.scorer(), getattr(model, "chat", None)
     chat = None if other is None else other.scorer()
-    chosen = [_chosen(task, scorer, chat, session.settings) for task in tasks]
+    chosen = [_chosen(task, scorer, chat, session) for task in tasks]
     # All pools before the first request: how much is asked for is told then.
     pools = {
         place: [to_label(task, scorer, session, seed=n) for n in range(session.settings.seeds)]
@@ -265,11 +297,17 @@ def measure(tasks: Sequence[Task], session: Session) -> None:
     tell_need(pools, tasks, scorer, session)
     tell_need_of_chat([tasks[place] for place in pools], chat, session)
     for place, task in enumerate(tasks):
-        _measure_task(task, chosen[place], pools.get(place, ()), scorer, chat, session)
+        runs = [
+            run(task, scorer, chat, session, seed, pool)
+            for seed, pool in enumerate(pools.get(place, ()))
+        ]
+        _measure_task(task, chosen[place], runs, session)
 
 
-def _chosen(task: Task, scorer: Any, chat: Any, settings: Settings) -> dict[str, Any]:
+def _chosen(task: Task, scorer: Any, chat: Any, session: Session) -> dict[str, Any]:
     """All that decides a task's numbers, beside its items."""
+    settings = session.settings
+    tuned = {"training": dict(trains(session.model).training)} if settings.trains else {}
     return {
         "dataset": task.situation.dataset,
         "scorer": scorer.name,
@@ -277,42 +315,31 @@ def _chosen(task: Task, scorer: Any, chat: Any, settings: Settings) -> dict[str,
         "format": vars(get_format(task.situation.format)),
         "rule": task.rule,
         "search": settings.search(0, task.rule),
+        **tuned,
         **settings.identity(),
     }
 
 
 def _measure_task(
-    task: Task,
-    chosen: dict[str, Any],
-    pools: Sequence[Pool],
-    scorer: Any,
-    chat: Any,
-    session: Session,
+    task: Task, chosen: dict[str, Any], runs: Sequence[Run], session: Session
 ) -> None:
     steps: list[dict[str, Any]] = []
-    run = session.keep(
-        task.situation, chosen, lambda: _measured(task, pools, scorer, chat, session, steps)
-    )
+    name = session.keep(task.situation, chosen, lambda: _measured(task, runs, session, steps))
     if steps:
-        Results(session.folder.folder / "steps").write(run, steps, {"of": run})
+        Results(session.folder.folder / "steps").write(name, steps, {"of": name})
 
 
 def _measured(
-    task: Task,
-    pools: Sequence[Pool],
-    scorer: Any,
-    chat: Any,
-    session: Session,
-    steps: list[dict[str, Any]],
+    task: Task, runs: Sequence[Run], session: Session, steps: list[dict[str, Any]]
 ) -> Measured:
     """Every method with every seed; the steps of all searches are added to `steps`."""
     settings, situation, measured = session.settings, task.situation, Measured()
     weights = situation.boot(settings.boot)
-    for seed, pool in enumerate(pools):
-        run = _Run(task, scorer, chat, session, seed, pool)
+    for run in runs:
+        seed = run.seed
         # As many errors as ICM's labels have: known once it has run.
         for method in sorted(settings.methods, key=lambda name: name == PERTURBED):
-            asked = chat if method == CHAT else scorer
+            asked = run.chat if method == CHAT else run.scorer
             begin, before = time.perf_counter(), counts(asked)
             scores, own = run.measure(method, steps)
             own |= {name: count - before[name] for name, count in counts(asked).items()}
@@ -324,154 +351,8 @@ def _measured(
                 f"{situation.title}, seed {seed}, {method}: accuracy {row['accuracy']:.2f}, "
                 f"AUROC {row['auroc']:.2f} ({took:.1f} s)"
             )
+        measured += run.also
     return merged_seeds(measured)
-
-
-@dataclass
-class _Run:
-    """One seed of one set."""
-
-    task: Task
-    scorer: Scorer
-    chat: Scorer | None
-    session: Session
-    seed: int
-    pool: Pool
-    labels: tuple[bool | None, ...] = field(default=())
-    """The labels of method icm, once it has run."""
-
-    def measure(
-        self, method: str, steps: list[dict[str, Any]]
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Scores of the test items, and what the row says beside."""
-        situation = self.task.situation
-        if method in VARIANTS:
-            result = self._search(method, steps)
-            return self._many_shot(result.labels), self._about_search(result)
-        if method == PERTURBED:
-            flawed = self._flawed()
-            return self._many_shot(flawed), self._about(flawed)
-        if method == WRONG:
-            wrong = [not label for label in self._gold()]
-            return self._many_shot(wrong), self._about(wrong)
-        if method == CHAT:
-            assert self.chat is not None
-            return zero_shot_scores(self.chat, situation.test, situation.format), {"n_train": 0}
-        count = 0 if method.startswith("zero") else len(self.pool.items)
-        return self._baseline(method), {"n_train": count}
-
-    def _baseline(self, method: str) -> np.ndarray:
-        situation, settings, items = self.task.situation, self.session.settings, self.pool.items
-        # No two examples share a question, nor does the item that is judged after them.
-        most = len({item.group for item in items}) - 1
-        return baseline_scores(
-            method,
-            self.scorer,
-            situation.test,
-            items,
-            situation.format,
-            seed=self.seed,
-            rule=self.task.rule,
-            shots=tuple(min(count, most) for count in settings.shots),
-            limit=settings.limit,
-            journal=self._folder("rounds") / f"{slug(situation.title)}.jsonl",
-        )
-
-    def _search(self, method: str, steps: list[dict[str, Any]]) -> BatchedResult:
-        situation, batches = self.task.situation, self.pool.batches
-        own, start = self._begin(method)
-        title = f"{situation.title}, seed {self.seed}, {method}"
-        with SearchBar(title, sum(own.most_draws(len(batch)) for batch in batches)) as bar:
-            result = search_in_batches(
-                self.scorer,
-                self.pool.items,
-                situation.format,
-                own,
-                size=self.pool.size,
-                start=start,
-                journal=self._file("searches"),
-                gold=self._gold(),
-                on_step=bar.show,
-            )
-        about = {"dataset": situation.title, "method": method, "seed": self.seed}
-        steps += [{**about, **_flat(row)} for row in bar.rows]
-        self._write_labels(result, method)
-        if method == "icm":
-            self.labels = result.labels
-        return result
-
-    def _begin(self, method: str) -> tuple[SearchSettings, list[bool | None] | None]:
-        """The settings of a search, and the labels that each batch begins with if not random."""
-        gold, batches = self._gold(), self.pool.batches
-        settings = self.session.settings.search(self.seed, self.task.rule)
-        begun = [variant(method, settings, [gold[n] for n in batch]) for batch in batches]
-        start = {
-            n: label
-            for batch, (_, begin) in zip(batches, begun, strict=True)
-            for n, label in zip(batch, begin or (), strict=begin is not None)
-        }
-        own, _ = begun[0]
-        return own, [start[n] for n in range(len(gold))] if start else None
-
-    def _flawed(self) -> list[bool]:
-        """Gold labels with as many errors in every batch as those of method icm."""
-        gold = [bool(label) for label in self._gold()]
-        flawed = list(gold)
-        for batch in self.pool.batches:
-            right = [gold[n] for n in batch]
-            share = accuracy([self.labels[n] for n in batch], right)
-            made = perturbed(right, accuracy=share, seed=self.seed).tolist()
-            for n, label in zip(batch, made, strict=True):
-                flawed[n] = label
-        return flawed
-
-    def _many_shot(self, given: Sequence[bool | None]) -> np.ndarray:
-        situation, shown = self.task.situation, self.pool.shown
-        items = self.pool.items[:shown]
-        return many_shot_scores(
-            self.scorer, situation.test, items, given[:shown], situation.format, seed=self.seed
-        )
-
-    def _about(self, given: Sequence[bool | None]) -> dict[str, Any]:
-        gold, count = self._gold(), sum(label is not None for label in given)
-        about = {"n_train": count, "label_accuracy": accuracy(given, gold)}
-        if self.session.settings.batch is not None:  # fractions: reports know what was measured
-            searches, shown = len(self.pool.batches), self.pool.shown
-            about |= {"searches": float(searches), "n_shown": float(shown)}
-        return about
-
-    def _about_search(self, result: BatchedResult) -> dict[str, Any]:
-        return self._about(result.labels) | {
-            "draws": result.draws,
-            "evaluations_per_label": result.evaluations_per_label,
-            "reads": result.reading.reads,
-            "reads_alone": result.reading.reads_alone,
-            "converged": result.converged,
-        }
-
-    def _gold(self) -> list[bool | None]:
-        return [label_of(item, self.task.situation.target) for item in self.pool.items]
-
-    def _folder(self, name: str) -> Path:
-        return self.session.folder.folder / name
-
-    def _file(self, folder: str, *more: str) -> Path:
-        """A JSONL file of this seed, in a folder of the run."""
-        name = "-".join((slug(self.task.situation.title), f"seed{self.seed}", *more))
-        return self._folder(folder) / f"{name}.jsonl"
-
-    def _write_labels(self, result: BatchedResult, method: str) -> None:
-        """The items with the labels found, in the form that sets are read in."""
-        made = [
-            replace(item, label=label, meta={**item.meta, "gold": gold})
-            for item, label, gold in zip(self.pool.items, result.labels, self._gold(), strict=True)
-            if label is not None
-        ]
-        save_items(self._file("labels", method), made)
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: float("nan") if value is None else value for name, value in row.items()}
 
 
 # --- what a server counted -----------------------------------------------------------------------

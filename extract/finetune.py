@@ -1,0 +1,340 @@
+"""Fine-tuning: a causal language model learns to give the verdict after zero-shot prompts.
+
+    L = - mean_i [ y_i log p(true | x_i) + (1 - y_i) log p(false | x_i) ]
+
+x_i is an item's zero-shot prompt, y_i its label, 0 or 1 or between; nothing else of the text is
+learnt (Wen et al. 2025, section 4.1; docs/methods.md). transformers' `Trainer` trains, peft makes
+the adapter.
+
+The rates are choices: Wen et al. print none. AdamW with beta_2 = 0.95, weight decay 0.1, 15 % of
+warm-up and rank 8 are those of the nearest printed recipe, a LoRA trained on the verdict token;
+batches are half as large as its 32, since sets here are small.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from extract.finetune_settings import ALGORITHM, ALL_BELOW, FinetuneSettings, Loss
+from extract.loaded import quiet
+from extract.models import LanguageModel, load, usable_device
+from extract.reader import gathered_before
+from extract.trained_folder import MarkWhole, TrainedFolder
+from extract.verdict_data import (
+    Labels,
+    check_apart,
+    collate,
+    digest_of_data,
+    examples_of,
+    labelled,
+)
+from jelicit.data.items import Item
+from jelicit.data.prompts import PromptFormat, get_format
+from jelicit.disk import write_text
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate")
+
+
+def finetune(
+    model: str,
+    items: Sequence[Item],
+    labels: Labels,
+    format: str | PromptFormat,
+    out: str | Path,
+    *,
+    settings: FinetuneSettings | None = None,
+    held_out: Sequence[Item] = (),
+    origin: str = "",
+    revision: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    chat: bool | None = False,
+    progress: bool = True,
+    say: Callable[[str], object] = print,
+) -> Path:
+    """A folder with the model fine-tuned on items and labels: an adapter, or the whole model.
+
+    Either is a model for every other command. Beside it lie its plan and its card
+    (`training.json`). What is finished is given back; what was killed goes on.
+
+    Args:
+        model: As of `extract.models.load`; no adapter.
+        items: n items. Of each the zero-shot prompt is read, and no label of its own.
+        labels: [n] hard or soft; items without one (None, nan) are left out.
+        format: The prompt format.
+        out: The folder.
+        settings: How.
+        held_out: Items that the model will be tested on.
+        origin: Where the labels came from, for the card.
+        revision: Of a model on the hub.
+        device: As of `load`.
+        threads: As of `load`.
+        chat: Train in the model's own chat template; the model is then to be asked with it, too.
+        progress: Show a bar.
+        say: Told what is trained, in one line.
+
+    Raises:
+        ValueError: If items or labels make no sense, a train item is held out, the model is an
+            adapter, the folder holds another training; or as of `load` and `examples_of`.
+        ImportError: If peft or accelerate is not installed.
+    """
+    form = get_format(format)
+    chosen, targets = labelled(items, labels)
+    check_apart(chosen, held_out)
+    where = usable_device(device)
+    # On a CPU float32 is exact and, without special units, as fast as any.
+    dtype = "float32" if where in ("cpu", "mps") else "auto"
+    lm = load(model, revision=revision, dtype=dtype, device=device, threads=threads, chat=chat)
+    if "adapter" in lm.checks:
+        raise ValueError(
+            f"{model} is an adapter, and an adapter of it would name no base that others can "
+            "load: train its base, or a model that it was merged into"
+        )
+    own = (settings or FinetuneSettings()).fitting(lm.n_parameters)
+    folder = TrainedFolder(Path(out), _plan(lm, own, chosen, targets, form))
+    if folder.card is not None:
+        say(f"{out}: trained before")
+        return folder.folder
+    examples = examples_of(lm, chosen, targets, form)
+    say(_described(lm, own, examples))
+    begin = time.perf_counter()
+    with quiet(), _own_randomness(own.seed):
+        trainer = _trainer(lm, own, examples, folder, progress=progress)
+        trainer.train(resume_from_checkpoint=folder.last_checkpoint)
+        if trainer.is_world_process_zero():
+            _save(trainer.model, lm, own, folder.folder)
+    if trainer.is_world_process_zero():
+        logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        about = {
+            "labels from": origin,
+            "losses": logged,
+            "seconds": round(time.perf_counter() - begin, 1),
+            "packages": {name: version(name) for name in PACKAGES},
+        }
+        folder.finish(about)
+    return folder.folder
+
+
+def _plan(
+    lm: LanguageModel,
+    settings: FinetuneSettings,
+    items: Sequence[Item],
+    targets: Sequence[float],
+    form: PromptFormat,
+) -> dict[str, Any]:
+    """All that decides the result. How often it is saved does not."""
+    how = {name: value for name, value in asdict(settings).items() if name != "save_every"}
+    return {
+        "training": "finetune",
+        "algorithm": ALGORITHM,
+        "base": {"name": lm.name, "revision": lm.revision, "digest": lm.digest},
+        "settings": how,
+        "format": form.name,
+        "items": len(items),
+        "share true": sum(targets) / len(targets),
+        "data": digest_of_data(items, targets, form),
+        "chat": None if lm.chat is None else lm.chat.digest,
+        "device": lm.device.split(":")[0],
+        "precision": _precision(lm.device),
+    }
+
+
+def _described(lm: LanguageModel, settings: FinetuneSettings, examples: Sequence[Any]) -> str:
+    which = (
+        f"all weights (below {ALL_BELOW / 1e6:.0f} M parameters)"
+        if settings.weights == "all"
+        else f"an adapter (LoRA, rank {settings.rank})"
+    )
+    return (
+        f"fine-tuning {lm.name} ({lm.n_parameters / 1e6:.1f} M parameters) on {len(examples)} "
+        f"items: {which}, {settings.epochs} epochs, rate {settings.learning_rate:g}, "
+        f"{_precision(lm.device)} on {lm.device}"
+    )
+
+
+def _precision(device: str) -> str:
+    """What passes compute in: float32 on CPUs, 16 bits where a GPU has them."""
+    if not device.startswith("cuda"):
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Libraries draw from the process's generators: seeded inside, and put back in the end."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        try:
+            torch.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
+
+
+# --- the trainer ---------------------------------------------------------------------------------
+
+
+def verdict_loss(
+    logits: torch.Tensor, verdicts: torch.Tensor, targets: torch.Tensor, *, loss: Loss
+) -> torch.Tensor:
+    """Cross-entropy [n] of the verdicts with the labels, in float32.
+
+    Args:
+        logits: [n, vocabulary] of the token that follows each prompt.
+        verdicts: [n, 2] tokens of the true and the false verdict.
+        targets: [n] how likely the true one is.
+        loss: What probabilities are normalised over.
+    """
+    logits = logits.float()
+    pair = logits.gather(1, verdicts)
+    total = torch.logsumexp(logits if loss == "vocabulary" else pair, 1)
+    log_p = pair - total[:, None]
+    return -(targets * log_p[:, 0] + (1 - targets) * log_p[:, 1])
+
+
+class VerdictTrainer(Trainer):
+    """The library's trainer, with the loss on the verdict alone."""
+
+    loss_is_scaled_for_ga = False  # a mean of each pass, whatever models do with their own loss
+    loss: Loss = "vocabulary"
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The mean loss of one pass; logits are computed where a prompt ends and nowhere else."""
+        batch = dict(inputs)
+        ends, verdicts, targets = (batch.pop(name) for name in ("ends", "verdicts", "targets"))
+        where = torch.stack([torch.arange(len(ends), device=ends.device), ends], 1)
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        with gathered_before(head, where) as gathered:
+            outputs = model(**batch)
+        logits = outputs.logits
+        rows, columns = where.to(logits.device).unbind(1)
+        logits = logits[0] if gathered else logits[rows, columns]
+        asked = verdicts.to(logits.device), targets.to(logits.device)
+        loss = verdict_loss(logits, *asked, loss=self.loss).mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+def _trainer(
+    lm: LanguageModel,
+    settings: FinetuneSettings,
+    examples: Sequence[Any],
+    folder: TrainedFolder,
+    *,
+    progress: bool,
+) -> VerdictTrainer:
+    at_once = settings.at_once or settings.batch_size
+    precision = _precision(lm.device)
+    arguments = TrainingArguments(
+        output_dir=str(folder.checkpoints),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=settings.batch_size // at_once,
+        learning_rate=settings.learning_rate or 0.0,
+        weight_decay=settings.weight_decay,
+        adam_beta2=0.95,
+        warmup_steps=settings.warmup,
+        seed=settings.seed,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        use_cpu=lm.device == "cpu",
+        save_steps=settings.save_every,
+        save_total_limit=2,  # the last one may be half
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=lm.device.startswith("cuda"),
+    )
+    if arguments.n_gpu > 1:  # several are for `accelerate launch`; one process takes one
+        arguments._n_gpu = 1
+    trainer = VerdictTrainer(
+        model=_trainable(lm, settings),
+        args=arguments,
+        train_dataset=list(examples),  # type: ignore[arg-type]  # anything with a length
+        data_collator=collate,
+        callbacks=[MarkWhole(), *([_Bar(f"fine-tuning {lm.name}")] if progress else [])],
+    )
+    trainer.loss = settings.loss
+    for printed in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printed)
+    return trainer
+
+
+def _trainable(lm: LanguageModel, settings: FinetuneSettings) -> Any:
+    """The model with the weights that are to change in float32."""
+    if settings.weights == "all":
+        return lm.model.float().train()
+    import peft
+
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.rank,
+        lora_alpha=2 * settings.rank,
+        target_modules="all-linear",
+    )
+    return peft.get_peft_model(lm.model, config)  # puts the adapter in float32
+
+
+class _Bar(TrainerCallback):
+    """A bar of steps, with the last loss."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        done, total = state.global_step, state.max_steps
+        self._bar = tqdm(desc=self._title, initial=done, total=total, unit="step", leave=False)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if "loss" in (more.get("logs") or {}):
+            self._bar.set_postfix_str(f"loss {more['logs']['loss']:.3f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar.close()
+
+
+# --- what is left --------------------------------------------------------------------------------
+
+
+def _save(trained: Any, lm: LanguageModel, settings: FinetuneSettings, folder: Path) -> None:
+    """The adapter with its base's name, or the whole model with its tokenizer."""
+    if settings.weights == "lora":
+        config = trained.peft_config["default"]
+        config.base_model_name_or_path = str(lm.folder.resolve()) if lm.folder else lm.name
+        config.revision = lm.revision or None
+    whole = settings.weights == "all" or settings.merge
+    if settings.merge:
+        trained = trained.merge_and_unload()
+    if whole:
+        trained.config.use_cache = True  # the trainer turns it off
+        lm.tokenizer.save_pretrained(folder)
+    trained.save_pretrained(folder)
+    kind = "The whole model" if whole else "An adapter (LoRA)"
+    write_text(
+        folder / "README.md",
+        f"{kind} of {lm.name}, fine-tuned by jelicit to give the verdict after zero-shot "
+        "prompts. Settings, data digest and losses: training.json.\n",
+    )

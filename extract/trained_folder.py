@@ -1,0 +1,93 @@
+"""The folder that a training fills: its plan, its checkpoints while it runs, its card in the end.
+
+A training that was killed goes on at its last whole checkpoint when it is asked for again, and ends
+as it would have; one that is finished is not made twice; one with other settings is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from jelicit.disk import check_out_folder, write_text
+
+PLAN, CARD, CHECKPOINTS, WHOLE = "plan.json", "training.json", "checkpoints", "whole"
+"""Files of the folder, the folder of checkpoints in it, and the mark of one that is whole."""
+
+
+class TrainedFolder:
+    """Where one training writes.
+
+    Args:
+        folder: A local folder, new or of the same training.
+        plan: All that decides its result, as JSON.
+
+    Raises:
+        ValueError: The folder cannot be written to, holds another training (the message names
+            what differs), or holds a model that no training wrote here.
+    """
+
+    def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
+        self.folder, self.plan = folder, json.loads(json.dumps(plan))
+        check_out_folder(folder)
+        written = folder / PLAN
+        if written.is_file():
+            self._compare(json.loads(written.read_text(encoding="utf-8")))
+            return
+        for name in ("config.json", "adapter_config.json"):
+            if (folder / name).is_file():
+                raise ValueError(
+                    f"--out {folder} holds a model ({name}) that was not trained there, and is "
+                    "not overwritten; choose another folder"
+                )
+        write_text(written, json.dumps(self.plan, indent=1) + "\n")
+
+    def _compare(self, there: Mapping[str, Any]) -> None:
+        names = sorted({*there, *self.plan})
+        other = [name for name in names if there.get(name) != self.plan.get(name)]
+        if other:
+            said = "; ".join(
+                f"{name} was {there.get(name)!r} and is {self.plan.get(name)!r}" for name in other
+            )
+            raise ValueError(
+                f"--out {self.folder} holds another training ({said}): choose another folder, or "
+                "give the same settings to go on with that one"
+            )
+
+    @property
+    def card(self) -> dict[str, Any] | None:
+        """The card of a training that is finished, else None."""
+        path = self.folder / CARD
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer keeps its checkpoints while it runs."""
+        return self.folder / CHECKPOINTS
+
+    @property
+    def last_checkpoint(self) -> str | None:
+        """The last checkpoint that was written whole; None = it has to begin at the beginning."""
+        marks = self.checkpoints.glob(f"checkpoint-*/{WHOLE}")
+        whole = sorted((mark.parent for mark in marks), key=lambda p: int(p.name.split("-")[1]))
+        return str(whole[-1]) if whole else None
+
+    def finish(self, card: Mapping[str, Any]) -> None:
+        """Write the card, the last thing of a training, and remove the checkpoints."""
+        write_text(self.folder / CARD, json.dumps({**self.plan, **card}, indent=1) + "\n")
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+class MarkWhole(TrainerCallback):
+    """Marks a checkpoint once all its files are there: a kill may leave half of one."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the trainer after the last file."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero:
+            write_text(folder / WHOLE, "")

@@ -1,0 +1,185 @@
+"""Labels in the shapes that trainers take, with where they came from.
+
+Rows are made of texts and the labels that are given: no gold label, other label or note of an item
+goes along, so that nobody trains on what was not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from jelicit.data import registry
+from jelicit.data.items import Item, to_record
+from jelicit.data.overlap import normal_text, text_key
+from jelicit.data.prompts import PromptFormat, get_format, zero_shot
+from jelicit.data.shown import shown
+from jelicit.disk import whole_folder, write_text
+
+Shape = Literal["items", "verdicts", "pairs"]
+PROVENANCE = "provenance.json"
+
+Row = dict[str, Any]
+
+
+def export_rows(
+    items: Sequence[Item], shape: Shape, *, format: str | PromptFormat | None = None
+) -> tuple[list[Row], int]:
+    """Rows of labelled items in a shape, and how many items are in none.
+
+    Args:
+        items: Items whose `label` is the one to hand on; those without one are left out.
+        shape: "items": the items as files of sets have them. "verdicts": prompt, completion (the
+            verdict word) and label. "pairs": prompt (the question), chosen and rejected: the two
+            responses of a pair, or of claims of one group a true one beside a false one, each
+            claim once.
+        format: The prompt format of verdicts; None = that of the set that the items name.
+
+    Raises:
+        ValueError: The shape is unknown, no item has a label, no pair can be made, or as of
+            `get_format`.
+    """
+    if shape not in get_args(Shape):
+        raise ValueError(f"shape is {shown(shape)}; allowed: {', '.join(get_args(Shape))}")
+    if shape != "verdicts" and format is not None:
+        raise ValueError(f"a format does nothing with the shape {shape}: leave it out")
+    known = [item for item in items if item.label is not None]
+    if not known:
+        raise ValueError(f"none of {len(items)} items has a label to export")
+    if shape == "items":
+        rows = [to_record(replace(item, alt_labels={}, meta={})) for item in known]
+        return rows, len(items) - len(known)
+    if shape == "verdicts":
+        form = get_format(format or default_format(known[0]))
+        return [_verdict(item, form) for item in known], len(items) - len(known)
+    rows, used = _pairs(known)
+    if not rows:
+        raise ValueError(
+            "no pair can be made of these items: they need a choice_2, or a true and a false claim "
+            "of one group with a question"
+        )
+    return rows, len(items) - used
+
+
+def default_format(item: Item) -> str:
+    """The prompt format of the set that an item names, or the plain one for what it has."""
+    named = registry.sets().get(item.dataset)
+    if named is not None and named.format_names:
+        return next(iter(named.format_names.values()))
+    if item.choice_2 is not None:
+        return "pair"
+    return "claim" if item.question else "statement"
+
+
+def _verdict(item: Item, form: PromptFormat) -> Row:
+    word = form.true_word if item.label else form.false_word
+    return {
+        "id": item.id,
+        "prompt": zero_shot(item, form),
+        "completion": word,
+        "label": bool(item.label),
+        "group": item.group,
+    }
+
+
+def _pairs(items: Sequence[Item]) -> tuple[list[Row], int]:
+    """Rows of pairs, and of how many items they are."""
+    if all(item.choice_2 is not None for item in items):
+        return _of_responses(items)
+    claims: dict[tuple[str, str], tuple[list[Item], list[Item]]] = {}
+    for item in items:
+        if item.question and item.choice_2 is None:
+            sides = claims.setdefault((item.group, item.question), ([], []))
+            sides[not item.label].append(item)
+    rows = [
+        _pair(group, question, true.choice, false.choice)
+        for (group, question), sides in claims.items()
+        for true, false in zip(*sides, strict=False)
+    ]
+    return rows, 2 * len(rows)
+
+
+def _of_responses(items: Sequence[Item]) -> tuple[list[Row], int]:
+    """One row for a pair in one order or both; orders that contradict each other give none."""
+    found: dict[tuple[str, ...], list[tuple[Item, Row]]] = {}
+    for item in items:
+        assert item.choice_2 is not None
+        better, worse = (item.choice, item.choice_2)[:: 1 if item.label else -1]
+        row = _pair(item.group, item.question, better, worse)
+        found.setdefault((item.group, *text_key(item)), []).append((item, row))
+    kept = [
+        members
+        for members in found.values()
+        if len({normal_text(row["chosen"]) for _, row in members}) == 1
+    ]
+    return [members[0][1] for members in kept], sum(map(len, kept))
+
+
+def _pair(group: str, question: str, chosen: str, rejected: str) -> Row:
+    return {"prompt": question, "chosen": chosen, "rejected": rejected, "group": group}
+
+
+# --- onto disk -----------------------------------------------------------------------------------
+
+
+def provenance(
+    sources: Sequence[Path],
+    rows: Sequence[Row],
+    shape: Shape,
+    *,
+    left_out: int,
+    format: PromptFormat | None,
+) -> dict[str, Any]:
+    """Where rows came from: the files of labels, by digest, and what was made of them."""
+    return {
+        "labels from": [
+            {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in sources
+        ],
+        "shape": shape,
+        "format": None if format is None else asdict(format),
+        "rows": len(rows),
+        "items left out": left_out,
+        "sha256 of rows": hashlib.sha256(_lines(rows).encode()).hexdigest(),
+    }
+
+
+def write_rows(path: str | os.PathLike[str], rows: Sequence[Row], about: Mapping[str, Any]) -> Path:
+    """Writes rows, and beside them where they came from.
+
+    Args:
+        path: A file that ends in .jsonl; its account is beside it, NAME.provenance.json. Or a new
+            folder: a data set of Hugging Face's `datasets`, for `load_from_disk`, with its account
+            (provenance.json) in it.
+        rows: The rows.
+        about: Of `provenance`.
+
+    Returns:
+        The file with the account.
+
+    Raises:
+        FileExistsError: There is something in the folder's place.
+        OSError: It cannot be written.
+    """
+    path, account = Path(path), json.dumps(about, indent=1) + "\n"
+    if path.suffix == ".jsonl":
+        write_text(path, _lines(rows))
+        beside = path.with_suffix(f".{PROVENANCE}")
+        write_text(beside, account)
+        return beside
+    import datasets
+
+    made = datasets.Dataset.from_list(list(rows))
+    with whole_folder(path) as folder:
+        made.save_to_disk(folder)
+        write_text(folder / PROVENANCE, account)
+    return path / PROVENANCE
+
+
+def _lines(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

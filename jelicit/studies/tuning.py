@@ -1,0 +1,72 @@
+"""What a study asks of a model that can be fine-tuned.
+
+`extract.tunable.open_tunable` gives one. Items come without labels of their own and the labels to
+learn beside them, so that nothing else can be learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from jelicit.data.items import Item
+from jelicit.data.prompts import PromptFormat
+from jelicit.studies.model import Model
+from jelicit.studies.models import SizedModel
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A model of which others can be made by fine-tuning, beside all that a `Model` can do."""
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """All that decides what becomes of a training, as JSON: beside model, data and seed."""
+        ...
+
+    def tuned(
+        self,
+        items: Sequence[Item],
+        labels: Sequence[bool | float | None],
+        format: str | PromptFormat,
+        folder: Path,
+        *,
+        seed: int,
+        held_out: Sequence[Item],
+        origin: str,
+    ) -> SizedModel:
+        """The model fine-tuned to give these labels after zero-shot prompts.
+
+        Args:
+            items: n items; no label of their own is read.
+            labels: [n] True, False or how likely it is true; None = left out.
+            format: The prompt format.
+            folder: Where it is written; what is finished there is read back.
+            seed: Of the training.
+            held_out: What it will be tested on.
+            origin: Where the labels came from, for its card.
+
+        Raises:
+            ValueError: A train item is held out.
+        """
+        ...
+
+
+class TunableModel(Model, Tunable, Protocol):
+    """A model that can be asked, looked into and fine-tuned."""
+
+
+def trains(model: Any) -> Tunable:
+    """The model, if it can be fine-tuned; of two that a study asks (`icm.Scorers`), the first.
+
+    Raises:
+        ValueError: It cannot: it is on a server, or hidden states alone are at hand.
+    """
+    asked = getattr(model, "model", model)
+    if isinstance(asked, Tunable):
+        return asked
+    raise ValueError(
+        f"{getattr(model, 'name', 'this model')} cannot be fine-tuned here: give a model of "
+        "extract.tunable.open_tunable, which runs in this process"
+    )
