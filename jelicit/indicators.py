@@ -259,8 +259,10 @@ def pair_consistency(pos: Scores, neg: Scores) -> np.ndarray:
     pos, neg = (np.asarray(side, float) for side in (pos, neg))
     varies = (pos.max(-1) > pos.min(-1)) & (neg.max(-1) > neg.min(-1))
     pos, neg = (side - side.mean(-1, keepdims=True) for side in (pos, neg))
-    size = np.sqrt((pos**2).sum(-1) * (neg**2).sum(-1))
-    return -np.divide((pos * neg).sum(-1), size, out=np.full(np.shape(size), np.nan), where=varies)
+    size = np.sqrt(np.sum(pos**2, -1) * np.sum(neg**2, -1))
+    return -np.divide(
+        np.sum(pos * neg, -1), size, out=np.full(np.shape(size), np.nan), where=varies
+    )
 
 
 def repaired_loss(pos: Scores, neg: Scores) -> np.ndarray:
@@ -300,12 +302,13 @@ def _repaired(p: np.ndarray, q: np.ndarray) -> float:
     if n < 2 or np.isnan(p).any() or np.isnan(q).any():
         return np.nan
     own = np.sum((p + q - 1) ** 2 + np.minimum(p, q) ** 2)
-    a, b = p - 0.5, q - 0.5
-    squares = n * (a @ a) + n * (b @ b) + 2 * a.sum() * b.sum()
+    # (p + q - 1)^2 of every claim with every denial, from sums.
+    a, b = np.subtract(p, 0.5), np.subtract(q, 0.5)
+    squares = n * np.sum(a**2) + n * np.sum(b**2) + 2 * np.sum(a) * np.sum(b)
     # Over all j: q_j^2 where q_j < p_i, p_i^2 for each of the others.
     order = np.sort(q)
     below = np.searchsorted(order, p)
-    smaller = np.concatenate([[0.0], np.cumsum(order**2)])[below].sum() + (p**2) @ (n - below)
+    smaller = np.concatenate([[0.0], np.cumsum(order**2)])[below].sum() + np.sum(p**2 * (n - below))
     others = (squares + smaller - own) / (n * (n - 1))
     return float(own / n / others) if others > 0 else np.nan
 

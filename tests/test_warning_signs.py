@@ -16,6 +16,7 @@ from jelicit.indicators import NAMES
 from jelicit.results import ItemScores, ItemScoreStore, Record, Results
 from jelicit.studies import warning_signs
 from jelicit.studies.model import Cases
+from jelicit.studies.stress_parts import Part
 from jelicit.studies.warning_cases import (
     COLUMNS,
     Source,
@@ -139,9 +140,10 @@ def test_agreement_over_prompts_compares_the_same_claims_in_other_words():
     )
     agreement = cases_of(source).set_index(["dataset", "prompt"])["prompt_agreement"]
     apart = abs(pd.Series(one).corr(pd.Series(other), method="spearman"))
-    assert agreement[("a", "claim")] == pytest.approx((1 + apart) / 2)
-    assert agreement[("a", "statement")] == pytest.approx(apart)
-    assert np.isnan(agreement[("b", "claim")])
+    expected = {"claim": (1 + apart) / 2, "asking": (1 + apart) / 2, "statement": apart}
+    for name, value in expected.items():
+        assert float(agreement.at[("a", name)]) == pytest.approx(value)
+    assert np.isnan(float(agreement.at[("b", "claim")]))
 
 
 def test_a_probe_that_ignores_a_negation_is_inconsistent_over_negated_statements():
@@ -227,28 +229,28 @@ def test_false_alarms_are_scikit_learns_false_positives(found):
     assert np.isnan(false_alarms(warning, np.ones(80, bool)))
 
 
+def lines(table: pd.DataFrame) -> dict[tuple[str, str], Any]:
+    """The lines of a table of warnings, by kind and indicator."""
+    return {(line["kind"], line["indicator"]): line for line in table.to_dict("records")}
+
+
 def test_the_table_has_areas_by_their_definition_on_the_side_that_warns():
     frame = cases()
     frame.loc[::5, "bimodality"] = np.nan
-    table = judged(frame, boot=BOOT).set_index(["kind", "indicator"])
-    for kind in ("all", "plain", "salience"):
-        mine = frame if kind == "all" else frame[frame["kind"] == kind]
-        for name, _, _ in warnings_of(frame):
-            if (kind, name) not in table.index:
-                assert mine[name].isna().all()
-                continue
-            known = mine[mine[name].notna()]
-            values = known[name] if name == COMBINED else -known[name]
-            line = table.loc[(kind, name)]
-            assert line["auroc"] == pytest.approx(roc_auc_score(known["failed"], values), abs=1e-6)
-            assert (line["failures"], line["successes"]) == (
-                known["failed"].sum(),
-                (~known["failed"]).sum(),
-            )
-            assert line["auroc_low"] < line["auroc"] < line["auroc_high"]
-    assert set(table.index.get_level_values("indicator")) == {
-        *("seed_agreement", "bimodality", COMBINED)
-    }
+    table = lines(judged(frame, boot=BOOT))
+    told = ("seed_agreement", "bimodality", COMBINED)
+    assert set(table) == {(kind, name) for kind in ("all", "plain", "salience") for name in told}
+    kinds = frame["kind"].to_numpy(str)
+    for (kind, name), line in table.items():
+        (warning,) = (values for own, _, values in warnings_of(frame) if own == name)
+        counted = ~np.isnan(warning) & ((kinds == kind) | (kind == "all"))
+        values = frame[name].to_numpy(float)[counted]
+        np.testing.assert_array_equal(warning[counted], values if name == COMBINED else -values)
+        failed = frame["failed"].to_numpy(bool)[counted]
+        area = roc_auc_score(failed, warning[counted])
+        assert line["auroc"] == pytest.approx(area, abs=1e-6)
+        assert (line["failures"], line["successes"]) == (failed.sum(), (~failed).sum())
+        assert line["auroc_low"] < line["auroc"] < line["auroc_high"]
 
 
 def test_intervals_are_of_whole_sets():
@@ -258,8 +260,7 @@ def test_intervals_are_of_whole_sets():
     frame["seed_agreement"] = np.where(frame["failed"] ^ wrong, 0.0, 1.0) + rng(2).normal(
         scale=1e-3, size=len(frame)
     )
-    table = judged(frame, boot=BOOT).set_index(["kind", "indicator"])
-    line = table.loc[("all", "seed_agreement")]
+    line = lines(judged(frame, boot=BOOT))["all", "seed_agreement"]
     of_set = [np.flatnonzero(frame["tested"] == name) for name in SETS]
     draws = [np.concatenate([of_set[k] for k in drawn]) for drawn in rng(3).choice(4, (300, 4))]
     failed, warning = frame["failed"].to_numpy(), -frame["seed_agreement"].to_numpy()
@@ -271,7 +272,7 @@ def test_intervals_are_of_whole_sets():
     assert line["auroc_high"] == pytest.approx(high, abs=0.08)
     assert line["auroc_high"] - line["auroc_low"] > 0.5
     one_set = judged(frame.assign(tested="b"), boot=BOOT)
-    assert one_set["auroc_low"].isna().all()
+    assert np.isnan(one_set["auroc_low"].to_numpy(float)).all()
 
 
 def findings(frame: pd.DataFrame) -> list[bool | None]:
@@ -325,9 +326,9 @@ def test_rows_of_finished_runs_are_judged_and_read_back(folder):
     result, printed = run(folder / "warnings", folder)
     assert len(result.rows) == 8
     assert result.rows["failed"].sum() == 4
-    table = judged(result.rows, boot=50).set_index(["kind", "indicator"])
-    assert table.loc[("all", "seed_agreement"), "auroc"] == 1
-    assert table.loc[("all", COMBINED), "false_alarms"] == 0
+    table = lines(judged(result.rows, boot=50))
+    assert table["all", "seed_agreement"]["auroc"] == 1
+    assert table["all", COMBINED]["false_alarms"] == 0
     assert "8 cases of 2 sets; 4 failed" in printed
     assert "Agreement over seeds" in printed
     # Its own rows, which lie there now, are none of its sources.
@@ -343,14 +344,13 @@ def test_rows_of_finished_runs_are_judged_and_read_back(folder):
 
 
 def test_kept_cases_are_rows_that_can_be_judged_again(folder, tmp_path):
-    result, _ = run(folder / "warnings", folder)
+    """As the manual keeps them: a Parquet file of cases is a source like any other."""
+    first = all_cases(read_sources([folder]))
     kept = tmp_path / "kept.parquet"
-    columns = [c for c in result.rows if not c.startswith("settings.") and c != "run_id"]
-    result.rows[columns].to_parquet(kept)
-    again, _ = run(folder / "again", kept)
-    columns.remove("source")
-    pd.testing.assert_frame_equal(again.rows[columns], result.rows[columns], check_dtype=False)
-    assert set(again.rows["source"]) == set(result.rows["source"]) == {"salience"}
+    first.assign(role="truth", seed=0).to_parquet(kept)
+    again = all_cases(read_sources([kept]))
+    pd.testing.assert_frame_equal(again, first, check_dtype=False)
+    assert set(first["source"]) == {"salience"}
 
 
 def test_rows_without_indicators_and_places_without_runs_are_refused(tmp_path):
@@ -364,12 +364,19 @@ def test_rows_without_indicators_and_places_without_runs_are_refused(tmp_path):
         warning_signs.run(Cases(()), runs=(tmp_path,), methods=("pca",), quiet=True)
 
 
-def test_without_runs_the_parts_of_the_stress_test_are_measured(tmp_path):
-    """PCA follows a mood that is larger than the truth; a known feature tells."""
+def test_without_runs_the_parts_of_the_stress_test_are_carried_out(tmp_path, monkeypatch):
+    """The parts are planned as there; what each leaves in its folder is judged."""
+
+    def leave(part: Part) -> None:
+        run = f"{part.challenge}-run"
+        finished(part.session.folder.folder, [row(auroc=0.6, bimodality=0.2, run_id=run)])
+        part.session.folder.runs.append(run)
+        part.session.folder.doubts.append("few rows")
+
+    monkeypatch.setattr(Part, "carry_out", leave)
     model = Cases([planted_case("one", mood=4.0)])
-    options: dict[str, Any] = {"methods": ("pca",), "challenges": ("salience",), "seeds": 2}
-    result = warning_signs.run(model, **options, boot=20, out=tmp_path, quiet=True)
+    options: dict[str, Any] = {"methods": ("pca",), "challenges": ("salience",), "out": tmp_path}
+    result = warning_signs.run(model, **options, boot=50, quiet=True)
     (case,) = result.rows.to_dict("records")
-    assert (case["kind"], case["method"], case["failed"]) == ("salience", "pca", True)
-    assert case["feature_dependence"] > 0.7
-    assert case["direction_share"] > 0.7
+    assert (case["source"], case["bimodality"], case["failed"]) == ("salience", 0.2, True)
+    assert Record.read(tmp_path).doubts == ("few rows",)

@@ -105,16 +105,21 @@ class _Centred(NamedTuple):
 
 def _centred(fits: SweepResult, layer: int, pairs: Pairs) -> _Centred:
     place, pool, within = fits.layers.index(layer), fits.pool, fits.within_pool
-    sides, means, scales = [], [], []
-    for sign, phi in (("pos", pairs.pos), ("neg", pairs.neg)):
+
+    def of_sign(sign: str, phi: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         mean, scale = (np.asarray(getattr(pool, f"{what}_{sign}"))[place] for what in _PARTS)
-        sides.append((np.asarray(phi).astype(np.float32) - mean) / scale)
-        means.append(np.asarray(getattr(within, f"mean_{sign}"))[place])
-        # One number a run, or one for every dimension.
-        own = np.asarray(getattr(within, f"scale_{sign}"))[place]
-        scales.append(own.reshape(len(own), -1))
-    variance = _variance(*(side - side.mean(0) for side in sides), *scales)
-    return _Centred(*sides, *means, *scales, variance)
+        onward, own = (np.asarray(getattr(within, f"{what}_{sign}"))[place] for what in _PARTS)
+        # A scale is one number a run, or one for every dimension.
+        return (
+            (np.asarray(phi).astype(np.float32) - mean) / scale,
+            onward,
+            own.reshape(len(own), -1),
+        )
+
+    pos, mean_pos, scale_pos = of_sign("pos", pairs.pos)
+    neg, mean_neg, scale_neg = of_sign("neg", pairs.neg)
+    variance = _variance(pos - pos.mean(0), neg - neg.mean(0), scale_pos, scale_neg)
+    return _Centred(pos, neg, mean_pos, mean_neg, scale_pos, scale_neg, variance)
 
 
 _PARTS = ("mean", "scale")

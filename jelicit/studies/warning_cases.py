@@ -298,8 +298,12 @@ def affirmed(scores: pd.Series) -> pd.Series:
 
 def rank_correlation(one: pd.Series, other: pd.Series) -> float:
     """Spearman's rho over the names that both have; nan of fewer than three."""
-    one, other = (s[~s.index.duplicated()].dropna() for s in (one, other))
-    names = one.index.intersection(other.index)
-    if len(names) < 3:
+    both = pd.concat([_once(one), _once(other)], axis=1, join="inner").dropna().to_numpy(float)
+    if len(both) < 3:
         return float("nan")
-    return float(unit_ranks(one[names].to_numpy()) @ unit_ranks(other[names].to_numpy()))
+    return float(unit_ranks(both[:, 0]) @ unit_ranks(both[:, 1]))
+
+
+def _once(scores: pd.Series) -> pd.Series:
+    """Each name's first score."""
+    return pd.Series(scores.loc[~scores.index.duplicated()])

@@ -125,8 +125,7 @@ def _carried_out(part: Part | Source, session: Session) -> Source:
 def _digest(source: Source) -> str:
     """What tells rows from any others."""
     columns = sorted(map(str, source.rows.columns))
-    hashed = pd.util.hash_pandas_object(source.rows[columns].astype(str), index=False)
-    return hashlib.sha256(np.asarray(hashed).tobytes()).hexdigest()
+    return hashlib.sha256(source.rows[columns].to_csv(index=False).encode()).hexdigest()
 
 
 # --- what is shown -------------------------------------------------------------------------------
@@ -135,7 +134,7 @@ def _digest(source: Source) -> str:
 def show(rows: pd.DataFrame, session: Session) -> None:
     """How well each indicator warns, over all cases and over each kind."""
     table = judged(rows, boot=session.settings.boot)
-    failed = int(rows["failed"].sum())
+    failed = int(rows["failed"].to_numpy(bool).sum())
     session.say(
         f"{len(rows)} cases of {rows['tested'].nunique()} sets; {failed} failed (AUROC on what is "
         f"asked for below {LINE:g})"
