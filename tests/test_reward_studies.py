@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from experiment_scripts import session_of
 from planted_rewards import PlantedModel, write_set
 
+from jelicit.data.items import load_items
 from jelicit.data.overlap import text_key
 from jelicit.studies import Cases, assistant, reward
 from jelicit.studies.assistant import win_rates
@@ -135,6 +137,23 @@ def test_a_benchmark_is_measured_by_category(rewards):
     found = rows.loc[rows["method"] == "reward_icm"].set_index("dataset")["accuracy"]
     assert found["bench.jsonl: Reasoning"] == pytest.approx(1 / (1 + 984 / 447))
     assert found["bench.jsonl: Safety"] == 1
+
+
+def test_train_pairs_of_the_benchmark_are_left_out(folder, tmp_path):
+    row = {"prompt": "What is 7?", "chosen": "7 IS right.", "rejected": "7 is wrong."}
+    (tmp_path / "b.jsonl").write_text(json.dumps({**row, "subset": "mine"}))
+    settings = reward.Settings(**SMALL, dataset=(str(folder),), bench=str(tmp_path / "b.jsonl"))
+    session = session_of(reward.STUDY, settings, tmp_path / "out", model=PlantedModel())
+    [part] = reward.plan(settings, session)
+    groups = {item.group for item in part.task.situation.train}
+    assert groups == {f"number {n}" for n in range(60) if n != 7}
+
+
+def test_labels_leave_as_sets_of_pairs(rewards):
+    items = load_items(next((rewards[1].folder / "labels").glob("*-icm.jsonl")))
+    assert len(items) == 16
+    assert all(item.label and "right" in item.choice for item in items)
+    assert {item.meta["labels"] for item in items} == {"icm"}
 
 
 def test_claims_are_turned_into_pairs(tmp_path):
