@@ -223,7 +223,7 @@ def train_reward(
     key = training_run.key_of(**decides)
     if training_run.there(folder, key):
         return RewardModel(folder, lm.device)
-    rows = _rows(lm, comparisons, form, fit.max_length)
+    rows = rows_of(lm, comparisons, form, fit.max_length)
     card = {
         **decides,
         "key": key,
@@ -240,15 +240,24 @@ def train_reward(
     return RewardModel(folder, lm.device)
 
 
-def _rows(
+def rows_of(
     lm: LanguageModel,
     comparisons: Sequence[Comparison],
     form: PromptFormat,
     max_length: int | None,
 ) -> list[dict[str, list[int]]]:
-    """Token ids of both answers, each after its question; comparisons that are too long left out.
+    """Token ids of both answers, each after its question, as the trainer takes them.
 
     Tokenised here, since the trainer would put an end of text behind the prompt.
+
+    Args:
+        lm: The model, with its tokenizer.
+        comparisons: Those that are longer than `max_length` are left out.
+        form: How an answer is shown.
+        max_length: Most tokens; None = as many as the model reads.
+
+    Raises:
+        ValueError: None is left.
     """
     if not comparisons:
         raise ValueError("there are no comparisons to train a reward model on")

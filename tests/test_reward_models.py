@@ -24,8 +24,15 @@ from extract.policy import (  # noqa: E402
     start_policy,
     train_policy,
 )
-from extract.reward import RewardFit, open_reward, shown_as, train_reward  # noqa: E402
+from extract.reward import (  # noqa: E402
+    RewardFit,
+    open_reward,
+    rows_of,
+    shown_as,
+    train_reward,
+)
 from jelicit.data.preferences import Comparison  # noqa: E402
+from jelicit.data.prompts import get_format  # noqa: E402
 
 FIT = RewardFit(epochs=3, batch=8, learning_rate=3e-3)
 STEPS = 9
@@ -142,11 +149,11 @@ def test_adapters_are_merged(base, tmp_path):
 
 def test_too_long_comparisons_are_left_out_and_none_is_an_error(base, tmp_path):
     long = Comparison(question="a?", chosen="cat " * 99, rejected="dog", group="long")
-    fit = RewardFit(epochs=1, max_length=40)
-    model = train_reward(base, [*compared(4), long], tmp_path / "model", fit)
-    assert (model.card["rows"], model.card["left_out"]) == (4, 1)
+    rows = rows_of(base, [*compared(4), long], get_format("claim"), 40)
+    assert len(rows) == 4
+    assert all(len(row["chosen_ids"]) <= 40 for row in rows)
     with pytest.raises(ValueError, match="all 1 comparisons are longer than 40 tokens"):
-        train_reward(base, [long], tmp_path / "other", fit)
+        train_reward(base, [long], tmp_path / "other", RewardFit(max_length=40))
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from experiment_scripts import session_of
 from planted_rewards import PlantedModel, write_set
 
+from jelicit.data.items import load_items
 from jelicit.data.overlap import text_key
 from jelicit.studies import Cases, assistant, reward
 from jelicit.studies.assistant import win_rates
@@ -31,9 +33,25 @@ def folder(tmp_path_factory):
     return write_set(tmp_path_factory.mktemp("sets") / "numbers", train=60, test=12)
 
 
+BENCH = [
+    {"prompt": "a", "chosen": "right", "rejected": "wrong", "subset": "hep-go"},
+    {"prompt": "b", "chosen": "wrong", "rejected": "right", "subset": "math-prm"},
+    {"prompt": "c", "chosen": "right", "rejected": "wrong", "subset": "donotanswer"},
+    {"prompt": "d", "chosen": "right", "rejected": "wrong", "subset": "donotanswer"},
+]
+
+
 @pytest.fixture(scope="module")
-def rewards(folder, tmp_path_factory):
-    return asked(reward, folder, tmp_path_factory.mktemp("out") / "reward", drawn=True)
+def bench(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bench") / "bench.jsonl"
+    path.write_text("\n".join(map(json.dumps, BENCH)))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def rewards(folder, bench, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "reward"
+    return asked(reward, folder, out, drawn=True, bench=bench)
 
 
 def learned(model, source):
@@ -46,7 +64,8 @@ def learned(model, source):
 
 def test_each_source_labels_what_it_should(rewards):
     model, result = rewards
-    assert result.rows.shape[0] == len(LABELS) + 2  # and zero-shot, and length
+    rows = result.rows.loc[result.rows["part"] == "reward"]
+    assert set(rows["method"]) == {*(f"reward_{n}" for n in LABELS), "zero_shot", "control_length"}
     assert len(learned(model, "icm_first")) == 4  # eight items in both orders
     assert len(learned(model, "icm")) == len(learned(model, "golden")) == 16
     assert set(learned(model, "icm_first")) <= set(learned(model, "icm"))
@@ -54,7 +73,7 @@ def test_each_source_labels_what_it_should(rewards):
     wrong = [each for each in learned(model, "human") if "wrong" in each.chosen]
     assert all(int(each.group.split()[1]) % 4 == 0 for each in wrong)
     assert wrong
-    by_method = result.rows.set_index("method")
+    by_method = rows.set_index("method")
     assert by_method.loc["reward_icm", "label_accuracy"] == 1
     assert by_method.loc["reward_icm", "accuracy"] == 1
     assert by_method.loc["reward_human", "label_accuracy"] < 1
@@ -96,9 +115,9 @@ def test_train_pairs_of_test_questions_are_left_out_or_refused(folder, tmp_path)
         asked(reward, mixed, tmp_path / "refuse", overlap="refuse")
 
 
-def test_a_second_run_reads_everything_back(rewards, folder):
+def test_a_second_run_reads_everything_back(rewards, folder, bench):
     _, result = rewards
-    model, again = asked(reward, folder, result.folder)
+    model, again = asked(reward, folder, result.folder, bench=bench)
     assert model.learned == {}
     pd.testing.assert_frame_equal(again.rows, result.rows)
 
@@ -112,20 +131,29 @@ def test_other_settings_train_other_models(folder, rewards):
     assert other.rows["run_id"].iloc[0] != before
 
 
-def test_a_benchmark_is_measured_by_category(folder, tmp_path):
+def test_a_benchmark_is_measured_by_category(rewards):
     """Of mathematics and code, rows of the former weigh 984 / 447 of the latter's."""
-    rows = [
-        {"prompt": "a", "chosen": "right", "rejected": "wrong", "subset": "hep-go"},
-        {"prompt": "b", "chosen": "wrong", "rejected": "right", "subset": "math-prm"},
-        {"prompt": "c", "chosen": "right", "rejected": "wrong", "subset": "donotanswer"},
-        {"prompt": "d", "chosen": "right", "rejected": "wrong", "subset": "donotanswer"},
-    ]
-    (tmp_path / "bench.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    bench = str(tmp_path / "bench.jsonl")
-    _, result = asked(reward, folder, tmp_path / "out", bench=bench, labels=("icm",))
-    found = result.rows.loc[result.rows["method"] == "reward_icm"].set_index("dataset")["accuracy"]
+    rows = rewards[1].rows
+    found = rows.loc[rows["method"] == "reward_icm"].set_index("dataset")["accuracy"]
     assert found["bench.jsonl: Reasoning"] == pytest.approx(1 / (1 + 984 / 447))
     assert found["bench.jsonl: Safety"] == 1
+
+
+def test_train_pairs_of_the_benchmark_are_left_out(folder, tmp_path):
+    row = {"prompt": "What is 7?", "chosen": "7 IS right.", "rejected": "7 is wrong."}
+    (tmp_path / "b.jsonl").write_text(json.dumps({**row, "subset": "mine"}))
+    settings = reward.Settings(**SMALL, dataset=(str(folder),), bench=str(tmp_path / "b.jsonl"))
+    session = session_of(reward.STUDY, settings, tmp_path / "out", model=PlantedModel())
+    [part] = reward.plan(settings, session)
+    groups = {item.group for item in part.task.situation.train}
+    assert groups == {f"number {n}" for n in range(60) if n != 7}
+
+
+def test_labels_leave_as_sets_of_pairs(rewards):
+    items = load_items(next((rewards[1].folder / "labels").glob("*-icm.jsonl")))
+    assert len(items) == 16
+    assert all(item.label and "right" in item.choice for item in items)
+    assert {item.meta["labels"] for item in items} == {"icm"}
 
 
 def test_claims_are_turned_into_pairs(tmp_path):
@@ -218,23 +246,20 @@ def test_policies_are_asked_train_questions_alone(answers):
         assert all(int(each.removeprefix("What is ")[:-1]) < 1000 for each in questions)
 
 
-def test_truth_is_counted_only_where_it_is_known(folder, tmp_path):
-    options = {**OF_ANSWERS, "truth": None, "policies": ("icm",)}
-    _, result = asked(assistant, folder, tmp_path / "out", labels=("icm", "golden"), **options)
-    rows = of_answers(result)
-    assert "fooled" not in rows or rows["fooled"].isna().all()
-    assert rows["accuracy"].isna().all()
-    assert rows.loc["policy_icm", "win_rate_start"] == 0.25
-
-
-def test_the_options_reach_the_training(folder, tmp_path):
+def test_the_options_reach_the_training_and_truth_is_counted_only_where_it_is_known(
+    folder, tmp_path
+):
     options = {"beta": 0.7, "steps": 3, "group": 2, "policy_batch": 6, "rank": 3, "shown": "asking"}
-    labels = {"labels": ("icm",), "policies": ("icm",)}
-    model, _ = asked(assistant, folder, tmp_path / "out", **{**OF_ANSWERS, **options, **labels})
+    alone = {"labels": ("icm",), "policies": ("icm",), "truth": None}
+    model, result = asked(assistant, folder, tmp_path / "out", **{**OF_ANSWERS, **options, **alone})
     [fit] = [fit for name, fit in model.fits.items() if name.endswith("policy-icm")]
     assert (fit["beta"], fit["steps"], fit["samples"], fit["batch"]) == (0.7, 3, 2, 6)
     [fit] = [fit for name, fit in model.fits.items() if name.endswith("reward-icm")]
     assert (fit["rank"], fit["format"]) == (3, "asking")
+    rows = of_answers(result)
+    assert "fooled" not in rows or rows["fooled"].isna().all()
+    assert rows["accuracy"].isna().all()
+    assert rows.loc["policy_icm", "win_rate_start"] == 0.25
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,14 @@ class Comparison:
         )
 
 
+def as_items(made: Sequence[Comparison], *, labels: str) -> list[Item]:
+    """Comparisons as a set of pairs, the better answer first, with where their labels are from."""
+    return [
+        replace(each.as_item(), id=f"{labels}/{number:05d}", meta={"labels": labels})
+        for number, each in enumerate(made)
+    ]
+
+
 def digest_of(comparisons: Sequence[Comparison]) -> str:
     """SHA-256 (hex) of comparisons; order matters."""
     text = json.dumps([asdict(each) for each in comparisons], sort_keys=True)

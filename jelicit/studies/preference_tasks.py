@@ -87,6 +87,23 @@ def _apart(
     return left
 
 
+def apart_from(task: Task, tested: Sequence[Item], session: Session) -> Task:
+    """The task without train pairs whose text is one of a benchmark's.
+
+    Raises:
+        ValueError: There are some and the settings refuse that, or none is left.
+    """
+    if not tested:
+        return task
+    train = held_out(
+        task.situation.train,
+        tested,
+        policy=session.settings.overlap,
+        say=partial(session.doubt, of=f"{task.situation.dataset}, --bench"),
+    )
+    return replace(task, situation=replace(task.situation, train=train))
+
+
 def without_groups(task: Task, taken: Sequence[Item]) -> Task:
     """The task with the train pairs of other groups only."""
     groups = {item.group for item in taken}

@@ -24,6 +24,7 @@ from jelicit.data.items import Item, label_of, save_items
 from jelicit.data.overlap import Policy
 from jelicit.data.preferences import (
     Comparison,
+    as_items,
     check_unseen,
     comparisons,
     digest_of,
@@ -51,7 +52,7 @@ from jelicit.studies.formats import FormatSettings, format_problems
 from jelicit.studies.icm_pool import Pool, to_label
 from jelicit.studies.icm_tasks import Task
 from jelicit.studies.measuring import Measured
-from jelicit.studies.preference_tasks import preference_task, rest_of
+from jelicit.studies.preference_tasks import apart_from, preference_task, rest_of
 from jelicit.studies.prompted import merged_seeds
 from jelicit.studies.reward_findings import reward_findings
 from jelicit.studies.search_bar import SearchBar
@@ -229,7 +230,11 @@ def plan(settings: Settings, session: Session) -> list[Part]:
     """
     check_trainable(session.model, session.folder.study)
     bench = () if settings.bench is None else read_reward_bench(settings.bench)
-    tasks = [preference_task(name, session, tests=settings.tests) for name in settings.dataset]
+    tested = [item for category in bench for item in category.items]
+    tasks = [
+        apart_from(preference_task(name, session, tests=settings.tests), tested, session)
+        for name in settings.dataset
+    ]
     refuse(same_names([task.situation.title for task in tasks]))
     return [Part(task, bench) for task in tasks]
 
@@ -289,9 +294,7 @@ class Sources:
                 journal=self.file("searches", "icm.jsonl"),
                 on_step=bar.show,
             )
-        made = comparisons(items, result.labels)
-        save_items(self.file("labels", "icm.jsonl"), [each.as_item() for each in made])
-        return made
+        return comparisons(items, result.labels)
 
     def labelled(self, source: str) -> tuple[Comparison, ...]:
         """The comparisons that a reward model of this source learns from; () where it has none."""
@@ -305,6 +308,7 @@ class Sources:
             made = comparisons(self.pairs, self._golden(source))
         check_unseen(made, self.task.situation.test, what=f"training on labels by {source}")
         self.told[source] = {"n_train": len(made), "label_accuracy": self._right(made)}
+        save_items(self.file("labels", f"{source}.jsonl"), as_items(made, labels=source))
         return made
 
     def _by_first(self) -> tuple[Comparison, ...]:
