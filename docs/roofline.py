@@ -163,13 +163,11 @@ def components(n: int, d: int, runs: int, *, count: int, restarts: int) -> list[
 def parts_of(family: Family, sizes: Sizes, runs: int, config: SweepConfig) -> list[Part]:
     """What the program of a family does for so many runs, with steps and restarts at their caps.
 
-    Descent by AdamW. A fit that stops early does less.
+    A fit that stops early does less.
 
     Raises:
-        ValueError: A family that nobody has counted, or L-BFGS.
+        ValueError: A family that nobody has counted.
     """
-    if config.optimiser != "adamw":
-        raise ValueError(f"optimiser={config.optimiser!r} is not counted; adamw is")
     n, e, d, members = sizes.n, sizes.e, sizes.d, config.ensemble_size
     label_steps = config.bce_steps + 1  # the last one judges the parameters before it
     match family.names[0]:

@@ -34,13 +34,11 @@ from jelicit.probes.normalise import fit_normaliser
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
 from jelicit.probes.sweep.family import families
 from jelicit.probes.training import CCS_DESCENT, Descent
-from jelicit.studies.checks import refuse, unknown
+from jelicit.studies.checks import refuse
 from jelicit.studies.study import machine
 
 SHARES = (0.0, 0.01, *(round(0.1 * k, 1) for k in range(1, 10)), 0.99, 1.0)
 SEEDS = 3
-_LOOP = "adamw"  # what the torch loop descends by
-_PREFIX = {"adamw": "", "lbfgs": "lbfgs_"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,6 @@ class Probes:
         repeats: Times that each contestant is timed; the least counts.
         growth: Also time other numbers of items and other widths.
         whole: Also time paper A's whole imbalance sweep: ten methods, 13 class shares, 3 seeds.
-        optimisers: Of the whole sweep: adamw, lbfgs. Times the torch loop's need adamw.
         json: Where to write the numbers; a figure of the costs is drawn beside them.
     """
 
@@ -66,7 +63,6 @@ class Probes:
     repeats: int = 3
     growth: bool = True
     whole: bool = True
-    optimisers: tuple[str, ...] = ("adamw", "lbfgs")
     json: Path | None = None
 
 
@@ -79,7 +75,7 @@ def check(settings: Probes) -> None:
     least = {"--n": (settings.n, 20), "--d": (settings.d, 2), "--steps": (settings.steps, 1)}
     least |= {"--repeats": (settings.repeats, 1), "--runs": (min(settings.runs, default=0), 1)}
     low = [f"{name} {value}: at least {low}" for name, (value, low) in least.items() if value < low]
-    refuse(low + unknown("--optimisers", settings.optimisers, ("adamw", "lbfgs")))
+    refuse(low)
 
 
 # --- data ----------------------------------------------------------------------------------------
@@ -291,52 +287,39 @@ def _growth_ms(settings: Probes, n: int, d: int) -> float:
 
 def _whole(settings: Probes, torch_ms: float) -> dict[str, Any]:
     data, labels = paper_sweep(settings.n, settings.d)
-    seconds, parts, ends = {}, {}, {}
-    for optimiser in settings.optimisers:
-        say(f"paper A's whole sweep with {optimiser}, twice (minutes on a CPU) ...")
-        config = SweepConfig(methods=METHODS, optimiser=optimiser)
-        names = ["before", *(" + ".join(family.names) for family in families(config))]
-        _timed_sweep(data, config)  # compiles
-        result, marks = _timed_sweep(data, config)
-        seconds[optimiser] = marks[-1] - marks[0]
-        parts[optimiser] = dict(zip(names, np.diff(marks[:-1]).tolist(), strict=True))
-        for name, part in parts[optimiser].items():
-            say(f"  {name}: {part:.1f} s")
-        ends[optimiser] = _ends(result, data, labels)
-    measured = {f"{_PREFIX[name]}sweep_s": taken for name, taken in seconds.items()}
-    measured |= {"sweep_parts_s": parts, "ends": ends}
-    if _LOOP in ends:
-        measured |= _against_the_loop(parts, seconds, ends, len(data.seeds), torch_ms)
-    return measured
+    say("paper A's whole sweep, twice (minutes on a CPU) ...")
+    config = SweepConfig(methods=METHODS)
+    names = ["before", *(" + ".join(family.names) for family in families(config))]
+    _timed_sweep(data, config)  # compiles
+    result, marks = _timed_sweep(data, config)
+    parts = dict(zip(names, np.diff(marks[:-1]).tolist(), strict=True))
+    for name, part in parts.items():
+        say(f"  {name}: {part:.1f} s")
+    ends = _ends(result, data, labels)
+    measured = {"sweep_s": marks[-1] - marks[0], "sweep_parts_s": parts, "ends": ends}
+    return measured | _against_the_loop(measured, len(data.seeds), torch_ms)
 
 
-def _against_the_loop(
-    parts: Mapping[str, Mapping[str, float]],
-    seconds: Mapping[str, float],
-    ends: Mapping[str, Any],
-    runs: int,
-    torch_ms: float,
-) -> dict[str, Any]:
-    """The torch loop's time for the same sweep, and how many times faster each optimiser is.
+def _against_the_loop(measured: Mapping[str, Any], runs: int, torch_ms: float) -> dict[str, Any]:
+    """The torch loop's time for the same sweep, and how many times faster ours is.
 
     Once with all ten methods on our side, once (`trained_ratio`) with those alone that the loop is
     counted for.
     """
     # The loop would take as many steps as the fits here did: CCS, UE+E2H (which also reads the easy
     # rows, half as many more) and the supervised probe for every run, E2H for every seed.
-    passes = {method: end["passes"] for method, end in ends[_LOOP].items()}
+    passes = {method: end["passes"] for method, end in measured["ends"].items()}
     steps = runs * (passes["ccs"] + 1.5 * passes["ue_e2h"] + passes["supervised"])
     steps += SEEDS * passes["e2h"]
     loop = torch_ms / 1e3 * steps
-    found = {
+    parts = measured["sweep_parts_s"]
+    trained = sum(part for family, part in parts.items() if family in passes)
+    return {
         "torch_sweep_s": loop,
         "torch_sweep_is": "extrapolated from its time per step; no PCA, no ensembles",
+        "sweep_ratio": loop / measured["sweep_s"],
+        "trained_ratio": loop / trained,
     }
-    for name, taken in seconds.items():
-        trained = sum(part for family, part in parts[name].items() if family in passes)
-        found[f"{_PREFIX[name]}sweep_ratio"] = loop / taken
-        found[f"{_PREFIX[name]}trained_ratio"] = loop / trained
-    return found
 
 
 def _timed_sweep(data: SweepData, config: SweepConfig) -> tuple[SweepResult, list[float]]:
@@ -348,7 +331,7 @@ def _timed_sweep(data: SweepData, config: SweepConfig) -> tuple[SweepResult, lis
 
 
 def _ends(result: SweepResult, data: SweepData, labels: np.ndarray) -> dict[str, Any]:
-    """Where each optimiser's fits end: mean loss, passes over the hidden states, and AUROC."""
+    """Where the fits end: mean loss, passes over the hidden states, and AUROC."""
     assert not callable(data.hard)
     scores = result.score(1, data.hard[1])
     found = {}
@@ -385,23 +368,17 @@ def show(result: dict[str, Any]) -> None:
 
 
 def _show_whole(result: dict[str, Any]) -> None:
-    for name in result["ends"]:
-        line = f"paper A's imbalance sweep, {name}: {result[f'{_PREFIX[name]}sweep_s']:.1f} s"
-        if "torch_sweep_s" in result:
-            whole, trained = (
-                f"{result[f'{_PREFIX[name]}{what}_ratio']:.1f}" for what in ("sweep", "trained")
-            )
-            line += f", {whole} times as fast as the torch loop's {result['torch_sweep_s']:.0f} s "
-            line += f"({result['torch_sweep_is']}); {trained} times for what that loop does"
-        say(line)
+    say(
+        f"paper A's imbalance sweep: {result['sweep_s']:.1f} s, {result['sweep_ratio']:.1f} times "
+        f"as fast as the torch loop's {result['torch_sweep_s']:.0f} s "
+        f"({result['torch_sweep_is']}); {result['trained_ratio']:.1f} times for what that loop does"
+    )
     table = Table(title="where the fits end (means over runs)")
-    for column in ("method", "optimiser", "loss", "passes", "AUROC"):
-        table.add_column(column, justify="left" if column in ("method", "optimiser") else "right")
-    for method in next(iter(result["ends"].values())):
-        for optimiser, found in result["ends"].items():
-            end = found[method]
-            numbers = (f"{end['loss']:.4f}", f"{end['passes']:.0f}", f"{end['auroc']:.3f}")
-            table.add_row(method, optimiser, *numbers)
+    for column in ("method", "loss", "passes", "AUROC"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for method, end in result["ends"].items():
+        numbers = (f"{end['loss']:.4f}", f"{end['passes']:.0f}", f"{end['auroc']:.3f}")
+        table.add_row(method, *numbers)
     console.print(table)
 
 

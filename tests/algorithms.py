@@ -153,7 +153,7 @@ def numbers() -> dict[str, int]:
 
 
 def golden() -> dict[str, list[float]]:
-    """Method -> truth scores of a few items in two runs, of every optimiser that it has."""
+    """Method -> truth scores of a few items in two runs."""
     hard, labels, _ = planted(40, 8, seed=0, strength=0.6)
     easy, easy_labels, _ = planted(30, 8, seed=1)
     data = SweepData(
@@ -165,19 +165,9 @@ def golden() -> dict[str, list[float]]:
         easy={3: easy},
         easy_labels=easy_labels,
     )
-    scores: dict[str, list[float]] = {name: [] for name in ALL_METHODS}
-    for optimiser in ("adamw", "lbfgs"):
-        config = SweepConfig(
-            methods=ALL_METHODS,
-            optimiser=optimiser,
-            ccs_steps=20,
-            bce_steps=20,
-            lbfgs_steps=3,
-            ensemble_size=4,
-        )
-        for name, found in sweep(data, config).score(3, hard.take(np.arange(6))).items():
-            scores[name] += np.asarray(found, np.float64).ravel().tolist()
-    return scores
+    config = SweepConfig(methods=ALL_METHODS, ccs_steps=20, bce_steps=20, ensemble_size=4)
+    found = sweep(data, config).score(3, hard.take(np.arange(6)))
+    return {name: np.asarray(own, np.float64).ravel().tolist() for name, own in found.items()}
 
 
 def golden_stages() -> dict[str, list[float]]:

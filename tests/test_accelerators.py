@@ -34,10 +34,7 @@ OF_COMPILER = {"Sharding", "annotate_device_placement"}
 RUNS, N, D, E = 2, 30, 20, 16
 WIDE = 120
 """Rows and width at which the search for components replaces a whole decomposition."""
-BY_LBFGS = (
-    *("ccs", "supervised", "e2h", "ue_e2h"),
-    *("pca", "pca_ensemble_consensus", "pca_ensemble_e2h"),
-)
+BY_PCA = ("pca", "pca_ensemble_consensus", "pca_ensemble_e2h")
 
 Program = tuple[str, str, tuple[str, ...], bool]
 """Function, static settings, shapes and dtypes, and whether JAX runs in x64."""
@@ -147,7 +144,7 @@ def all_exports() -> Exports:
         small = data(N, D)
         assert not callable(small.hard)
         sweep(small, config()).score(3, small.hard[3])
-        wide = config(methods=BY_LBFGS, optimiser="lbfgs", scale_by_variance=True)
+        wide = config(methods=BY_PCA, scale_by_variance=True)
         sweep(data(WIDE, WIDE - 5), wide)
         for precision in ("tf32", "bfloat16"):
             sweep(small, config(methods=("ccs",), precision=precision))
@@ -176,16 +173,16 @@ def test_every_jitted_function_of_the_core_is_exported(exports):
     assert jitted().keys() <= {function for function, *_ in exports.programs}
 
 
-def test_every_family_divisor_and_optimiser_is_among_the_programs(exports):
+def test_every_family_and_divisor_is_among_the_programs(exports):
     fits = [
         program for program in exports.programs if program[0].endswith("sweep.fitting.fit_runs")
     ]
-    by_lbfgs = families(config(methods=BY_LBFGS, optimiser="lbfgs"))
-    for wanted in (*families(config()), *by_lbfgs):
+    by_pca = families(config(methods=BY_PCA))
+    for wanted in (*families(config()), *by_pca):
         names = [f"name={name!r}" for name in wanted.names]
         assert any(all(name in settings for name in names) for _, settings, *_ in fits), names
     # CCS at two precisions more.
-    assert len(fits) >= len(families(config())) + len(by_lbfgs) + 2
+    assert len(fits) >= len(families(config())) + len(by_pca) + 2
     divided = [settings for name, settings, *_ in exports.programs if name.endswith("normalisers")]
     assert all(any(divisor in settings for settings in divided) for divisor in get_args(Divisor))
 

@@ -600,7 +600,6 @@ def test_sets_are_listed_and_described(capsys):
         ([*SWEEP, "--devices", "99"], "devices=99; this machine has"),
         ([*SWEEP, "--memory-gb", "0"], "--memory-gb 0.0: allowed are numbers above 0"),
         ([*SWEEP, "--memory-gb", "inf"], "--memory-gb inf: allowed are numbers above 0"),
-        ([*SWEEP, "--optimiser", "lbfgs", "--precision", "bfloat16"], "with L-BFGS"),
         (["report", "nowhere/at-all"], "report.json"),
         (["probe", "score", "nowhere/at-all", "{test}"], "nowhere/at-all"),
     ],

@@ -138,7 +138,7 @@ def test_help_of_the_commands_waits_neither_for_jax_nor_for_pandas():
 
 def test_options_of_fits_allow_what_fits_allow():
     """They are written out where help is made, which does not wait for the declarations."""
-    for name in ("optimiser", "precision", "divisor"):
+    for name in ("precision", "divisor"):
         given = typing.get_args(typing.get_type_hints(FitSettings)[name])
         assert given == SWEEP_SETTINGS[name].options
 

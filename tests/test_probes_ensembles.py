@@ -5,6 +5,7 @@ import pytest
 from planted import planted
 
 from jelicit.probes.ensembles import (
+    Members,
     consensus_weights,
     e2h_weights,
     member_scores,
@@ -98,7 +99,9 @@ def test_scaled_members_have_deviation_one_on_the_chosen_rows():
     members, normaliser, pairs = members_and_pairs()
     rows = jnp.asarray(np.arange(40) < 25, jnp.float32)
     scores = member_scores(members, normaliser, pairs)
-    scaled = member_scores(scale_by_variance(members, scores, rows), normaliser, pairs)
+    scaled = member_scores(
+        scale_by_variance(Members(members, scores, rows)).probes, normaliser, pairs
+    )
     np.testing.assert_allclose(np.std(scaled[:, :25], axis=1), 1, rtol=1e-5)
     # Only the scale changes.
     ratio = np.asarray(scaled / scores)
@@ -107,5 +110,5 @@ def test_scaled_members_have_deviation_one_on_the_chosen_rows():
 
 def test_a_member_without_variance_stays_as_it_is():
     members = LinearProbe(weight=jnp.ones((1, 2)), bias=jnp.ones(1), offset=jnp.ones(1))
-    kept = scale_by_variance(members, jnp.zeros((1, 4)), ALL)
+    kept = scale_by_variance(Members(members, jnp.zeros((1, 4)), ALL)).probes
     assert kept.weight[0, 0] == pytest.approx(1.0)

@@ -114,9 +114,6 @@ def test_time_is_that_of_the_scarcer_thing(roofline):
 
 
 def test_what_is_not_counted_is_refused(roofline):
-    [ccs] = families(SweepConfig(methods=("ccs",), optimiser="lbfgs"))
-    with pytest.raises(ValueError, match="optimiser='lbfgs' is not counted"):
-        roofline.parts_of(ccs, sizes(roofline), 1, SweepConfig(optimiser="lbfgs"))
     [lda] = families(SweepConfig(methods=("lda",)))
     with pytest.raises(ValueError, match=r"operations of \('lda',\) are not counted"):
         roofline.parts_of(lda, sizes(roofline), 1, SweepConfig())

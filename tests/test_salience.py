@@ -407,7 +407,6 @@ def test_settings_that_cannot_work_are_refused(run, words, message):
     ("words", "message"),
     [
         (("--devices", "999"), "devices=999; this machine has"),
-        (("--optimiser", "lbfgs", "--precision", "tf32"), "precision='tf32' with L-BFGS"),
         (("--restarts", "0"), "--restarts 0: allowed are whole numbers from 1"),
     ],
 )
@@ -428,12 +427,12 @@ def test_fit_options_reach_every_sweep_and_name_the_run(run, monkeypatch):
     words = ("--dataset", "pocket/arithmetic", "--features", "none", "--layers", "1",
              "--seeds", "2", "--max-rows", "40", "--boot", "10", *NO_PROMPTS,
              "--methods", "ccs")  # fmt: skip
-    other = ("--optimiser", "lbfgs", "--divisor", "std", "--restarts", "2")
+    other = ("--precision", "tf32", "--divisor", "std", "--restarts", "2")
     run(*words, out="fits")
     found = run(*words, *other, out="fits")
-    assert [(c.optimiser, c.divisor, c.restarts) for c in seen] == [
-        ("adamw", "paper", 1),
-        ("lbfgs", "std", 2),
+    assert [(c.precision, c.divisor, c.restarts) for c in seen] == [
+        ("float32", "paper", 1),
+        ("tf32", "std", 2),
     ]
     assert set(found.rows["settings.sweep.divisor"]) == {"std"}
     # What only decides how a sweep is cut up makes no other run.

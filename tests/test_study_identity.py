@@ -129,7 +129,6 @@ def test_folder_of_stores_and_threads_are_not_in_the_name_of_a_command(
         ("--boot", "10"),
         ("--max-rows", "44"),
         ("--methods", "ccs"),
-        ("--optimiser", "lbfgs"),
         ("--precision", "bfloat16"),
         ("--divisor", "std"),
         ("--restarts", "2"),
@@ -264,7 +263,7 @@ def test_where_and_how_a_sweep_runs_is_not_in_its_name(sweep_id, tmp_path, words
     "words",
     [
         *[("--seeds", "2"), ("--class-shares", "0.5"), ("--layers", "3"), ("--boot", "10")],
-        *[("--methods", "pca"), ("--divisor", "std"), ("--optimiser", "lbfgs")],
+        *[("--methods", "pca"), ("--divisor", "std")],
         *[("--settings", "ccs_steps=300"), ("--restarts", "2")],
         ("--class-shares", "0.5", "--train-size", "2"),
     ],

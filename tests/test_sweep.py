@@ -330,7 +330,6 @@ def test_bad_data_is_refused_before_any_fit(monkeypatch):
         ("max_gradient_norm", [1e-4, 1e9], [0]),
         ("easy_share", [0, 1], [-0.5, 1.5, 20]),
         ("temperature", [0.01, 9], [0, 1e-60]),
-        ("lbfgs_penalty", [0, 9], [-1]),
         ("lda_shrinkage", [1e-3, 1], [0, 3]),
     ],
 )
@@ -344,7 +343,7 @@ def test_rates_outside_their_range_are_refused(name, allowed, outside):
 
 
 @pytest.mark.parametrize(
-    "name", ["ccs_steps", "bce_steps", "lbfgs_steps", "patience", "restarts", "ensemble_size"]
+    "name", ["ccs_steps", "bce_steps", "patience", "restarts", "ensemble_size"]
 )
 def test_no_step_no_start_and_no_member_are_refused(name):
     check_config(dataclasses.replace(CONFIG, **{name: 1}))

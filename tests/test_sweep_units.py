@@ -80,7 +80,6 @@ OTHERS = {
     "restarts": 3,
     "ensemble_size": 3,
     "scale_by_variance": True,
-    "optimiser": "lbfgs",
     "precision": "bfloat16",
     "divisor": "norm",
 }
@@ -125,20 +124,11 @@ def test_a_family_reads_the_settings_that_change_its_fits_and_no_others(setting,
             assert changed & set(family.names), family.names
 
 
-def test_settings_of_lbfgs_are_read_by_trained_probes_alone():
-    base = dataclasses.replace(CONFIG, optimiser="lbfgs")
-    first = weights(sweep(data(), base))
-    for name, value in (("lbfgs_penalty", 0.1), ("lbfgs_steps", 2)):
-        found = weights(sweep(data(), dataclasses.replace(base, **{name: value})))
-        changed = {m for m in CORE if not np.array_equal(found[m], first[m])}
-        assert changed == {"ccs", "e2h", "supervised", "ue_e2h"}, name
-
-
 def test_every_setting_was_tried():
     # So small a PCA is exact at once.
     unread = {"methods", "own", "memory_budget", "devices", "pca_steps"}
     names = {field.name for field in dataclasses.fields(SweepConfig)} - unread
-    assert names == {*OTHERS, "lbfgs_penalty", "lbfgs_steps"}
+    assert names == set(OTHERS)
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -148,11 +138,10 @@ def test_a_rate_per_run_is_the_same_as_a_sweep_per_rate(rate):
     twice = dataclasses.replace(
         base, subsets=base.subsets[[0, 0, 1, 1]], seeds=base.seeds[[0, 0, 1, 1]]
     )
-    optimiser = "lbfgs" if rate == "lbfgs_penalty" else "adamw"
     reading = {m for family in families(CONFIG) for m in family.names if rate in family.reads}
     methods = tuple(m for m in CORE if m in reading)
-    config = dataclasses.replace(CONFIG, optimiser=optimiser, methods=methods)
-    values = (getattr(config, rate), OTHERS.get(rate, 0.1))
+    config = dataclasses.replace(CONFIG, methods=methods)
+    values = (getattr(config, rate), OTHERS[rate])
     mixed = weights(
         sweep(twice, dataclasses.replace(config, **{rate: np.array([*values, *values])}))
     )

@@ -5,19 +5,18 @@ from jaxtyping import Array, Float
 
 from jelicit.method_groups import UNSUPERVISED
 from jelicit.pairs import Pairs, with_full_floats
-from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
+from jelicit.probes.linear import Affine, LinearProbe, logits
 from jelicit.probes.losses import ccs_loss
 from jelicit.probes.method import Data, Method, Run
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.training import (
     CCS_DESCENT,
     Descent,
-    QuasiNewton,
     TrainingInfo,
     best_of,
+    descend,
     start,
     to_probe,
-    train,
 )
 from jelicit.probes.training_settings import CCSTraining, vectors_trained
 
@@ -28,7 +27,7 @@ def fit_ccs(
     normaliser: Normaliser,
     *,
     weights: Float[Array, " n"] | None = None,
-    descent: Descent | QuasiNewton = CCS_DESCENT,
+    descent: Descent = CCS_DESCENT,
     restarts: int = 1,
 ) -> tuple[LinearProbe, TrainingInfo]:
     """Minimise mean[(p+ + p- - 1)^2 + min(p+, p-)^2] over the weighted rows.
@@ -38,7 +37,7 @@ def fit_ccs(
         pairs: hard pairs [n, d].
         normaliser: applied to them; see `logits` about pairs with a large common mean.
         weights: row weights [n]; 0 and 1 choose a subset.
-        descent: AdamW, 1000 steps at learning rate 0.01 by default; or L-BFGS.
+        descent: AdamW, 1000 steps at learning rate 0.01 by default.
         restarts: how many starts; the lowest final loss wins.
 
     Returns:
@@ -52,14 +51,11 @@ def fit_ccs(
     dtype = pairs.pos.dtype
     weights = jnp.ones(n, dtype) if weights is None else weights
 
-    def read(params: Affine) -> Signs:
-        return logits(params, normaliser, pairs, descent.precision)
-
-    def judge(found: Signs):
-        return ccs_loss(*found, weights)
+    def objective(params: Affine) -> Float[Array, ""]:
+        return ccs_loss(*logits(params, normaliser, pairs, descent.precision), weights)
 
     params, info = best_of(
-        lambda key: train(read, judge, start(key, d, dtype), descent), key, restarts=restarts
+        lambda key: descend(objective, start(key, d, dtype), descent), key, restarts=restarts
     )
     return to_probe(params), info
 

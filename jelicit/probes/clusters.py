@@ -22,7 +22,7 @@ from jelicit.probes.normalise import Normaliser, contrast, contrast_scales, matm
 from jelicit.probes.pytree import frozen_pytree
 from jelicit.probes.settings import choice, count
 from jelicit.probes.spectral import SpectralInfo, SpectralWeights, fit_spectral
-from jelicit.probes.training import TrainingInfo, best_of, start, to_probe, train
+from jelicit.probes.training import TrainingInfo, best_of, descend, start, to_probe
 from jelicit.probes.training_settings import CCSTraining, vectors_trained
 
 _SOURCE = "Laurito et al. 2024 (arXiv 2407.18712), before "
@@ -187,16 +187,14 @@ def _ccs(run: Run, data: Data, settings: ClusterCCSSettings):
     descent = settings.ccs_descent()
     d, dtype = data.hard.pos.shape[1], data.hard.pos.dtype
 
-    def read(params: Affine) -> Signs:
-        return clustered_logits(
+    def objective(params: Affine) -> Float[Array, ""]:
+        found = clustered_logits(
             params, run.normaliser, data.hard, run.host, run.rows, descent.precision
         )
-
-    def judge(found: Signs) -> Float[Array, ""]:
         return ccs_loss(*found, run.rows)
 
     params, info = best_of(
-        lambda key: train(read, judge, start(key, d, dtype), descent),
+        lambda key: descend(objective, start(key, d, dtype), descent),
         run.key,
         restarts=settings.restarts,
     )

@@ -17,8 +17,8 @@ from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
 from jelicit.probes.linear import LinearProbe, combine, score_folded
 from jelicit.probes.losses import weighted_mean
-from jelicit.probes.method import Data, Run
-from jelicit.probes.normalise import Normaliser
+from jelicit.probes.method import Data
+from jelicit.probes.normalise import Normaliser, contrast, matmul
 from jelicit.probes.settings import PerRun, count, flag, rate
 from jelicit.probes.training import Rate
 
@@ -85,13 +85,25 @@ def e2h_weights(
     return jax.nn.softmax((aurocs - 0.5) / temperature, where=present)
 
 
-def scale_by_variance(
-    members: LinearProbe, scores: Float[Array, "m n"], rows: Float[Array, " n"]
-) -> LinearProbe:
+class Members(NamedTuple):
+    """Stacked probes, and how they score train rows."""
+
+    probes: LinearProbe
+    scores: Float[Array, "m n"]
+    rows: Float[Array, " n"]
+    """Row weights."""
+
+    def present(self) -> Bool[Array, " m"]:
+        """Which have a direction at all; PCA runs out of them on few rows."""
+        return present_members(self.probes)
+
+
+def scale_by_variance(members: Members) -> Members:
     """Divide each member by the standard deviation of its scores over the (weighted) rows.
 
     A member whose scores do not vary stays as it is.
     """
+    probes, scores, rows = members
 
     def deviation(values):
         mean = weighted_mean(values, rows)
@@ -99,11 +111,12 @@ def scale_by_variance(
 
     deviations = jax.vmap(deviation)(scores)
     divisor = jnp.where(deviations > 0, deviations, 1.0)
-    return LinearProbe(
-        weight=members.weight / divisor[:, None],
-        bias=members.bias / divisor,
-        offset=members.offset / divisor,
+    scaled = LinearProbe(
+        weight=probes.weight / divisor[:, None],
+        bias=probes.bias / divisor,
+        offset=probes.offset / divisor,
     )
+    return Members(scaled, scores / divisor[:, None], rows)
 
 
 def weighted_ensemble(
@@ -136,27 +149,31 @@ class EasyWeighting:
     )
 
 
-def scaled(members: LinearProbe, run: Run, data: Data, settings: MemberSettings) -> LinearProbe:
+def scaled(members: Members, settings: MemberSettings) -> Members:
     """The members, divided by the deviations of their train scores where the settings say so."""
-    if not settings.scale_by_variance:
-        return members
-    scores = member_scores(members, run.normaliser, data.hard)
-    return scale_by_variance(members, scores, run.rows)
+    return scale_by_variance(members) if settings.scale_by_variance else members
 
 
-def by_consensus(
-    members: LinearProbe, present: Bool[Array, " m"], run: Run, data: Data
-) -> tuple[LinearProbe, EnsembleInfo]:
+def by_consensus(members: Members, settings: MemberSettings) -> tuple[LinearProbe, EnsembleInfo]:
     """The ensemble whose members vote on each other's signs; see `consensus_weights`."""
-    scores = member_scores(members, run.normaliser, data.hard)
-    return weighted_ensemble(members, consensus_weights(scores, run.rows, present))
+    members = scaled(members, settings)
+    weights = consensus_weights(members.scores, members.rows, members.present())
+    return weighted_ensemble(members.probes, weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EasyEnsembleSettings(MemberSettings, EasyWeighting):
+    """Of ensembles that are weighted by the easy set."""
 
 
 def by_easy_set(
-    members: LinearProbe, present: Bool[Array, " m"], data: Data, settings: EasyWeighting
+    members: Members, data: Data, settings: EasyEnsembleSettings
 ) -> tuple[LinearProbe, EnsembleInfo]:
     """The ensemble whose members weigh by their AUROC on the easy set; see `e2h_weights`."""
-    easy, normaliser, labels = data.easy_set()
-    aurocs = auroc(member_scores(members, normaliser, easy), labels)
-    weights = e2h_weights(aurocs, temperature=settings.temperature, present=present)
-    return weighted_ensemble(members, weights)
+    members = scaled(members, settings)
+    easy, _, labels = data.easy_set()
+    # Of pairs that are normalised already (by their own statistics), differences are all there is.
+    differences = matmul(members.probes.weight, contrast(*easy).apart.T)
+    aurocs = auroc(differences - members.probes.offset[:, None], labels)
+    weights = e2h_weights(aurocs, temperature=settings.temperature, present=members.present())
+    return weighted_ensemble(members.probes, weights)

@@ -1,7 +1,6 @@
 """UE+E2H (paper A): CCS on the hard set and labels on the easy set, one probe."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,13 +15,12 @@ from jelicit.probes.settings import PerRun, rate
 from jelicit.probes.training import (
     CCS_DESCENT,
     Descent,
-    QuasiNewton,
     Rate,
     TrainingInfo,
     best_of,
+    descend,
     start,
     to_probe,
-    train,
 )
 from jelicit.probes.training_settings import CCSTraining, vectors_trained
 
@@ -38,7 +36,7 @@ def fit_joint(
     weights: Float[Array, " n"] | None = None,
     easy_weights: Float[Array, " m"] | None = None,
     easy_share: Rate = 0.5,
-    descent: Descent | QuasiNewton = CCS_DESCENT,
+    descent: Descent = CCS_DESCENT,
     restarts: int = 1,
 ) -> tuple[LinearProbe, TrainingInfo]:
     """Minimise a * BCE(easy) + (1 - a) * CCS(hard), each term a mean over its own rows.
@@ -56,7 +54,7 @@ def fit_joint(
         weights: row weights of the hard set; 0 and 1 choose a subset.
         easy_weights: row weights of the easy set.
         easy_share: a.
-        descent: AdamW, 1000 steps at learning rate 0.01 by default; or L-BFGS.
+        descent: AdamW, 1000 steps at learning rate 0.01 by default.
         restarts: how many starts; the lowest final loss wins.
 
     Raises:
@@ -67,19 +65,14 @@ def fit_joint(
     weights = jnp.ones(len(hard.pos), dtype) if weights is None else weights
     easy_weights = jnp.ones(len(easy.pos), dtype) if easy_weights is None else easy_weights
 
-    def read(params: Affine):
-        return (
-            logits(params, easy_normaliser, easy, descent.precision),
-            logits(params, hard_normaliser, hard, descent.precision),
-        )
-
-    def judge(found: Any):
-        (easy_pos, easy_neg), (pos, neg) = found
-        labelled = bce_loss(easy_pos, easy_neg, easy_targets, easy_weights)
-        return easy_share * labelled + (1 - easy_share) * ccs_loss(pos, neg, weights)
+    def objective(params: Affine) -> Float[Array, ""]:
+        of_easy = logits(params, easy_normaliser, easy, descent.precision)
+        of_hard = logits(params, hard_normaliser, hard, descent.precision)
+        labelled = bce_loss(*of_easy, easy_targets, easy_weights)
+        return easy_share * labelled + (1 - easy_share) * ccs_loss(*of_hard, weights)
 
     params, info = best_of(
-        lambda key: train(read, judge, start(key, d, dtype), descent), key, restarts=restarts
+        lambda key: descend(objective, start(key, d, dtype), descent), key, restarts=restarts
     )
     return to_probe(params), info
 

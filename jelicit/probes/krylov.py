@@ -118,10 +118,15 @@ def _orthonormal(
 
 
 def signed_units(V: Float[Array, "d k"], present: Bool[Array, " k"]) -> Float[Array, "d k"]:
-    """Columns of length 1 whose largest loading is positive; zero where there is no component.
+    """Columns of length 1 whose largest loading is positive; zero where there is no component."""
+    return V * unit_factors(V, present)[None]
+
+
+def unit_factors(V: Float[Array, "d k"], present: Bool[Array, " k"]) -> Float[Array, " k"]:
+    """What makes columns `signed_units`: they are multiplied by it.
 
     As NumPy's argmax has it, the first of several equal loadings decides.
     """
     largest = jnp.take_along_axis(V, jnp.abs(V).argmax(axis=0)[None], axis=0)[0]
     length = jnp.where(present, jnp.linalg.norm(V, axis=0) * jnp.sign(largest), 1.0)
-    return jnp.where(present[None], V / length[None], 0.0)
+    return jnp.where(present, 1 / length, 0.0)

@@ -7,12 +7,12 @@ from jaxtyping import Array, Float
 
 from jelicit.method_groups import UNSUPERVISED
 from jelicit.probes.erasure import Erasure, ErasureSettings, fit_erasure
-from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
+from jelicit.probes.linear import Affine, LinearProbe, logits
 from jelicit.probes.losses import ccs_loss
 from jelicit.probes.method import VERDICT, Data, Method, Run
 from jelicit.probes.negation import VECTORS, SpectralSettings
 from jelicit.probes.spectral import SpectralInfo, SpectralWeights, fit_spectral
-from jelicit.probes.training import TrainingInfo, best_of, start, to_probe, train
+from jelicit.probes.training import TrainingInfo, best_of, descend, start, to_probe
 from jelicit.probes.training_settings import CCSTraining, vectors_trained
 
 _SOURCE = "Belrose et al. 2023 (LEACE), before "
@@ -43,14 +43,12 @@ def _ccs(run: Run, data: Data, settings: LeaceCCSSettings) -> tuple[LinearProbe,
     def folded(params: Affine) -> Affine:
         return params._replace(weight=erasure.fold(params.weight[:, None])[:, 0])
 
-    def read(params: Affine) -> Signs:
-        return logits(folded(params), run.normaliser, data.hard, descent.precision)
-
-    def judge(found: Signs) -> Float[Array, ""]:
+    def objective(params: Affine) -> Float[Array, ""]:
+        found = logits(folded(params), run.normaliser, data.hard, descent.precision)
         return ccs_loss(*found, run.rows)
 
     params, info = best_of(
-        lambda key: train(read, judge, start(key, d, dtype), descent),
+        lambda key: descend(objective, start(key, d, dtype), descent),
         run.key,
         restarts=settings.restarts,
     )

@@ -10,13 +10,14 @@ from jaxtyping import Array, Bool, Float
 from jelicit.method_groups import CEILING
 from jelicit.pairs import Pairs
 from jelicit.probes.discriminant import labelled_rows
+from jelicit.probes.lbfgs import QuasiNewton, minimise
 from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
 from jelicit.probes.losses import bce_loss
 from jelicit.probes.method import TARGETS, Data, Method, Run
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.settings import PerRun, count, rate
 from jelicit.probes.supervised import validation_rows
-from jelicit.probes.training import QuasiNewton, Rate, minimise, to_probe
+from jelicit.probes.training import Rate, to_probe
 
 
 class PathInfo(NamedTuple):
@@ -69,7 +70,7 @@ def fit_logistic(
         return bce_loss(*found, targets, rows.share)
 
     start = Affine(begin, jnp.zeros((), dtype))
-    return minimise(read, judge, start, settings)[0]
+    return minimise(read, judge, start, settings)
 
 
 def fit_logistic_path(

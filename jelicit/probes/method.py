@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jelicit.method_groups import GROUPS
 from jelicit.pairs import Pairs
+from jelicit.probes.gram import PoolGram
 from jelicit.probes.kinds import Probe
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.normalise import Normaliser, identity_normaliser
@@ -47,6 +48,9 @@ class Run(NamedTuple):
     """Statistics of those rows, for the pairs in `Data.hard`."""
     host: Any = None
     """What `Method.host` made of those rows, as arrays."""
+    places: Int[Array, " m"] | None = None
+    """Where those rows are in `Data.hard`, for methods that hold copies of them; filled up by other
+    rows. None where copies would take too much memory."""
 
 
 class Data(NamedTuple):
@@ -67,6 +71,8 @@ class Data(NamedTuple):
     """What made `hard` of the hidden states; for methods that need the verdict's own effect."""
     wordings: Int[Array, " n"] | None = None
     """The number (below n) of the item that each row is a wording of; None = one wording each."""
+    products: PoolGram | None = None
+    """Of all rows of `hard` with each other, for methods whose runs copy rows, where that pays."""
 
     def only(self, needs: Set[str]) -> Data:
         """The data without what these needs do not name."""
@@ -162,6 +168,9 @@ class Method:
         vectors: How many vectors of n + d + e numbers a run holds while it is fitted on n hard and
             e easy rows of width d, or a function of the settings that tells; sets how many runs are
             fitted at once.
+        copies: How many copies of its own rows a run holds while it is fitted, if there is memory
+            for them: the fit then finds in `Run.places` which rows they are. 0 = none, and all runs
+            work on the rows that they share.
     """
 
     name: str
@@ -182,6 +191,7 @@ class Method:
     double: bool = False
     stream: str = ""
     vectors: int | Callable[[Any], int] = 12
+    copies: int = 0
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):

@@ -1,10 +1,14 @@
 """PCA of the pairs' differences (Burns et al. 2022 call the first component CRC): no labels.
 
-Components are right singular vectors of the differences themselves, never eigenvectors of their
-covariance or Gram matrix: squaring costs half the digits, and in float32 a component of variance
-1e-7 of the first one's would be rounding. Where a whole decomposition is cheap it is made; else a
-block Krylov space is, which touches the hidden states through matmuls only. Many subsets of one
-pool therefore share them: no subset copies its rows.
+Components are right singular vectors of the differences, in one of two ways:
+
+- Runs of a sweep, in float64 and with memory for copies of their own rows, take the leading
+  eigenvectors of their Gram matrix (or covariance, whichever is smaller). Squaring costs half the
+  digits: components of less than 1e-7 of the first one's deviation would be rounding, but so is
+  what hidden states of float32 hold there.
+- All others never square: where a whole decomposition is cheap it is made; else a block Krylov
+  space is, which touches the hidden states through matmuls only. Many subsets of one pool then
+  share them: no subset copies its rows.
 """
 
 from collections.abc import Mapping
@@ -18,7 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jelicit.method_groups import UNSUPERVISED
 from jelicit.pairs import Pairs, with_full_floats
-from jelicit.probes.krylov import Shape, Space, extended, signed_units
+from jelicit.probes.ensembles import Members
+from jelicit.probes.gram import gram
+from jelicit.probes.krylov import Shape, Space, extended, unit_factors
+from jelicit.probes.lanczos import leading_eigenpairs
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.method import Common, Data, Method, Run
 from jelicit.probes.normalise import Normaliser, contrast, contrast_scales, matmul
@@ -33,7 +40,8 @@ class PCAInfo(NamedTuple):
     residual: Float[Array, "*batch k"]
     """||C v - lambda v|| / lambda_1 of each component; about rounding where it has converged."""
     steps: Int[Array, "*batch"]
-    """Restarts of the Krylov space; 0 too where all was decomposed at once."""
+    """How often the Krylov space was begun anew, or made larger; 0 too where all was decomposed at
+    once."""
     finite: Bool[Array, "*batch"]
     """Whether all of it is finite."""
 
@@ -100,6 +108,8 @@ class _Triplets(NamedTuple):
     block: Float[Array, "d w"]
     """Of the space that they come from."""
     step: Int[Array, ""]
+    floor: float | Float[Array, ""] = 0.0
+    """Values below this share of the first one are rounding."""
 
 
 def _rayleigh_ritz(space: Space, kept: int, step: Array) -> _Triplets:
@@ -174,6 +184,34 @@ def _decomposed(rows: _Differences, count: int) -> _Triplets:
     return _Triplets(values, vectors, image, residual, vectors[:, :0], jnp.asarray(0))
 
 
+def _from_square(
+    rows: _Differences, K: Float[Array, "n n"] | None, count: int, max_steps: int
+) -> _Triplets:
+    """Leading singular triplets from the eigenvectors of A A^T or A^T A, in float64.
+
+    Args:
+        rows: what makes A.
+        K: A A^T where it is known already.
+        count: how many.
+        max_steps: see `leading_eigenpairs`.
+    """
+    A = rows.matrix()
+    n, d = A.shape
+    across = n < d
+    if K is None or not across:
+        K = gram(A if across else A.T)
+    found = leading_eigenpairs(K, count, max_steps=max_steps)
+    values = jnp.sqrt(jnp.maximum(found.values, 0))
+    if across:
+        vectors, image = matmul(A.T, found.vectors), found.vectors * values[None]
+        lengths = jnp.linalg.norm(vectors, axis=0)
+        vectors = vectors / jnp.where(lengths > 0, lengths, 1.0)[None]
+    else:
+        vectors, image = found.vectors, matmul(A, found.vectors)
+    none = vectors[:, :0]
+    return _Triplets(values, vectors, image, found.residual, none, found.steps, floor=1e-7)
+
+
 def fit_components(
     pairs: Pairs,
     normaliser: Normaliser,
@@ -209,29 +247,65 @@ def fit_components(
     weights = jnp.ones(n, dtype) if weights is None else weights
     share = weights / weights.sum()
     rows = _Differences(*contrast(*pairs), *contrast_scales(normaliser), share)
+    found = _touching(rows, count, max_steps)
+    return _as_components(found, rows, normaliser, count)[:2]
+
+
+def _touching(rows: _Differences, count: int, max_steps: int) -> _Triplets:
+    """Leading singular triplets through products with the hidden states."""
     shape = Shape.of(count)
     # The space would be as large as all there is.
-    whole = shape.total >= min(n, d)
-    found = _decomposed(rows, count) if whole else _search(rows, shape, max_steps)
+    if shape.total >= min(rows.apart.shape):
+        return _decomposed(rows, count)
+    return _search(rows, shape, max_steps)
+
+
+class Components(NamedTuple):
+    """Stacked components, how the search for them went, and how they score the rows."""
+
+    probes: LinearProbe
+    info: PCAInfo
+    scores: Float[Array, "k n"]
+    """0 in rows of weight 0."""
+    rows: Float[Array, " n"]
+    """Row weights, as they were given: whole numbers make votes on them exact."""
+
+    def members(self) -> Members:
+        """As members of an ensemble."""
+        return Members(self.probes, self.scores, self.rows)
+
+
+def _as_components(
+    found: _Triplets, rows: _Differences, normaliser: Normaliser, count: int
+) -> tuple[LinearProbe, PCAInfo, Float[Array, "k n"]]:
+    """Probes of triplets, how the search went, and scores of the rows, 0 where they weigh 0."""
+    dtype, share = rows.apart.dtype, rows.share
     values = found.values[:count]
-    V = signed_units(found.vectors[:, :count], _present(values, weights))
+    factors = unit_factors(found.vectors[:, :count], _present(values, share, found.floor))
+    V = found.vectors[:, :count] * factors[None]
     # Scores are centred on the weighted rows: their mean, less what the normaliser takes off.
     shift = normaliser.mean_pos / normaliser.scale_pos - normaliser.mean_neg / normaliser.scale_neg
     offset = matmul(rows.mean() - shift, V)
     probes = LinearProbe(weight=V.T, bias=jnp.zeros(count, dtype), offset=offset)
     explained = jnp.square(values) / rows.variance()
     finite = jnp.isfinite(V).all() & jnp.isfinite(explained).all()
-    return probes, PCAInfo(explained, found.residual[:count], found.step, finite)
+    info = PCAInfo(explained, found.residual[:count], found.step, finite)
+    back = jnp.where(share > 0, 1 / jnp.sqrt(jnp.where(share > 0, share, 1.0)), 0.0)
+    scores = (found.image[:, :count] * factors[None] * back[:, None]).T
+    return probes, info, scores
 
 
-def _present(values: Float[Array, " k"], weights: Float[Array, " n"]) -> Bool[Array, " k"]:
+def _present(
+    values: Float[Array, " k"], share: Float[Array, " n"], floor: float | Float[Array, ""]
+) -> Bool[Array, " k"]:
     """Which components the rows have: those that stand out of rounding.
 
     A decomposition leaves an error of about eps of the first singular value in all of them, so a
     direction that is not there seems to have that much. m centred rows span m - 1 dimensions.
     """
-    spanned = jnp.arange(len(values)) < (weights > 0).sum() - 1
-    return spanned & (values > 4 * jnp.finfo(values.dtype).eps * values[0])
+    spanned = jnp.arange(len(values)) < (share > 0).sum() - 1
+    least = jnp.maximum(4 * jnp.finfo(values.dtype).eps, floor)
+    return spanned & (values > least * values[0])
 
 
 def fit_pca(
@@ -250,27 +324,33 @@ def fit_pca(
 class PCASettings:
     """Of PCA, alone or in ensembles."""
 
-    pca_steps: int = count_setting(5, least=0, help="Cap on the restarts of PCA's Krylov space.")
-
-
-Components = tuple[LinearProbe, PCAInfo]
-"""Stacked components, and how the search for them went."""
+    pca_steps: int = count_setting(
+        5, least=0, help="How often PCA's Krylov space is made larger or begun anew, at most."
+    )
 
 
 def _components(run: Run, data: Data, settings: Mapping[str, Any]) -> Components:
     """As many components as the largest of the wanted methods takes."""
-    n, d = data.hard.pos.shape
+    pairs, weights = with_full_floats(data.hard), run.rows
+    n, d = pairs.pos.shape
     pool = n if data.kept is None else len(data.kept)
     size = min(max(getattr(own, "ensemble_size", 1) for own in settings.values()), pool, d)
-    components = fit_components(
-        data.hard,
-        run.normaliser,
-        weights=run.rows,
-        count=min(size, n),
-        max_steps=next(iter(settings.values())).pca_steps,
-    )
+    if run.places is not None:
+        pairs, weights = pairs.take(run.places), weights[run.places]
+    share = weights / weights.sum()
+    rows = _Differences(*contrast(*pairs), *contrast_scales(run.normaliser), share)
+    count, steps = min(size, *pairs.pos.shape), next(iter(settings.values())).pca_steps
+    if run.places is None:
+        triplets = _touching(rows, count, steps)
+    else:
+        K = None
+        if data.products is not None:
+            K = data.products.of_run(run.places, share, (rows.near[0], rows.far[0]))
+        triplets = _from_square(rows, K, count, steps)
+    found = _as_components(triplets, rows, run.normaliser, count)
     # Of rows that no run uses come no components; a whole pool's say zero there, too.
-    return jax.tree.map(partial(_filled, size=size), components)
+    probes, info, scores = jax.tree.map(partial(_filled, size=size), found)
+    return Components(probes, info, scores, weights)
 
 
 def _filled(leaf: Array, *, size: int) -> Array:
@@ -284,9 +364,15 @@ COMPONENTS = Common(name="pca", make=_components)
 """The principal components of a run: found once for PCA and its ensembles."""
 
 
-def _fit(run: Run, data: Data, settings: PCASettings, components: Components) -> Components:
-    probes, info = components
-    return jax.tree.map(lambda leaf: leaf[0], probes), info
+def _fit(
+    run: Run, data: Data, settings: PCASettings, components: Components
+) -> tuple[LinearProbe, PCAInfo]:
+    return jax.tree.map(lambda leaf: leaf[0], components.probes), components.info
+
+
+COPIES = 6
+"""Of a run's own rows, as XLA's memory analysis has it: the rows of both signs, their differences,
+and less than as much for the Gram matrix and the space."""
 
 
 def vectors_of_components(settings: PCASettings) -> int:
@@ -310,4 +396,5 @@ PCA = Method(
     by_seed=False,
     double=True,
     vectors=vectors_of_components,
+    copies=COPIES,
 )

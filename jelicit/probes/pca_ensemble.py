@@ -4,17 +4,15 @@ from dataclasses import dataclass
 
 from jelicit.method_groups import EASY_TO_HARD, UNSUPERVISED
 from jelicit.probes.ensembles import (
-    EasyWeighting,
+    EasyEnsembleSettings,
     EnsembleInfo,
     MemberSettings,
     by_consensus,
     by_easy_set,
-    present_members,
-    scaled,
 )
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.method import EASY, Data, Method, Run
-from jelicit.probes.pca import COMPONENTS, Components, PCASettings, vectors_of_components
+from jelicit.probes.pca import COMPONENTS, COPIES, Components, PCASettings, vectors_of_components
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,24 +21,20 @@ class PCAEnsembleSettings(PCASettings, MemberSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PCAE2HSettings(PCAEnsembleSettings, EasyWeighting):
+class PCAE2HSettings(PCAEnsembleSettings, EasyEnsembleSettings):
     """Of the PCA ensemble that is weighted by the easy set."""
 
 
 def _fit_consensus(
     run: Run, data: Data, settings: PCAEnsembleSettings, components: Components
 ) -> tuple[LinearProbe, EnsembleInfo]:
-    members, _ = components
-    present = present_members(members)
-    return by_consensus(scaled(members, run, data, settings), present, run, data)
+    return by_consensus(components.members(), settings)
 
 
 def _fit_e2h(
     run: Run, data: Data, settings: PCAE2HSettings, components: Components
 ) -> tuple[LinearProbe, EnsembleInfo]:
-    members, _ = components
-    present = present_members(members)
-    return by_easy_set(scaled(members, run, data, settings), present, data, settings)
+    return by_easy_set(components.members(), data, settings)
 
 
 PCA_ENSEMBLE_CONSENSUS = Method(
@@ -57,6 +51,7 @@ PCA_ENSEMBLE_CONSENSUS = Method(
     by_seed=False,
     double=True,
     vectors=vectors_of_components,
+    copies=COPIES,
 )
 
 PCA_ENSEMBLE_E2H = Method(
@@ -74,4 +69,5 @@ PCA_ENSEMBLE_E2H = Method(
     by_seed=False,
     double=True,
     vectors=vectors_of_components,
+    copies=COPIES,
 )

@@ -6,13 +6,13 @@ import jax
 
 from jelicit.method_groups import EASY_TO_HARD, UNSUPERVISED
 from jelicit.probes.ensembles import (
-    EasyWeighting,
+    EasyEnsembleSettings,
     EnsembleInfo,
+    Members,
     MemberSettings,
     by_consensus,
     by_easy_set,
-    present_members,
-    scaled,
+    member_scores,
 )
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.method import EASY, Data, Method, Run
@@ -22,28 +22,25 @@ _STREAM = "random_ensemble"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomE2HSettings(MemberSettings, EasyWeighting):
+class RandomE2HSettings(EasyEnsembleSettings):
     """Of the random ensemble that is weighted by the easy set."""
 
 
-def _members(run: Run, data: Data, settings: MemberSettings) -> LinearProbe:
+def _members(run: Run, data: Data, settings: MemberSettings) -> Members:
     d, dtype = data.hard.pos.shape[1], data.hard.pos.dtype
     keys = jax.random.split(run.key, settings.ensemble_size)
-    return jax.vmap(lambda key: random_probe(key, d, dtype))(keys)
+    probes = jax.vmap(lambda key: random_probe(key, d, dtype))(keys)
+    return Members(probes, member_scores(probes, run.normaliser, data.hard), run.rows)
 
 
 def _fit_consensus(
     run: Run, data: Data, settings: MemberSettings
 ) -> tuple[LinearProbe, EnsembleInfo]:
-    members = _members(run, data, settings)
-    present = present_members(members)
-    return by_consensus(scaled(members, run, data, settings), present, run, data)
+    return by_consensus(_members(run, data, settings), settings)
 
 
 def _fit_e2h(run: Run, data: Data, settings: RandomE2HSettings) -> tuple[LinearProbe, EnsembleInfo]:
-    members = _members(run, data, settings)
-    present = present_members(members)
-    return by_easy_set(scaled(members, run, data, settings), present, data, settings)
+    return by_easy_set(_members(run, data, settings), data, settings)
 
 
 def _vectors(settings: MemberSettings) -> int:

@@ -9,18 +9,16 @@ from jaxtyping import Array, Bool, Float
 
 from jelicit.method_groups import CEILING
 from jelicit.pairs import Pairs, with_full_floats
-from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
+from jelicit.probes.linear import Affine, LinearProbe, logits
 from jelicit.probes.losses import bce_loss
 from jelicit.probes.method import TARGETS, Data, Method, Run
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.training import (
     BCE_DESCENT,
     Descent,
-    QuasiNewton,
     Rate,
     TrainingInfo,
     descend_with_validation,
-    minimise,
     start,
     to_probe,
 )
@@ -67,7 +65,7 @@ def fit_supervised(
     held_out: Bool[Array, " n"] | None = None,
     kept: Bool[Array, " pool"] | None = None,
     validation_share: Rate = 0.2,
-    descent: Descent | QuasiNewton = BCE_DESCENT,
+    descent: Descent = BCE_DESCENT,
 ) -> tuple[LinearProbe, TrainingInfo]:
     """Binary cross-entropy of phi+' with target y and phi-' with 1 - y, early stopping.
 
@@ -80,12 +78,10 @@ def fit_supervised(
         held_out: the validation items; None draws them.
         kept: which rows of a pool these are; see `validation_rows`.
         validation_share: share of the items to hold out.
-        descent: AdamW, at most 1000 steps at learning rate 0.03, patience 100 by default; or
-            L-BFGS, which holds nothing out: its penalty stands in for stopping early.
+        descent: AdamW, at most 1000 steps at learning rate 0.03, patience 100 by default.
 
     Returns:
-        The probe with the lowest validation loss (AdamW) or penalised loss (L-BFGS), and how
-        training went.
+        The probe with the lowest validation loss, and how training went.
     """
     pairs = with_full_floats(pairs)
     n, d = pairs.pos.shape
@@ -94,22 +90,12 @@ def fit_supervised(
     key_start, key_split = jax.random.split(key)
     begin = start(key_start, d, dtype)
 
-    def read(params: Affine) -> Signs:
-        return logits(params, normaliser, pairs, descent.precision)
-
-    if isinstance(descent, QuasiNewton):
-
-        def judge(found: Signs):
-            return bce_loss(*found, targets, weights)
-
-        params, info = minimise(read, judge, begin, descent)
-        return to_probe(params), info
     if held_out is None:
         held_out = validation_rows(key_split, weights, share=validation_share, kept=kept)
     train, validation = weights * ~held_out, weights * held_out
 
     def objective(params: Affine):
-        found = read(params)
+        found = logits(params, normaliser, pairs, descent.precision)
         return bce_loss(*found, targets, train), bce_loss(*found, targets, validation)
 
     params, info = descend_with_validation(objective, begin, descent)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jelicit.probes.linear import PRECISIONS
 from jelicit.probes.settings import PerRun, choice, count, rate
-from jelicit.probes.training import Descent, QuasiNewton
+from jelicit.probes.training import Descent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,22 +17,9 @@ class TrainingSettings:
     max_gradient_norm: PerRun = rate(
         1.0, above=0, help="Of AdamW: a longer gradient is cut to this norm."
     )
-    optimiser: str = choice(
-        "adamw",
-        ("adamw", "lbfgs"),
-        help="adamw, as paper A has it, or lbfgs, to the optimum of the penalised loss.",
-    )
-    lbfgs_penalty: PerRun = rate(1e-4, least=0, help="Of L-BFGS; see `QuasiNewton`.")
-    lbfgs_steps: int = count(60, help="Of L-BFGS, at most.")
     precision: str = choice(
         "float32", PRECISIONS, help="What the products with the hidden states are rounded to."
     )
-
-    def quasi_newton(self) -> QuasiNewton:
-        """L-BFGS with these settings."""
-        return QuasiNewton(
-            penalty=self.lbfgs_penalty, steps=self.lbfgs_steps, precision=self.precision
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +30,8 @@ class CCSTraining(TrainingSettings):
     ccs_steps: int = count(1000, help="Of CCS and UE+E2H.")
     restarts: int = count(1, help="Starts of CCS and UE+E2H; the lowest final loss wins.")
 
-    def ccs_descent(self) -> Descent | QuasiNewton:
-        """How the loss is descended: a fixed number of steps, or L-BFGS."""
-        if self.optimiser == "lbfgs":
-            return self.quasi_newton()
+    def ccs_descent(self) -> Descent:
+        """How the loss is descended: a fixed number of steps."""
         return Descent(
             learning_rate=self.ccs_learning_rate,
             weight_decay=self.weight_decay,
@@ -70,10 +55,8 @@ class LabelTraining(TrainingSettings):
         0.2, least=0, below=1, help="Of the items, held out by E2H and supervised."
     )
 
-    def label_descent(self) -> Descent | QuasiNewton:
-        """How the loss is descended: until validation stops it, or L-BFGS."""
-        if self.optimiser == "lbfgs":
-            return self.quasi_newton()
+    def label_descent(self) -> Descent:
+        """How the loss is descended: until validation stops it."""
         return Descent(
             learning_rate=self.bce_learning_rate,
             weight_decay=self.weight_decay,
@@ -86,6 +69,5 @@ class LabelTraining(TrainingSettings):
 
 def vectors_trained(settings: TrainingSettings) -> int:
     """Vectors that training holds; see `Method.vectors`."""
-    # L-BFGS keeps its past steps and gradients. Starts are trained side by side.
-    each = 12 if settings.optimiser == "adamw" else 40
-    return each * getattr(settings, "restarts", 1)
+    # Starts are trained side by side.
+    return 12 * getattr(settings, "restarts", 1)

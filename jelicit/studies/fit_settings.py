@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from jelicit.probes.method import Method
 
 # Written out, and probes imported on demand: a command's help need not wait for JAX.
-Optimiser = Literal["adamw", "lbfgs"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 Divisor = Literal["paper", "norm", "burns", "std"]
 
@@ -21,7 +20,6 @@ class FitSettings:
     """How probes are fitted.
 
     Attributes:
-        optimiser: adamw, as paper A has it, or lbfgs, to the optimum of the penalised loss.
         precision: Of the products with the hidden states: float32, tf32 or bfloat16 (faster on
             accelerators).
         divisor: What normalises hidden states: paper, norm, burns or std; see `fit_normaliser`.
@@ -30,7 +28,6 @@ class FitSettings:
         memory_gb: What runs that are fitted together may take beside the hidden states.
     """
 
-    optimiser: Optimiser = "adamw"
     precision: Precision = "float32"
     divisor: Divisor = "paper"
     restarts: int = 1
@@ -49,7 +46,6 @@ class FitSettings:
 
         return SweepConfig(
             methods=tuple(methods),
-            optimiser=self.optimiser,
             precision=self.precision,
             divisor=self.divisor,
             restarts=self.restarts,

@@ -31,7 +31,7 @@ class Option:
 
 def _probes_options() -> dict[str, st.SearchStrategy[str]]:
     counts = ("--seeds", "--boot", "--max-rows", "--restarts")
-    words = ("--dataset", "--methods", "--optimiser", "--precision", "--divisor", "--overlap")
+    words = ("--dataset", "--methods", "--precision", "--divisor", "--overlap")
     return {
         **dict.fromkeys(counts, st.sampled_from(COUNTS)),
         **dict.fromkeys((*words, "--easy"), WORDS),
@@ -47,7 +47,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str]]] = {
         "--train-size": st.sampled_from(COUNTS),
         "--class-shares": st.sampled_from(SHARES),
         "--layers": st.sampled_from(LAYERS[:-1]),
-        **dict.fromkeys(("--methods", "--optimiser", "--precision", "--divisor"), WORDS),
+        **dict.fromkeys(("--methods", "--precision", "--divisor"), WORDS),
         **dict.fromkeys(("--orientations", "--others", "--settings", "--target"), WORDS),
         **dict.fromkeys(("--test", "--easy"), WORDS),
     },

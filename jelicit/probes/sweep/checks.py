@@ -122,12 +122,7 @@ def check_config(config: SweepConfig) -> None:
     for setting in SWEEP_SETTINGS.values():
         setting.check(getattr(config, setting.name))
     _check_own(config, methods)
-    if config.optimiser == "lbfgs" and config.precision != "float32":
-        # Measured with bfloat16: AUROC of CCS moved by up to 0.2.
-        raise ValueError(
-            f"precision={config.precision!r} with L-BFGS, which lives on differences of nearby "
-            "gradients; use float32, or AdamW."
-        )
+    _check_doubles(methods)
     if not is_whole(config.devices) or not 0 <= config.devices <= len(jax.local_devices()):
         raise ValueError(
             f"devices={config.devices!r}; this machine has {len(jax.local_devices())} (0 takes "

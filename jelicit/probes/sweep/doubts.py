@@ -32,7 +32,7 @@ def doubts(config: SweepConfig, subsets: np.ndarray, *, easy_rows: int = 0) -> l
     methods: dict[int, list[str]] = {}
     for method in config.resolved():
         own = config.settings_of(method)
-        if not isinstance(own, LabelTraining) or own.optimiser != "adamw":
+        if not isinstance(own, LabelTraining):
             continue
         rows = easy_rows if EASY in method.needs else int(subsets.sum(axis=1).min())
         held_out = max(1, round(float(np.min(own.validation_share)) * rows))
@@ -46,7 +46,7 @@ def _line(config: SweepConfig, rows: int, names: list[str]) -> str:
     return (
         f"{', '.join(names)}: {max(1, round(share * rows))} of {rows} train items are held out "
         "(as paper A does), and so few choose the step at which training stops: results say "
-        "little; use more train items, or the optimiser lbfgs, which holds none out"
+        "little; use more train items"
     )
 
 

@@ -112,6 +112,15 @@ class Family:
             * (n + d + e)
         )
 
+    def bytes_of_copies(self, rows: int, d: int) -> int:
+        """What a run takes beside for copies of its own rows of d."""
+        return (8 if self.double else 4) * self.copies * rows * d
+
+    @property
+    def copies(self) -> int:
+        """How many copies of its own rows a run holds, where there is memory for them."""
+        return max(method.copies for method in self.methods)
+
 
 def families(config: SweepConfig) -> list[Family]:
     """The families of the wanted methods: those with common work together, all others alone."""

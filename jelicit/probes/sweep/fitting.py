@@ -8,7 +8,7 @@ d exists.
 
 import zlib
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,13 @@ from jaxtyping import Array, Bool, Int, UInt
 
 from jelicit.pairs import Pairs
 from jelicit.probes.config import SweepConfig
+from jelicit.probes.gram import pays, pool_gram
 from jelicit.probes.method import Data, Fits, Run
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.sweep.data import SweepData
 from jelicit.probes.sweep.devices import mesh_of, on_host, spread
 from jelicit.probes.sweep.family import Family, Rates, chunks, distinct_runs
-from jelicit.probes.sweep.prepare import columns
+from jelicit.probes.sweep.prepare import columns, filled_up, own_places
 
 ALGORITHM = 1
 """Raised whenever runs draw other random numbers, or are handed other rows: kept fits of another
@@ -38,6 +39,7 @@ def fit_runs(
     layer: Int[Array, ""],
     rates: Rates,
     made: Any = None,
+    places: Int[Array, "r m"] | None = None,
     *,
     family: Family,
 ) -> Fits:
@@ -48,12 +50,13 @@ def fit_runs(
     # Not Python's hash, which is another in every process.
     salt = zlib.crc32(family.stream.encode())
 
-    def one_run(seed, chosen, normaliser, its_rates, on_its_host):
+    def one_run(seed, chosen, normaliser, its_rates, on_its_host, its_places):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), salt), layer)
-        run = Run(key, chosen.astype(data.hard.pos.dtype), normaliser, on_its_host)
+        rows = chosen.astype(data.hard.pos.dtype)
+        run = Run(key, rows, normaliser, on_its_host, its_places)
         return family.fit(run, data, its_rates)
 
-    return jax.vmap(one_run)(seeds, rows, normalisers, rates, made)
+    return jax.vmap(one_run)(seeds, rows, normalisers, rates, made, places)
 
 
 def _single(leaf: jax.Array) -> np.ndarray:
@@ -78,6 +81,44 @@ def work_on_host(family: Family, hard: Pairs, rows: Bool[Array, "r n"]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)[places]), *made)
 
 
+class _Room(NamedTuple):
+    """How the runs of a family are fitted within the memory budget."""
+
+    shared: Data
+    copied: int
+    """Rows that every run holds copies of; 0 = it makes none."""
+    bytes_each: int
+    budget: int
+
+
+def rows_copied(family: Family, data: SweepData, shared: Data) -> int:
+    """Rows that every run of a family may hold copies of; 0 = it makes none.
+
+    As many as the largest run has, filled up so that runs of other sizes seldom compile anew.
+    """
+    if not family.copies:
+        return 0
+    return min(len(shared.hard.pos), filled_up(int(data.subsets.sum(axis=1).max())))
+
+
+def _room(
+    family: Family, data: SweepData, shared: Data, normalisers: Normaliser, runs: int, budget: int
+) -> _Room:
+    """Copies of the runs' rows, and the products of all rows, as far as they help and fit."""
+    n, d = shared.hard.pos.shape
+    size = family.bytes_each(n, d, 0 if shared.easy is None else len(shared.easy.pos))
+    copied = rows_copied(family, data, shared)
+    with_copies = size + family.bytes_of_copies(copied, d)
+    if not copied or with_copies > budget:
+        return _Room(shared, 0, size, budget)
+    left = budget - 3 * n**2 * shared.hard.pos.dtype.itemsize
+    one_number = normalisers.scale_pos.ndim == 1
+    if one_number and left >= with_copies and pays(n, d, copied, runs):
+        products = pool_gram(shared.hard)
+        return _Room(shared._replace(products=products), copied, with_copies, left)
+    return _Room(shared, copied, with_copies, budget)
+
+
 def fit_family(
     family: Family,
     data: SweepData,
@@ -89,26 +130,30 @@ def fit_family(
     """Fit the distinct runs of a family in chunks, and hand every run its fit."""
     rates = family.rates(config, len(data.seeds))
     distinct, place = distinct_runs(family, data, rates)
-    n, d = shared.hard.pos.shape
-    size = family.bytes_each(n, d, 0 if shared.easy is None else len(shared.easy.pos))
     mesh = mesh_of(config.devices)
-    budget = config.memory_budget * mesh.size
+    # Only what it needs: a program is then the same whatever else is swept.
+    shared, copied, size, budget = _room(
+        *(family, data, shared.only(family.needs), normalisers),
+        *(len(distinct), config.memory_budget),
+    )
     parts = []
-    for chunk, wanted in chunks(distinct, bytes_each=size, budget=budget, devices=mesh.size):
+    for chunk, wanted in chunks(
+        distinct, bytes_each=size, budget=budget * mesh.size, devices=mesh.size
+    ):
+        rows = columns(data.subsets[chunk], shared.kept)
         own = (
             jnp.asarray(data.seeds[chunk].astype(np.uint32)),
-            jnp.asarray(columns(data.subsets[chunk], shared.kept)),
+            jnp.asarray(rows),
             on_host(lambda leaf: leaf[chunk], normalisers),  # noqa: B023
         )
         its_rates = on_host(lambda leaf: leaf[chunk], rates)  # noqa: B023
         made = None if family.host is None else work_on_host(family, shared.hard, own[1])
+        places = jnp.asarray(own_places(rows, copied)) if copied else None
         fits = fit_runs(
             *spread(own, mesh, "runs"),
-            # Only what it needs: a program is then the same whatever else is swept.
-            shared.only(family.needs),
+            shared,
             spread(jnp.asarray(layer), mesh),
-            spread(its_rates, mesh, "runs"),
-            spread(made, mesh, "runs"),
+            *(spread(each, mesh, "runs") for each in (its_rates, made, places)),
             family=family,
         )
         # To the host at once, which frees the device for the next chunk; fillers go.

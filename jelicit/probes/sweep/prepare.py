@@ -51,12 +51,22 @@ def kept_rows(subsets: np.ndarray) -> np.ndarray | None:
     """
     used = np.asarray(subsets.any(axis=0))
     count = int(used.sum())
-    step = 2 ** max(count.bit_length() - 3, 0)
-    size = -(-count // step) * step
+    size = filled_up(count)
     if 8 * size > 7 * len(used):
         return None
     used[np.flatnonzero(~used)[: size - count]] = True
     return used
+
+
+def filled_up(count: int) -> int:
+    """A number of rows, or at most a quarter more: one of four sizes per doubling."""
+    step = 2 ** max(count.bit_length() - 3, 0)
+    return -(-count // step) * step
+
+
+def own_places(rows: np.ndarray, size: int) -> np.ndarray:
+    """Where each run's own rows are, first among `size` places [r, size], of rows [r, n]."""
+    return np.argsort(~rows, axis=1, kind="stable")[:, :size].astype(np.int32)
 
 
 def columns(array: np.ndarray, kept: Any) -> np.ndarray:
