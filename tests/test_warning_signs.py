@@ -89,6 +89,14 @@ def test_a_case_is_the_mean_over_seeds_of_a_method_that_sees_no_label():
     assert easy["auroc"].tolist() == [0.2]
 
 
+def test_the_truth_upside_down_is_no_failure_where_no_train_label_picks_a_sign():
+    ends = [row(class_share=share, auroc=0.02, dataset=f"{share}") for share in (0.0, 0.1, 1.0)]
+    own = row(class_share=0.0, auroc=0.02, dataset="own", method="drc", orientation="none")
+    frame = cases_of(Source(name="s", rows=pd.DataFrame([*ends, own]))).set_index("dataset")
+    assert frame["failed"].to_dict() == {"0.0": False, "0.1": True, "1.0": False, "own": True}
+    assert frame.loc["1.0", "auroc"] == pytest.approx(0.98)
+
+
 @pytest.mark.parametrize(
     ("columns", "kind", "taught"),
     [
