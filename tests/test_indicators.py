@@ -169,7 +169,7 @@ def test_a_swap_of_members_would_be_no_null():
 def planted(*, opinion: float, known: bool = False) -> tuple[Situation, States, np.ndarray]:
     """A truth of size 3 along one coordinate and an opinion along another; its test labels."""
     truth, mood = rng(3).random((2, TRAIN + TEST)) < 0.5
-    differ = np.zeros((TRAIN + TEST, D))
+    differ: Any = np.zeros((TRAIN + TEST, D))
     differ[:, 0], differ[:, 1] = 3.0 * (2 * truth - 1), opinion * (2 * mood - 1)
     noise = rng(4).normal(scale=0.4, size=(2, TRAIN + TEST, D))
     pairs = Pairs(

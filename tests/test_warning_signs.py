@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from experiment_scripts import planned
 from rich.console import Console
 from sklearn.metrics import roc_auc_score, roc_curve
 from test_stress import planted_case
@@ -388,3 +389,11 @@ def test_without_runs_the_parts_of_the_stress_test_are_carried_out(tmp_path, mon
     (case,) = result.rows.to_dict("records")
     assert (case["source"], case["bimodality"], case["failed"]) == ("salience", 0.2, True)
     assert Record.read(tmp_path).doubts == ("few rows",)
+
+
+def test_other_prompts_are_put_to_those_sets_that_they_fit(tmp_path):
+    """Comments have no question to show: they alone are left out."""
+    settings = warning_signs.Settings(challenges=("prompts",), max_rows=24)
+    *_, prompts = planned(warning_signs.STUDY, settings, tmp_path)
+    shown = {each.plain.dataset for each in prompts.planned}
+    assert shown == {"pocket/arithmetic", "pocket/larger_than", "pocket/facts"}

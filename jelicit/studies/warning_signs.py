@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +31,10 @@ from jelicit import figures
 from jelicit.results import Finding, run_id
 from jelicit.studies import stress
 from jelicit.studies.checks import given
+from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
 from jelicit.studies.stress_card import LINE
-from jelicit.studies.stress_parts import Part
+from jelicit.studies.stress_parts import Part, plan_part
 from jelicit.studies.study import Study
 from jelicit.studies.warning_cases import STUDY as NAME
 from jelicit.studies.warning_cases import Source, all_cases, read_sources
@@ -74,6 +75,7 @@ class Settings(stress.Settings):
     )
     runs: tuple[Path, ...] = ()
     max_rows: int = 300
+    boot: int = 200
 
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
@@ -91,7 +93,28 @@ def plan(settings: Settings, session: Session) -> Sequence[Part | Source]:
     Raises:
         ValueError: There are no such runs; what a challenge's study refuses.
     """
-    return read_sources(settings.runs) if settings.runs else stress.plan(settings, session)
+    if settings.runs:
+        return read_sources(settings.runs)
+    parts = stress.plan(settings, session)
+    asked = "prompts" in settings.challenges and not isinstance(session.model, Cases)
+    if asked and not any(part.challenge == "prompts" for part in parts):
+        parts += _other_prompts(settings, session)
+    return parts
+
+
+def _other_prompts(settings: Settings, session: Session) -> list[Part]:
+    """The challenge of other prompts, of those sets that two formats fit: here not all need to."""
+    silent = Session(session.model, settings, session.folder, Console(quiet=True))
+    fitting = tuple(
+        name
+        for name in settings.dataset
+        if plan_part("prompts", replace(settings, dataset=(name,)), silent) is not None
+    )
+    if not fitting:
+        return []
+    session.say(f"prompts: of {', '.join(fitting)}, which two formats fit")
+    part = plan_part("prompts", replace(settings, dataset=fitting), session)
+    return [] if part is None else [part]
 
 
 def measure(parts: Sequence[Part | Source], session: Session) -> None:
@@ -151,7 +174,7 @@ def print_warnings(table: pd.DataFrame, console: Console) -> None:
         caption_justify="left",
     )
     for head in ("Warning", "AUROC", "False alarms", "Cases"):
-        whole.add_column(head, justify="left" if head == "Warning" else "right", no_wrap=True)
+        whole.add_column(head, justify="left" if head == "Warning" else "right")
     for row in table.loc[table["kind"] == EVERY].to_dict("records"):
         count = f"{row['failures']} + {row['successes']}"
         alarms = number(row["false_alarms"])
