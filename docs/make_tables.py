@@ -32,13 +32,13 @@ ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "docs/figures"
 
 SHOWN_FIGURES = {
+    "assistant": "assistant-answers.svg",
     "salience": "salience-pocket-arithmetic.svg",
     "imbalance": "imbalance-pocket-arithmetic.svg",
     "impossible": "impossible-pocket-arithmetic-pocket-opinions.svg",
     "layers": "layers-pocket-arithmetic.svg",
     "transfer": "transfer.svg",
     "icm": "icm-accuracy.svg",
-    "assistant": "assistant-answers.svg",
 }
 """The one figure of each study that its page shows, by its name in the run folder."""
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 STUDIES = (
     *("salience", "imbalance", "impossible", "layers", "transfer", "icm", "scaling"),
-    *("stress", "reward", "assistant"),
+    "stress",
+    *("reward", "assistant"),
 )
 """The modules of the studies that ship with the project."""
 
