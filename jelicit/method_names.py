@@ -44,12 +44,15 @@ _NO_PROBES = (
     MethodName("icm_wrong_start", "ICM from wrong labels", COHERENCE),
     MethodName("icm_no_consistency", "ICM without consistency", COHERENCE),
     MethodName("icm_supervised", "Supervised by ICM's labels", COHERENCE),
+    MethodName("golden_few_shot", "Golden few-shot", CEILING),
+    MethodName("golden_many_shot", "Golden many-shot", CEILING),
+    MethodName("wrong_many_shot", "Golden turned round", CONTROL),
+    MethodName("icm_perturbed", "Golden, errors as ICM", CONTROL),
+    MethodName("control_length", "Length alone", CONTROL),
     MethodName("reward_icm_first", "Reward model, ICM, first", COHERENCE),
     MethodName("reward_icm", "Reward model, ICM", COHERENCE),
     MethodName("best_of_icm", "Best of n, ICM", COHERENCE),
     MethodName("policy_icm", "Assistant, ICM", COHERENCE),
-    MethodName("golden_few_shot", "Golden few-shot", CEILING),
-    MethodName("golden_many_shot", "Golden many-shot", CEILING),
     MethodName("reward_golden", "Reward model, golden", CEILING),
     MethodName("reward_human", "Reward model, annotator", CEILING),
     MethodName("best_of_golden", "Best of n, golden", CEILING),
@@ -58,9 +61,6 @@ _NO_PROBES = (
     MethodName("policy_human", "Assistant, annotator", CEILING),
     MethodName("start", "Not optimised", CONTROL),
     MethodName("reward_perturbed", "Reward model, errors as ICM", CONTROL),
-    MethodName("wrong_many_shot", "Golden turned round", CONTROL),
-    MethodName("icm_perturbed", "Golden, errors as ICM", CONTROL),
-    MethodName("control_length", "Length alone", CONTROL),
 )
 
 _REBALANCED = "_rebalanced"
