@@ -23,13 +23,15 @@ import pandas as pd
 import real_tables
 import roofline
 import tyro
-from result_tables import RECORDS, ROWS, STUDIES, records
+from result_tables import RECORDS, ROWS, records
+from result_tables import STUDIES as EARLIER
 from result_tables import TABLES as OF_THE_POCKET_MODEL
 
 from jelicit.results import Record, Results
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "docs/figures"
+STUDIES = (*EARLIER, "assistant")
 
 SHOWN_FIGURES = {
     "assistant": "assistant-answers.svg",

@@ -22,7 +22,7 @@ RECORDS = "records.json"
 CARD = ROOT / "extract/pocket/card.json"
 CAMPAIGN = ROOT / "docs/results/campaign.json"
 
-STUDIES = ("salience", "imbalance", "impossible", "layers", "transfer", "icm", "assistant")
+STUDIES = ("salience", "imbalance", "impossible", "layers", "transfer", "icm")
 JUDGED = ("salience", "imbalance", "impossible", "icm")
 """Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation", "tense")
