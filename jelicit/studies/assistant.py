@@ -28,8 +28,9 @@ from jelicit.studies.checks import repeated, too_small
 from jelicit.studies.icm_tasks import Task, drawn
 from jelicit.studies.measuring import Measured
 from jelicit.studies.preference_tasks import right_answers, without_groups
-from jelicit.studies.reward import Sources, preferences, short_key, sources_of, with_interval
+from jelicit.studies.reward import with_interval
 from jelicit.studies.reward_findings import assistant_findings
+from jelicit.studies.reward_sources import Sources, preferences, short_key, sources_of
 from jelicit.studies.scoring import NO_LAYER
 from jelicit.studies.session import Session
 from jelicit.studies.study import Study
