@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from jelicit.data.subsets import class_share_rows
 from jelicit.probes.config import SweepConfig
-from jelicit.probes.krylov import Shape as Space
+from jelicit.probes.gram import pays
+from jelicit.probes.lanczos import WIDTH as BLOCK
+from jelicit.probes.lanczos import space_sizes
 from jelicit.probes.sweep import SweepData
 from jelicit.probes.sweep.family import Family, distinct_runs, families
+from jelicit.probes.sweep.prepare import filled_up
 from jelicit.results.markdown import markdown_table
 
 SHARES = (0.0, 0.01, *(round(0.1 * k, 1) for k in range(1, 10)), 0.99, 1.0)
@@ -63,11 +67,12 @@ product, half of it for float64, and the bytes of one fit."""
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Of a sweep: n hard and e easy rows of width d."""
+    """Of a sweep: n hard and e easy rows of width d; a run may hold copies of m of them."""
 
     n: int
     e: int
     d: int
+    m: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,59 +110,68 @@ def passes(rows: int, d: int, runs: int, *, turns: int, written: int = 1) -> Par
     )
 
 
-def scores(rows: int, d: int, probes: int, *, size: int = 4) -> Part:
+def scores(rows: int, d: int, probes: int) -> Part:
     """Scores of probes on rows of two signs: 4 rows d operations each, the rows read once."""
     return Part(
         operations=4 * rows * d * probes,
-        bytes=size * (2 * rows * d + 2 * d * probes + rows * probes),
+        bytes=4 * (2 * rows * d + 2 * d * probes + rows * probes),
     )
 
 
-def components(n: int, d: int, runs: int, *, count: int, restarts: int) -> list[Part]:
-    """The search for principal components in float64: blocks of a Krylov space, and its restarts.
+def easy_scores(rows: int, d: int, members: int, *, size: int = 4) -> Part:
+    """Scores of members on the easy set: the difference of the signs is all that counts there."""
+    return Part(operations=2 * rows * d * members, bytes=size * (rows * d + (rows + d) * members))
 
-    A block of w vectors: A w and A' (A w), by two products each (8 n d w operations), and three
-    times orthogonal to the k columns of the basis (12 d k w). A whole space: a QR of A Q [n, k], an
-    SVD [k, k], and the best vectors rotated. Counted are k columns throughout, as the program has
-    them.
 
-    Raises:
-        ValueError: So few rows or columns that all is decomposed at once, which is not counted.
+def components(sizes: Sizes, runs: int, *, count: int, steps: int) -> list[Part]:
+    """The search for principal components in float64, of runs that hold copies of their rows.
+
+    The products of a run's rows [m, d], in blocks below the diagonal (or those of all n rows once,
+    where that is less); a block Lanczos space of it, w columns at a time: K w, and the basis taken
+    off, at least twice; at each size of the space an eigendecomposition, and the best vectors
+    rotated; then those of width d. The last size may be the whole matrix.
     """
-    space = Space.of(count)
-    k, w = space.total, space.width
-    if k >= min(n, d):
-        raise ValueError(
-            f"{count} components of rows {n} x {d} come from a whole decomposition, which is not "
-            f"counted; more than {k} of both are"
+    m, d = sizes.m, sizes.d
+    q, blocks = min(m, d), 4
+    triangle = (blocks + 1) / (2 * blocks)
+    once = pays(sizes.n, d, m, runs)
+    if once:
+        products = Part(
+            operations=3 * triangle * 2 * sizes.n**2 * d,
+            bytes=8 * 3 * (sizes.n * d + sizes.n**2),
         )
-    more = (k - space.kept) // w
-    block = Part(
-        operations=(8 * n * d * w + 12 * d * k * w) * runs,
-        bytes=8 * (4 * n * d + runs * 6 * d * k),
-        turns=k // w + restarts * more,
-        written=2,
-    )
-    moments = Part(  # the mean and the variance of the differences, for every space and at the end
-        operations=10 * n * d * runs,
-        bytes=8 * 2 * n * d,
-        turns=2 + restarts,
-        written=3,
-    )
-    rotated = Part(
-        operations=2 * (n + d) * k * space.kept * runs,
-        bytes=8 * (n + d) * (k + space.kept) * runs,
-        turns=1 + restarts,
-        written=2,
-    )
-    decomposed = Part(
-        operations=(2 * n * k**2 + 22 * k**3) * runs,
-        bytes=8 * 2 * n * k * runs,
-        turns=1 + restarts,
-        written=2,
-        seen=False,
-    )
-    return [block, moments, rotated, decomposed]
+    else:
+        products = Part(
+            operations=triangle * 2 * q**2 * max(m, d) * runs, bytes=8 * (m * d + q**2) * runs
+        )
+    parts = [products]
+    tried = space_sizes(q, count, steps)
+    for small, large in pairwise([0, *(size for size in tried if size < q)]):
+        parts += [
+            Part(
+                operations=(2 * q**2 + 8 * q * large) * BLOCK * runs,
+                bytes=8 * (q**2 + 4 * q * large) * runs,
+                turns=(large - small) // BLOCK,
+            ),
+            Part(operations=2 * q * large * count * runs, bytes=8 * q * (large + count) * runs),
+            _decomposition(large, runs),
+        ]
+    if tried[-1] == q:
+        error = Part(operations=2 * q**2 * count * runs, bytes=8 * q * (q + count) * runs)
+        parts += [error, _decomposition(q, runs)]
+    wide = Part(operations=2 * m * d * count * runs, bytes=8 * (m * d + d * count) * runs)
+    # Means, the rows less theirs (twice), and the variance.
+    moments = Part(operations=MOMENTS * m * d * runs, bytes=8 * 4 * m * d * runs)
+    return [*parts, wide, moments]
+
+
+MOMENTS = 22
+"""Operations per entry of the differences: products with weights, sums and scales."""
+
+
+def _decomposition(size: int, runs: int) -> Part:
+    """All eigenpairs of a symmetric matrix."""
+    return Part(operations=9 * size**3 * runs, bytes=8 * 2 * size**2 * runs, seen=False)
 
 
 def parts_of(family: Family, sizes: Sizes, runs: int, config: SweepConfig) -> list[Part]:
@@ -184,12 +198,12 @@ def parts_of(family: Family, sizes: Sizes, runs: int, config: SweepConfig) -> li
         case "random_ensemble_consensus":
             return [scores(n, d, members * runs)]
         case "random_ensemble_e2h":
-            return [scores(e, d, members * runs)]
+            return [easy_scores(e, d, members * runs)]
         case "pca":
-            found = components(n, d, runs, count=members, restarts=config.pca_steps)
-            ensembles = (("pca_ensemble_consensus", n), ("pca_ensemble_e2h", e))
-            kept = [rows for name, rows in ensembles if name in family.names]
-            return [*found, *(scores(rows, d, members * runs, size=8) for rows in kept)]
+            found = components(sizes, runs, count=members, steps=config.pca_steps)
+            if "pca_ensemble_e2h" in family.names:
+                found.append(easy_scores(e, d, members * runs, size=8))
+            return found
     raise ValueError(f"the operations of {family.names} are not counted")
 
 
@@ -217,7 +231,8 @@ def paper_sweep() -> SweepData:
 def predictions() -> str:
     """Operations, bytes and least seconds of paper A's sweep of one layer, family by family."""
     data, config = paper_sweep(), SweepConfig()
-    sizes, rows, times = Sizes(n=POOL, e=EASY, d=WIDTH), [], []
+    sizes = Sizes(n=POOL, e=EASY, d=WIDTH, m=filled_up(TRAINED))
+    rows, times = [], []
     for family in families(config):
         runs = len(distinct_runs(family, data, family.rates(config, len(data.seeds)))[0])
         parts = parts_of(family, sizes, runs, config)

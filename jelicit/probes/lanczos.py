@@ -48,7 +48,8 @@ class _Space(NamedTuple):
 def space_sizes(q: int, count: int, max_steps: int) -> list[int]:
     """Columns of the spaces that are tried one after another; q stands for all at once."""
     unit = -(-max(count, 32) // WIDTH) * WIDTH
-    sizes = [(3 + 2 * step) * unit for step in range(max_steps + 1)]
+    # Each further size costs another eigendecomposition.
+    sizes = [(3 + 4 * step) * unit for step in range(max_steps + 1)]
     fitting = [size for size in sizes if size <= WHOLE * q]
     return fitting + [q] * (len(fitting) < len(sizes))
 

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, UInt
 
 from jelicit.pairs import Pairs
+from jelicit.probes import gram
 from jelicit.probes.config import SweepConfig
-from jelicit.probes.gram import pays, pool_gram
 from jelicit.probes.method import Data, Fits, Run
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.sweep.data import SweepData
@@ -113,8 +113,8 @@ def _room(
         return _Room(shared, 0, size, budget)
     left = budget - 3 * n**2 * shared.hard.pos.dtype.itemsize
     one_number = normalisers.scale_pos.ndim == 1
-    if one_number and left >= with_copies and pays(n, d, copied, runs):
-        products = pool_gram(shared.hard)
+    if one_number and left >= with_copies and gram.pays(n, d, copied, runs):
+        products = gram.pool_gram(shared.hard)
         return _Room(shared._replace(products=products), copied, with_copies, left)
     return _Room(shared, copied, with_copies, budget)
 
