@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,6 +28,7 @@ import torch
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging
 
 from extract.finetune_settings import ALGORITHM, ALL_BELOW, FinetuneSettings, Loss
 from extract.loaded import quiet
@@ -94,38 +96,57 @@ def finetune(
     form = get_format(format)
     chosen, targets = labelled(items, labels)
     check_apart(chosen, held_out)
-    where = usable_device(device)
+    lm = _loaded(model, revision=revision, device=device, threads=threads, chat=chat)
+    own = (settings or FinetuneSettings()).fitting(lm.n_parameters)
+    examples = examples_of(lm, chosen, targets, form)
+    folder = TrainedFolder(Path(out), _plan(lm, own, chosen, targets, form))
+    if folder.card is not None:
+        say(f"{out}: trained before")
+        return folder.folder
+    say(_described(lm, own, examples))
+    _train(lm, own, examples, folder, origin=origin, progress=progress)
+    return folder.folder
+
+
+def _loaded(model: str, *, device: str, **options: Any) -> LanguageModel:
+    """The model in the dtype that it is trained in, and no adapter."""
     # On a CPU float32 is exact and, without special units, as fast as any.
-    dtype = "float32" if where in ("cpu", "mps") else "auto"
-    lm = load(model, revision=revision, dtype=dtype, device=device, threads=threads, chat=chat)
+    dtype = "float32" if usable_device(device) in ("cpu", "mps") else "auto"
+    with one_bar():
+        lm = load(model, dtype=dtype, device=device, **options)
     if "adapter" in lm.checks:
         raise ValueError(
             f"{model} is an adapter, and an adapter of it would name no base that others can "
             "load: train its base, or a model that it was merged into"
         )
-    own = (settings or FinetuneSettings()).fitting(lm.n_parameters)
-    folder = TrainedFolder(Path(out), _plan(lm, own, chosen, targets, form))
-    if folder.card is not None:
-        say(f"{out}: trained before")
-        return folder.folder
-    examples = examples_of(lm, chosen, targets, form)
-    say(_described(lm, own, examples))
+    return lm
+
+
+def _train(
+    lm: LanguageModel,
+    settings: FinetuneSettings,
+    examples: Sequence[Any],
+    folder: TrainedFolder,
+    *,
+    origin: str,
+    progress: bool,
+) -> None:
+    """Trains from the last whole checkpoint on, and writes what is left."""
     begin = time.perf_counter()
-    with quiet(), _own_randomness(own.seed):
-        trainer = _trainer(lm, own, examples, folder, progress=progress)
+    with quiet(), one_bar(), _own_randomness(settings.seed):
+        trainer = _trainer(lm, settings, examples, folder, progress=progress)
         trainer.train(resume_from_checkpoint=folder.last_checkpoint)
-        if trainer.is_world_process_zero():
-            _save(trainer.model, lm, own, folder.folder)
-    if trainer.is_world_process_zero():
-        logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        about = {
+        if not trainer.is_world_process_zero():
+            return
+        _save(trainer.model, lm, settings, folder.folder)
+    folder.finish(
+        {
             "labels from": origin,
-            "losses": logged,
+            "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
             "seconds": round(time.perf_counter() - begin, 1),
             "packages": {name: version(name) for name in PACKAGES},
         }
-        folder.finish(about)
-    return folder.folder
+    )
 
 
 def _plan(
@@ -170,6 +191,18 @@ def _precision(device: str) -> str:
     if not device.startswith("cuda"):
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+@contextmanager
+def one_bar() -> Iterator[None]:
+    """No bars of transformers' own, for reading and writing files: the training has one."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextmanager
@@ -292,7 +325,9 @@ def _trainable(lm: LanguageModel, settings: FinetuneSettings) -> Any:
         lora_alpha=2 * settings.rank,
         target_modules="all-linear",
     )
-    return peft.get_peft_model(lm.model, config)  # puts the adapter in float32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of one library about the other
+        return peft.get_peft_model(lm.model, config)  # puts the adapter in float32
 
 
 class _Bar(TrainerCallback):

@@ -27,7 +27,7 @@ from jelicit.results import print_table
 from jelicit.studies import icm
 from jelicit.studies.checks import unknown
 from jelicit.studies.finetune_findings import finetune_findings
-from jelicit.studies.finetune_probes import check_layer, probes_of
+from jelicit.studies.finetune_probes import check_layer, layer_of, probes_of
 from jelicit.studies.format_rows import print_formats
 from jelicit.studies.icm_run import CHAT, Run
 from jelicit.studies.icm_tasks import Task
@@ -65,7 +65,8 @@ class Settings(icm.Settings):
         tests: Test items.
         probes: Probes that are fitted on the items' hidden states, in the model as it is and in
             those fine-tuned on ICM's and on golden labels; no value = none.
-        layer: Of the probes: 0 = embeddings; None = two thirds up.
+        layer: Of the probes: 0 = embeddings; None = where CCS finds most of the truth in the model
+            as it is (by the train labels of the first seed).
         methods: tuned_SOURCE, fine-tuned on the labels of icm, golden, zero_shot (the model's own
             answers), bootstrapped, perturbed (golden labels with as many errors as ICM's), wrong
             (golden ones turned round, which tells whether the training learns its labels) or human
@@ -165,8 +166,8 @@ class TunedRun(Run):
 
     made: dict[str, list[bool | None]] = field(default_factory=dict)
     """Labels by their source, once they were asked for."""
-    probed: bool = False
-    """Whether probes were fitted on the model as it is."""
+    layer: int | None = None
+    """Of the probes, once they were fitted on the model as it is."""
 
     def measure(
         self, method: str, steps: list[dict[str, Any]]
@@ -189,18 +190,18 @@ class TunedRun(Run):
         situation, items = self.task.situation, self.pool.items
         model = self._trained(method, items, labels)
         scores = zero_shot_scores(model.scorer(), situation.test, situation.format)
-        if method in PROBED:
+        if method in PROBED and self.session.settings.probes:
             self._probe(model, method)
         model.release()
         return scores
 
     def _probe(self, model: Model, method: str) -> None:
         """Probes on the hidden states of a model that was trained, and once on those before."""
-        if not self.probed:
+        if self.layer is None:
             before: Any = trains(self.session.model)
-            self.also += probes_of(before, self, "")
-            self.probed = True
-        self.also += probes_of(model, self, f"_{method}")
+            self.layer = layer_of(before, self)
+            self.also += probes_of(before, self, "", layer=self.layer)
+        self.also += probes_of(model, self, f"_{method}", layer=self.layer)
 
     def _labels(self, source: str, steps: list[dict[str, Any]]) -> list[bool | None]:
         """The labels of a source, made when they are first asked for."""

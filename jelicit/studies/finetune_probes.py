@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from jelicit.studies import scoring
 from jelicit.studies.fit_settings import FitSettings
 from jelicit.studies.icm_run import Run
+from jelicit.studies.icm_tasks import drawn
 from jelicit.studies.measuring import Measured, measure
 from jelicit.studies.model import Model
 from jelicit.studies.situation import Runs
@@ -28,19 +30,42 @@ def check_layer(settings: Any, model: Model) -> None:
         )
 
 
-def probes_of(model: Model, run: Run, suffix: str) -> Measured:
+def layer_of(model: Model, run: Run) -> int:
+    """The layer that was asked for, or the best one for CCS in a model, the same for every seed.
+
+    The choice looks at the train labels of seed 0, so it is an ORACLE.
+
+    Args:
+        model: The model before it is trained.
+        run: Whose settings and set.
+    """
+    settings, situation = run.session.settings, run.task.situation
+    if settings.layer is not None:
+        return settings.layer
+    items = drawn(situation.train, settings.n, seed=0)
+    store = model.store(f"{situation.dataset}-layers", items, situation.format, None)
+    areas = scoring.ccs_by_layer(
+        {layer: store.pairs(layer) for layer in store.layers if layer > 0},
+        replace(situation, train=items).asked,
+        subsets=np.ones((1, len(items)), bool),
+        seeds=np.zeros(1, int),
+        config=FitSettings().config(["ccs"]),
+    )
+    # A fit that failed has no AUROC.
+    return int(max(areas, key=lambda layer: np.nan_to_num(areas[layer], nan=-1.0)))
+
+
+def probes_of(model: Model, run: Run, suffix: str, *, layer: int) -> Measured:
     """Rows of probes on the hidden states of a run's items, as a model has them.
 
     Args:
         model: The model.
         run: Its items are the train rows; no probe but a supervised one sees a label.
         suffix: What follows a probe's name in rows.
+        layer: Which hidden states.
     """
     settings = run.session.settings
-    if not settings.probes:
-        return Measured()
     situation = replace(run.task.situation, train=run.pool.items)
-    layer = round(2 * model.n_blocks / 3) if settings.layer is None else settings.layer
     stores = (
         model.store(f"{situation.dataset}-{split}", items, situation.format, (layer,))
         for split, items in (("pool", situation.train), ("test", situation.test))
