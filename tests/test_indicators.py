@@ -172,9 +172,8 @@ def planted(*, opinion: float, known: bool = False) -> tuple[Situation, States, 
     differ: Any = np.zeros((TRAIN + TEST, D))
     differ[:, 0], differ[:, 1] = 3.0 * (2 * truth - 1), opinion * (2 * mood - 1)
     noise = rng(4).normal(scale=0.4, size=(2, TRAIN + TEST, D))
-    pairs = Pairs(
-        *(np.float32(side + sign * differ) for side, sign in zip(noise, (1, -1), strict=True))
-    )
+    sides: Any = (noise[0] + differ, noise[1] - differ)
+    pairs = Pairs(*(side.astype(np.float32) for side in sides))
     train, test = slice(TRAIN), slice(TRAIN, None)
     others = {"opinion": (mood[train], mood[test])} if known else None
     situation = Situation.of_labels(truth[train], truth[test], others=others)

@@ -45,11 +45,14 @@ if TYPE_CHECKING:
 
 __all__ = ["STUDY", "Settings", "judged", "run"]
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Of cases and warnings; raised whenever their numbers change."""
 
 RELIABLE = 0.2
 """Most false alarms, at 90 % of failures found, of a warning that one can work with."""
+
+LEAST = 10
+"""Failures, and successes, that it takes to say something of an indicator."""
 
 READ_OF_RUNS = ("runs", "boot", "sign", "out")
 """Options that count where rows are taken from finished runs."""
@@ -224,10 +227,15 @@ def findings(rows: pd.DataFrame) -> list[Finding]:
 
 
 def _above_chance(claim: str, rows: Sequence[dict]) -> Finding:
-    """It appears where the whole interval of an AUROC lies above 0.5."""
-    told = [row for row in rows if not pd.isna(row["auroc_low"])]
+    """It appears where the whole interval of an AUROC lies above 0.5, if cases are many enough."""
+    told = [
+        row
+        for row in rows
+        if not pd.isna(row["auroc_low"]) and min(row["failures"], row["successes"]) >= LEAST
+    ]
     if not told:
-        return Finding(claim=claim, measured="it takes cases of two sets", appears=None)
+        needed = f"it takes {LEAST} failures and as many successes, of two sets"
+        return Finding(claim=claim, measured=needed, appears=None)
     above = [row for row in told if row["auroc_low"] > 0.5]
     best = sorted(told, key=lambda row: -row["auroc"])[:3]
     shown = "; ".join(f"{row['title']} {with_interval(row)}" for row in best)
