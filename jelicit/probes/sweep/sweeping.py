@@ -46,8 +46,8 @@ def sweep(
     at another seed, CCS at another share of the easy set) are made once.
 
     Fits work on the rows that some run uses, not on the whole pool; see `kept_rows`. A second
-    sweep with the same shapes, about as many rows in use, the same number of distinct runs, and the
-    same static settings compiles nothing.
+    sweep with the same shapes, about as many rows in use (by all runs and by the largest), the same
+    number of distinct runs, and the same static settings compiles nothing.
 
     Memory, in bytes: the layer as it was read and the next one, 8 N d each; the layer in the pool's
     coordinates, 8 n d for the n rows in use (and 16 n d more while methods that are declared
