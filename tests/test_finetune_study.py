@@ -199,6 +199,7 @@ def test_the_cheap_scheme_searches_the_first_batch_and_nothing_else(tmp_path):
     alone = labels_of(tmp_path, "icm")
     items, labels, *_ = model.taught["icm_extended 4"]
     assert labels == [alone[item.id] for item in items]
+    assert labels_of(tmp_path, "icm_extended").keys() == alone.keys()
     rows = result.rows.set_index("method")
     assert rows.loc["icm_extended", "searches"] == 1
     assert rows.loc["icm_extended", "n_train"] == 8

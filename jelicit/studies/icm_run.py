@@ -121,7 +121,7 @@ class Run:
             )
         about = {"dataset": situation.title, "method": method, "seed": self.seed}
         steps += [{**about, **_flat(row)} for row in bar.rows]
-        self._write_labels(result, method)
+        self._write_labels(result.labels, method)
         if method == "icm":
             self.labels = result.labels
         return result
@@ -164,6 +164,7 @@ class Run:
         made = most_likely([items[n] for n in rest], scores, get_rule(self.task.rule))
         for n, label in zip(rest, made, strict=True):
             labels[n] = bool(label)
+        self._write_labels(labels, EXTENDED)
         return labels
 
     def _trained(
@@ -229,11 +230,11 @@ class Run:
         name = "-".join((slug(self.task.situation.title), f"seed{self.seed}", *more))
         return self._folder(folder) / f"{name}.jsonl"
 
-    def _write_labels(self, result: BatchedResult, method: str) -> None:
+    def _write_labels(self, labels: Sequence[bool | None], method: str) -> None:
         """The items with the labels found, in the form that sets are read in."""
         made = [
             replace(item, label=label, meta={**item.meta, "gold": gold})
-            for item, label, gold in zip(self.pool.items, result.labels, self._gold(), strict=True)
+            for item, label, gold in zip(self.pool.items, labels, self._gold(), strict=True)
             if label is not None
         ]
         save_items(self._file("labels", method), made)
