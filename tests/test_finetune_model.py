@@ -98,7 +98,7 @@ def test_a_batch_ends_where_its_prompts_end():
 
 
 def test_the_model_gives_the_verdicts_that_it_was_taught(whole, adapter, random_model):
-    settings = replace(QUICK, epochs=30, save_every=500)
+    settings = replace(QUICK, epochs=40, batch_size=20)
     for folder in (whole, adapter):
         losses = json.loads((folder / "training.json").read_text())["losses"]
         assert len(losses) == 6  # 2 epochs of 20 items in batches of 8
@@ -173,7 +173,7 @@ def test_passes_of_a_few_items_make_the_same_step(whole, random_model):
 
 
 def test_a_soft_label_is_learnt_as_such(random_model, tmp_path):
-    settings = replace(QUICK, epochs=40, loss="verdicts", save_every=500)
+    settings = replace(QUICK, epochs=40, batch_size=20, loss="verdicts")
     soft = train(random_model, tmp_path / "soft", given=np.full(20, 0.8), settings=settings)
     scores = zero_shot_scores(LocalScorer(load(str(soft)), match="tokens"), ITEMS, FORM)
     np.testing.assert_allclose(scores, np.log(4), atol=0.15)

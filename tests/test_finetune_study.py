@@ -21,6 +21,7 @@ from jelicit.studies.finetune_findings import finetune_findings
 N, TESTS = 8, 8
 OF_MODELS = ("", "_tuned_icm", "_tuned_golden")
 SMALL = Settings(n=N, batch=4, tests=TESTS, seeds=1, initial=2, draws=6, boot=10, shots=(1, 2))
+SMALL = replace(SMALL, probes=("ccs",))
 
 
 class Made(AskedModel):
@@ -48,12 +49,20 @@ class Learner(AskedModel):
         return Made()
 
 
-def one_run(tmp_path, *, dataset="pocket/pairs", settings=SMALL, **changes):
+def measured(study, model, settings, folder):
+    """The rows of a study, without the figures and the page that `Study.run` makes of them."""
+    settings.check()
+    session = session_of(study, settings.for_model(512), folder, model=model)
+    parts = study.plan(session.settings, session)
+    session.folder.begin()
+    study.measure(parts, session)
+    return session.folder.rows()
+
+
+def one_run(tmp_path, *, dataset="pocket/pairs", **changes):
     model = Learner()
-    result = STUDY.run(
-        model, replace(settings, dataset=(dataset,), out=tmp_path, **changes), quiet=True
-    )
-    return model, result
+    settings = replace(SMALL, dataset=(dataset,), **changes)
+    return model, measured(STUDY, model, settings, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +71,9 @@ def done(tmp_path_factory):
 
 
 def test_every_method_has_a_row_with_an_interval(done):
-    _, result = done
-    rows = result.rows.set_index("method")
-    probes = [f"{name}{of}" for name in ("ccs", "supervised") for of in OF_MODELS]
+    _, rows = done
+    rows = rows.set_index("method")
+    probes = [f"{name}{of}" for name in SMALL.probes for of in OF_MODELS]
     assert set(rows.index) == {*METHODS, *probes}
     assert len(rows) == len(METHODS) + len(probes)
     assert rows["accuracy"].between(0, 1).all()
@@ -72,7 +81,7 @@ def test_every_method_has_a_row_with_an_interval(done):
 
 
 def test_every_source_gives_the_labels_that_it_is_named_after(done):
-    model, result = done
+    model, rows = done
     taught = {name: labels for name, (_, labels, _, _) in model.taught.items()}
     assert set(taught) == {f"tuned_{source}" for source in SOURCES}
     items = model.taught["tuned_golden"][0]
@@ -82,7 +91,7 @@ def test_every_source_gives_the_labels_that_it_is_named_after(done):
     assert taught["tuned_wrong"] == [not label for label in gold]
     right = accuracy(taught["tuned_icm"], gold)
     assert accuracy(taught["tuned_perturbed"], gold) == pytest.approx(right)
-    rows = result.rows.set_index("method")
+    rows = rows.set_index("method")
     for method, labels in taught.items():
         assert rows.loc[method, "label_accuracy"] == pytest.approx(accuracy(labels, gold))
         assert rows.loc[method, "n_train"] == N
@@ -119,7 +128,7 @@ def test_gold_labels_that_are_permuted_change_no_training_on_labels_found(tmp_pa
             save_items(folder / f"{split}.jsonl", items)
         methods = ("tuned_icm", "tuned_zero_shot", "tuned_bootstrapped", "tuned_golden")
         model, _ = one_run(
-            tmp_path / f"out-{name}", dataset=str(folder), methods=methods, n=12, batch=6
+            tmp_path / f"out-{name}", dataset=str(folder), methods=methods, n=12, batch=6, probes=()
         )
         taught.append(model.taught)
     plain, turned = taught
@@ -149,7 +158,7 @@ def test_trainings_are_part_of_a_runs_identity(tmp_path):
     methods = ("zero_shot", "tuned_golden")
     settings = replace(settings, methods=methods, dataset=("pocket/pairs",), probes=())
     models = [Learner(), Learner(), Learner("another")]
-    rows = [STUDY.run(model, settings, quiet=True).rows for model in models]
+    rows = [measured(STUDY, model, settings, tmp_path) for model in models]
     runs = [str(each["run_id"].iloc[0]) for each in rows]
     assert [bool(model.taught) for model in models] == [True, False, True]
     assert runs[0] == runs[1] != runs[2]
@@ -171,7 +180,7 @@ def between(tmp_path, **changes):
         boot=10,
         out=tmp_path,
     )
-    return model, icm.STUDY.run(model, settings, quiet=True)
+    return model, measured(icm.STUDY, model, settings, tmp_path)
 
 
 def labels_of(folder, method):
@@ -180,8 +189,8 @@ def labels_of(folder, method):
 
 
 def test_each_batch_is_labelled_by_the_model_trained_on_those_before(tmp_path):
-    model, result = between(tmp_path)
-    assert set(result.rows["method"]) == {"icm", "icm_iterative", "icm_extended"}
+    model, rows = between(tmp_path)
+    assert set(rows["method"]) == {"icm", "icm_iterative", "icm_extended"}
     found = labels_of(tmp_path, "icm_iterative")
     assert len(found) == 12
     first, second = (model.taught[f"icm_iterative {count}"] for count in (4, 8))
@@ -195,12 +204,12 @@ def test_each_batch_is_labelled_by_the_model_trained_on_those_before(tmp_path):
 
 
 def test_the_cheap_scheme_searches_the_first_batch_and_nothing_else(tmp_path):
-    model, result = between(tmp_path, n=8)
+    model, rows = between(tmp_path, n=8)
     alone = labels_of(tmp_path, "icm")
     items, labels, *_ = model.taught["icm_extended 4"]
     assert labels == [alone[item.id] for item in items]
     assert labels_of(tmp_path, "icm_extended").keys() == alone.keys()
-    rows = result.rows.set_index("method")
+    rows = rows.set_index("method")
     assert rows.loc["icm_extended", "searches"] == 1
     assert rows.loc["icm_extended", "n_train"] == 8
     steps = pd.concat(map(pd.read_parquet, (tmp_path / "steps").glob("*.parquet")))
