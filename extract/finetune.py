@@ -31,6 +31,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
 from extract.finetune_settings import ALGORITHM, ALL_BELOW, FinetuneSettings, Loss
+from extract.gguf_file import find_gguf
 from extract.loaded import quiet
 from extract.models import LanguageModel, load, usable_device
 from extract.reader import gathered_before
@@ -104,6 +105,12 @@ def finetune(
         say(f"{out}: trained before")
         return folder.folder
     say(_described(lm, own, examples))
+    if own.weights == "lora" and not own.merge and find_gguf(model) is not None:
+        say(
+            f"the adapter's base is {lm.folder}, the folder that {model} was turned into, which a "
+            "full cache may drop (loading the file makes it again): --merge writes a model that "
+            "needs no base"
+        )
     _train(lm, own, examples, folder, origin=origin, progress=progress)
     return folder.folder
 
