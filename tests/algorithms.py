@@ -9,7 +9,7 @@ the number of an algorithm was raised.
 import ast
 import hashlib
 import json
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ TOLERANCE = 1e-3
 
 def digest_of(module: str, deciding: tuple[str, ...] = DECIDING) -> str:
     """A hash of the code of a module and of all that it imports of what decides numbers."""
-    code = {name: _code(name) for name in sorted({module, *imported(module, deciding)})}
+    code = {name: _code(_text(name)) for name in sorted({module, *imported(module, deciding)})}
     return hashlib.blake2b(json.dumps(code).encode(), digest_size=16).hexdigest()
 
 
@@ -69,7 +69,7 @@ def imported(
     """What a module imports, directly or not, of what decides numbers."""
     names = {
         name
-        for name in _imports(_tree(module))
+        for name in _imports(_text(module))
         if name.startswith(deciding) and name not in DECLARING and name not in seen
         if _path(name).is_file()
     }
@@ -77,16 +77,15 @@ def imported(
     return names.union(*deeper)
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            # `from jelicit.probes.sweep import fitting` names a module, too.
-            yield from (
-                name
-                for alias in node.names
-                if _path(name := f"{node.module}.{alias.name}").is_file()
-            )
+@cache
+def _imports(text: str) -> tuple[str, ...]:
+    """Modules, and what may be one: `from jelicit.probes.sweep import fitting` names one, too."""
+    return tuple(
+        name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    )
 
 
 def _path(module: str) -> Path:
@@ -94,13 +93,14 @@ def _path(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _tree(module: str) -> ast.Module:
-    return ast.parse(_path(module).read_text(encoding="utf-8"))
+def _text(module: str) -> str:
+    return _path(module).read_text(encoding="utf-8")
 
 
-def _code(module: str) -> str:
+@cache
+def _code(text: str) -> str:
     """A module without comments, docstrings and layout, and without its methods' declarations."""
-    tree = _tree(module)
+    tree = ast.parse(text)
     tree.body = [node for node in tree.body if not _is_declaration(node)]
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

@@ -1,6 +1,7 @@
 """What the manual shows works: its code runs, its commands are read by their own parsers."""
 
 import importlib
+import json
 import re
 import runpy
 import shlex
@@ -47,15 +48,44 @@ def _commands() -> list[list[str]]:
     return [shlex.split(command.replace("…", "")) for command in dict.fromkeys(parts)]
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES[1:] if _code(p)], ids=lambda p: str(p.relative_to(ROOT))
-)
-def test_code_blocks_of_a_page_run_one_after_another(page, tmp_path):
-    code = "\n\n".join(_code(page))
+RUN_ALL = """
+import contextlib, io, json, os, sys, tempfile, traceback
+
+said = {}
+for page, code in json.load(sys.stdin).items():
+    os.chdir(tempfile.mkdtemp())
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, page, "exec"), {"__name__": "__main__"})
+        said[page] = ""
+    except BaseException:
+        said[page] = printed.getvalue() + traceback.format_exc()
+print(json.dumps(said))
+"""
+"""Every page has names and a folder of its own; what they import is imported once."""
+
+WITH_CODE = {str(page.relative_to(ROOT)): page for page in PAGES[1:] if _code(page)}
+
+
+@pytest.fixture(scope="module")
+def errors() -> dict[str, str]:
+    """By page: the traceback of its code blocks, run one after another; empty if there is none."""
+    code = {name: "\n\n".join(_code(page)) for name, page in WITH_CODE.items()}
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", RUN_ALL],
+        input=json.dumps(code),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("page", WITH_CODE)
+def test_code_blocks_of_a_page_run_one_after_another(page, errors):
+    assert not errors[page]
 
 
 class _Read(Exception):  # noqa: N818

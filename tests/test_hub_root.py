@@ -10,6 +10,7 @@ from jelicit.data.datasets import reads_mirror
 from jelicit.studies import (
     STUDIES,
     assistant,
+    finetune,
     icm,
     impossible,
     layers,
@@ -73,7 +74,7 @@ def all_settings():
         *(salience.Settings(), layers.Settings(), scaling.Settings(), transfer.Settings()),
         *(Imbalance(), impossible.Settings(), icm.Settings(), stress.Settings()),
         warning_signs.Settings(),
-        *(reward.Settings(), assistant.Settings()),
+        *(finetune.Settings(), reward.Settings(), assistant.Settings()),
     ]
 
 

@@ -11,13 +11,18 @@ def scores() -> dict[str, list[float]]:
     return algorithms.golden() | algorithms.golden_stages()
 
 
+@pytest.fixture(scope="module")
+def digests() -> dict[str, str]:
+    return algorithms.digests()
+
+
 @pytest.mark.parametrize("name", list(algorithms.numbers()))
-def test_code_behind_a_fit_does_not_change_in_silence(name):
+def test_code_behind_a_fit_does_not_change_in_silence(name, digests):
     before = algorithms.recorded()
     assert before["numbers"].get(name) == algorithms.numbers()[name], (
         f"the number of {name!r} was raised: run `{REFRESH}`, and commit the file"
     )
-    assert before["digests"].get(name) == algorithms.digests()[name], (
+    assert before["digests"].get(name) == digests[name], (
         f"the code behind {name!r} changed. If its numbers changed, raise its `algorithm`, so that "
         f"kept fits are made anew. Then, or if they did not, run `{REFRESH}` and commit the file"
     )

@@ -533,7 +533,7 @@ def test_a_place_that_there_is_not_is_no_traceback(salience, run, words, message
 
 
 def test_everything_wrong_is_said_at_once(salience):
-    wrong: Any = {"seeds": 0, "labels": (Path("/nope"),)}
+    wrong: Any = {"seeds": 1.5, "labels": (Path("/nope"),)}
     settings = salience.Settings(methods=("magic",), boot=0, train_size=6, **wrong)
     with pytest.raises(ValueError, match="--methods: Method 'magic' is unknown") as refused:
         salience.main(settings)
