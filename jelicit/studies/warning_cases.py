@@ -137,7 +137,7 @@ def cases_of(source: Source, *, sign: str = "oracle") -> pd.DataFrame:
     )
     by = ["run_id", "source", *_WHERE, *_OF_METHOD]
     values = ["auroc", *COLUMNS]
-    cases = rows.groupby(by, dropna=False, sort=False)[values].mean().reset_index()
+    cases = pd.DataFrame(rows.groupby(by, dropna=False, sort=False)[values].mean()).reset_index()
     cases = pd.DataFrame(cases.loc[cases["auroc"].notna()]).reset_index(drop=True)
     cases = _with_places(cases)
     for column, told in (
