@@ -127,7 +127,7 @@ class Samples:
     """Answers to q questions, n of each.
 
     Attributes:
-        answers: [q][n], without space around them.
+        answers: [q, n], without space around them.
         tokens: int [q, n], the tokens of each, its end among them.
         kl: float64 [q, n], nats: the divergence of the policy from the start along each answer,
             summed over its tokens. Its mean estimates the KL of whole answers, with less variance

@@ -204,7 +204,7 @@ class Said:
 
     Attributes:
         method: Which.
-        answers: [q][n].
+        answers: [q, n].
         tokens: [q, n].
         kl: [q, n], nats.
         source: Of the labels of its reward model; "" = none was used.

@@ -38,7 +38,7 @@ class Answers(Protocol):
 
     @property
     def answers(self) -> list[list[str]]:
-        """The texts [q][n]."""
+        """The texts [q, n]."""
         ...
 
     @property
