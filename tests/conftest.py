@@ -52,6 +52,15 @@ def _forget_compiled_programs():
     gc.collect()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves slow tests out unless -m speaks of them, or the command line names single tests."""
+    if "slow" in config.option.markexpr or any("::" in word for word in config.args):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays; no collection has to look at it again."""
     gc.collect()

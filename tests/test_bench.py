@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BENCH = [sys.executable, str(ROOT / "experiments/bench.py")]
 
 
+@pytest.mark.slow
 def test_numbers_fit_together(tmp_path):
     words = "--n 60 --d 16 --runs 1 6 --steps 12 --repeats 1 --no-whole --json out.json"
     done = subprocess.run(
@@ -80,6 +81,7 @@ def test_settings_that_cannot_work_are_refused_in_one_line():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_both_ways_of_extraction_say_the_same(tmp_path):
     words = "--model pocket --n 5 --n-prefix 0 --repeats 1 --json out.json"
     done = subprocess.run(

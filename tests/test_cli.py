@@ -134,6 +134,7 @@ OPTIONS = (
 )
 
 
+@pytest.mark.slow
 def test_a_sweep_crosses_settings_as_a_grid_does(stores, tmp_path, capsys):
     words = ["sweep", stores[0], "--test", stores[1], *OPTIONS]
     cli.main([*words, "--save-probes", "--out", str(tmp_path)])
@@ -199,6 +200,7 @@ def test_a_saved_probe_scores_as_the_sweep_did(swept, stores, tmp_path, capsys):
 QUICK = ("--methods", "supervised", "--seeds", "1", "--layers", "2", "--boot", "5")
 
 
+@pytest.mark.slow
 def test_probes_of_another_sweep_are_not_taken_for_this_ones(stores, tmp_path, capsys):
     words = ["sweep", stores[0], "--test", stores[1], *QUICK, "--save-probes", "--out"]
     cli.main([*words, str(tmp_path)])
@@ -250,6 +252,7 @@ def test_test_rows_that_were_asked_alike_are_no_cause_for_a_word(stores, tmp_pat
     assert "warning" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rows_that_test_has_too_are_left_out_told_and_part_of_the_identity(tmp_path, capsys):
     """Three train texts are test texts, in other letters; one of them has a companion."""
     shared = ["TEST  claim 0", "test claim 1", "test claim 2"]
@@ -340,6 +343,7 @@ MY = Method(name="first_axis", title="First axis [/] of mine", group="Unsupervis
 """
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_is_swept_with_its_settings(stores, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(OWN)
     own, out = f"{tmp_path / 'mine.py'}:MY", tmp_path / "out"

@@ -307,6 +307,7 @@ extract(lm, make_items(24), FORMATS["claim"], out, shard_size=2, token_budget=60
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_twice_ends_with_the_same_bytes(tmp_path):
     """Killed at random passes, while the shards before are being written in the background."""
     lm, cut, whole = tiny(), tmp_path / "cut", tmp_path / "whole"

@@ -129,6 +129,7 @@ def test_workers_of_a_launcher_share_a_store(folders, monkeypatch, capsys):
     assert "5, complete" in line(out, "shards")
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_real_launcher_make_one_whole_store(folders, monkeypatch, capsys):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     words = [*RUN, "--out", "two", "--shard-size", "2", "--threads", "1"]

@@ -481,6 +481,7 @@ class StoppedError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_and_history_of_an_undisturbed_one(
     tmp_path, monkeypatch
 ):

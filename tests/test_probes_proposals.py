@@ -78,6 +78,7 @@ def test_the_same_seeds_give_the_same_numbers(found):
         np.testing.assert_array_equal(again[method], found[method], err_msg=method)
 
 
+@pytest.mark.slow
 def test_other_runs_and_rows_that_no_run_uses_have_no_say(found, monkeypatch):
     assert prepare.kept_rows(data().subsets) is not None
     monkeypatch.setattr(prepare, "kept_rows", lambda subsets: None)
@@ -111,6 +112,7 @@ def test_kept_fits_are_read_back(found, tmp_path):
     assert len(list(tmp_path.glob("*.npz"))) == len(PROPOSALS)
 
 
+@pytest.mark.slow
 def test_a_divisor_per_dimension_will_do():
     # Those that fold a scale into something of their own.
     methods = ("vinc", "kmeans", "cluster_pca", "mlp")

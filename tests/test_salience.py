@@ -336,6 +336,7 @@ def liar_like(folder: Path) -> None:
         save_items(folder / f"{split}.jsonl", items)
 
 
+@pytest.mark.slow
 def test_a_folder_with_two_labels_is_asked_for_each_in_turn(run, place):
     liar_like(place / "liar")
     done = run(
@@ -416,6 +417,7 @@ def test_fits_that_cannot_work_are_refused_before_any_model_is_loaded(salience, 
         salience.main(settings)
 
 
+@pytest.mark.slow
 def test_fit_options_reach_every_sweep_and_name_the_run(run, monkeypatch):
     seen, sweep = [], measuring.sweep
 
@@ -476,6 +478,7 @@ def test_activations_may_be_kept_behind_a_url(salience, random_model, tmp_path):
     assert not list(tmp_path.glob("memory*"))
 
 
+@pytest.mark.slow
 def test_labels_from_a_file_teach_with_a_feature_in_the_texts_too(run, place):
     """A claim is labelled once; the probe that learns from it is put to the test with features."""
     items = load_dataset("pocket/arithmetic", max_train=60).train[:20]

@@ -277,6 +277,7 @@ def test_a_second_run_reads_everything_back_and_says_the_same(first, place):
     pd.testing.assert_frame_equal(result.rows, first[0].rows)
 
 
+@pytest.mark.slow
 def test_what_was_finished_before_a_stop_is_not_measured_again(first, place, monkeypatch):
     """Stopped in the last challenge; another method's scorecard is another."""
 

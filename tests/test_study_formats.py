@@ -123,6 +123,7 @@ def test_every_study_shows_its_items_in_the_format_of_a_file_and_the_easy_set_in
         assert "format" not in situation.about("m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", [impossible, icm], ids=name_of)
 def test_zero_shot_few_shot_and_contrast_pairs_are_all_in_that_format(study, exam, tmp_path):
     model = AskedModel()
@@ -290,6 +291,7 @@ def test_formats_stand_side_by_side_with_how_far_they_lie_apart(compared):
     assert cells["most - least"][place] == f"{means.max() - means.min():.2f}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", [imbalance, impossible, layers, transfer, icm], ids=name_of)
 def test_two_formats_in_every_other_study(study, exam, tmp_path):
     done = run(study, tmp_path, format=(exam(), "claim"))

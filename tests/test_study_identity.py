@@ -249,6 +249,7 @@ def sweep_id(stores, tmp_path, monkeypatch):
     return sweep_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [("--out", "{elsewhere}"), ("--save-probes",), ("--devices", "0"), ("--memory-gb", "1")],
@@ -259,6 +260,7 @@ def test_where_and_how_a_sweep_runs_is_not_in_its_name(sweep_id, tmp_path, words
     assert sweep_id(*words) == sweep_id()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -37,6 +37,7 @@ def scores(config: SweepConfig) -> dict[str, np.ndarray]:
     return {k: np.asarray(v) for k, v in sweep(data, config).score(2, hard).items()}
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_numbers_of_one(tmp_path):
     # Another process: the number of virtual devices is fixed when JAX starts.
     code = (

@@ -85,6 +85,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 def test_a_divisor_per_dimension_makes_fits_blind_to_the_scale_of_each():
     base = data()
     gain = np.exp(np.random.default_rng(3).normal(size=D)).astype(np.float32)
@@ -317,6 +318,7 @@ def test_a_layer_that_cannot_be_fitted_is_told_as_it_is_of_one_at_hand(tmp_path,
     assert fitted == [2, 5, 9]
 
 
+@pytest.mark.slow
 def test_no_more_than_two_layers_and_their_coordinates_are_in_memory(monkeypatch):
     n, d = 61, 13  # a shape that nothing else has
     hard, labels, _ = planted(n, d, seed=0)
@@ -401,6 +403,7 @@ def on_host(address: str, number: int, folder: str, out: str) -> None:
     np.savez(out, fitted=len(fitted), **weights(result))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_two_hosts_divide_the_units_and_both_get_all(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
