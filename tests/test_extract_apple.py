@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="hidden states need the extract extra")
 
 from tiny_models import tiny  # noqa: E402
 

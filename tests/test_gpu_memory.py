@@ -61,7 +61,7 @@ def in_a_child(run: str, **environment: str) -> tuple[dict[str, str | None], obj
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_set_it_before_jax_is_imported(command):
     if command == "extract":
-        pytest.importorskip("torch")
+        pytest.importorskip("torch", reason="commands that open a model need the extract extra")
     seen, preallocates, fraction = in_a_child(COMMANDS[command])
     assert seen == {**dict.fromkeys(DECIDING), PREALLOCATE: "false"}
     assert (preallocates, fraction) == (False, None)

@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-pytest.importorskip("trl")
-torch = pytest.importorskip("torch")
+pytest.importorskip("trl", reason="training needs the train extra")
+torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from random_pocket import export_random  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+# Options are those of a study, which bring JAX, and the list of commands does not wait for it:
+# where the command is named, `stress_run.Stress` takes the place of this.
 @dataclass(frozen=True, kw_only=True)
 class Stress:
     """Put every challenge to any methods, and end in a scorecard: who survives.
@@ -13,9 +15,3 @@ class Stress:
 
     For example: `jelicit stress --methods ccs pca my_method.py:METHOD`.
     """
-
-    # Options are those of a study, which bring JAX, and the list of commands does not wait for it:
-    # where the command is named, `stress_run.Stress` takes the place of this.
-    def main(self) -> None:
-        """Never called; see above."""
-        raise NotImplementedError
