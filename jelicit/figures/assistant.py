@@ -53,7 +53,9 @@ def assistant_figure(rows: Rows) -> Figure:
             for axes, value in zip(line, shown, strict=False):
                 forest(axes, of_set.dropna(subset=value), places, value=value)
                 axes.set_title(PANELS[value], fontsize=7)
-            line[0].set_xlabel(readable(str(dataset)))
+                if len(sets) > 1:
+                    axes.set_xlabel(readable(str(dataset)))
             label_methods(line[0], places, rows)
-        finish(figure, rows, handles=[])
+        title = readable(str(sets[0])) if len(sets) == 1 else ""
+        finish(figure, rows, handles=[], title=title)
     return figure

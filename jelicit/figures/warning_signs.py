@@ -32,9 +32,7 @@ def warnings_figure(rows: Rows) -> Figure:
         left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": (2, 1)})
         _areas(left, rows, titles)
         _alarms(right, whole, titles)
-        handles, names = left.get_legend_handles_labels()
-        for handle, name in zip(handles, names, strict=True):
-            handle.set_label(name)
+        handles, _ = left.get_legend_handles_labels()
         title = "Failures told from successes without labels"
         finish(figure, rows.assign(orientation="none"), handles=handles, title=title)
     return figure
@@ -45,17 +43,21 @@ def _areas(axes: Axes, rows: pd.DataFrame, titles: list[str]) -> None:
     kinds = [kind for kind in dict.fromkeys(rows["kind"]) if kind != EVERY]
     for number, kind in enumerate(kinds):
         of_kind = rows.loc[(rows["kind"] == kind) & rows["auroc"].notna()]
+        if of_kind.empty:  # no failure among its cases, or nothing else
+            continue
         axes.plot(
             of_kind["auroc"],
             [place[title] for title in of_kind["title"]],
             linestyle="none", marker=MARKERS[number + 1], markersize=3.5, label=kind,
-            markerfacecolor="none", color=LINES[number % len(LINES)],
+            markerfacecolor="none", color=LINES[number % len(LINES)], clip_on=False, zorder=3,
         )  # fmt: skip
     whole = rows.loc[rows["kind"] == EVERY]
     where = [place[title] for title in whole["title"]]
     value, low, high = (whole[f"auroc{end}"].to_numpy(float) for end in ("", "_low", "_high"))
     axes.hlines(where, low, high, color="black", linewidth=1.2)
-    axes.plot(value, where, linestyle="none", marker="o", color="black", label="all cases")
+    axes.plot(
+        value, where, linestyle="none", marker="o", color="black", label="all cases", clip_on=False
+    )
     axes.axvline(0.5, color=GREY, linewidth=0.6, linestyle=":")
     axes.set_yticks(range(len(titles)), titles)
     axes.set(xlim=(0, 1), xlabel="AUROC of the warning", ylim=(len(titles) - 0.5, -0.5))
