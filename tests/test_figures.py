@@ -36,7 +36,7 @@ from jelicit.figures import (
 )
 from jelicit.figures.parts import spread
 from jelicit.method_groups import GROUPS
-from jelicit.method_names import in_reading_order, known
+from jelicit.method_names import in_reading_order, known, readable
 
 
 def test_panels_stand_in_order_of_salience():
@@ -378,7 +378,10 @@ def test_the_calibration_figure_shows_the_mean_error_of_every_method_on_the_labe
     rows = [r if r["role"] == "truth" else r | {"ece": NAN} for r in rows]
     figure = calibration_figure(rows, "gsm8k")
     names = names_of(figure.axes[0])
-    for axes, feature in zip(figure.axes, SALIENCE, strict=True):
+    # In the order of the figure of areas.
+    in_order = ("none", "punctuation", "sycophancy", "tense")
+    assert [axes.get_title() for axes in figure.axes] == [readable(name) for name in in_order]
+    for axes, feature in zip(figure.axes, in_order, strict=True):
         heights = dict(zip(names, figure.axes[0].get_yticks(), strict=True))
         dots = dict(zip(*drawn(axes, "truth")[::-1], strict=True))
         mine = [r for r in rows if (r["feature"], r["role"]) == (feature, "truth")]

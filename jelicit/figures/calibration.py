@@ -16,12 +16,15 @@ from jelicit.figures.parts import (
     some_rows,
     style,
 )
+from jelicit.figures.salience import by_salience
 from jelicit.method_names import in_reading_order, readable
 from jelicit.results import Rows
 
 
 def calibration_figure(rows: Rows, dataset: str, *, orientation: str = "oracle") -> Figure:
     """Expected calibration error of every method, a panel per feature; small marks are seeds.
+
+    Features stand as in `salience_figure`.
 
     Scores were made probabilities by Platt scaling on train rows (with the easy sign: on the easy
     set). 0 is perfect; a method that says 0.5 of everything has 0 on balanced rows as well, so read
@@ -38,7 +41,7 @@ def calibration_figure(rows: Rows, dataset: str, *, orientation: str = "oracle")
     rows = chosen_rows(rows, orientation, [*POINT, "dataset", "feature", "ece"])
     mine = (rows["dataset"] == dataset) & (rows["role"] == "truth") & rows["ece"].notna()
     rows = some_rows(rows.loc[mine], f"dataset {dataset!r} with calibration")
-    features = list(dict.fromkeys(rows["feature"]))
+    features = by_salience(rows)
     places = places_of(in_reading_order(rows["method"]))
     with style():
         figure = new_figure(height=1.2 + 0.165 * len(places))

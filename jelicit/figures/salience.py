@@ -54,7 +54,7 @@ def salience_figure(rows: Rows, dataset: str, *, orientation: str = "oracle") ->
     """
     rows = chosen_rows(rows, orientation, [*POINT, "dataset", "feature"])
     rows = some_rows(rows.loc[rows["dataset"] == dataset], f"dataset {dataset!r}")
-    features = _by_salience(rows)
+    features = by_salience(rows)
     places = places_of(in_reading_order(rows["method"]))
     columns = len(features) if len(features) <= 4 else math.ceil(len(features) / 2)
     lines = math.ceil(len(features) / columns)
@@ -114,7 +114,7 @@ def salience_scatter(rows: Rows, *, orientation: str = "oracle") -> Figure:
     return figure
 
 
-def _by_salience(rows: pd.DataFrame) -> list[str]:
+def by_salience(rows: pd.DataFrame) -> list[str]:
     """Features in ascending order of salience, those without one first."""
     salience = {
         str(feature): _mean(panel, "salience_feature")
