@@ -146,6 +146,31 @@ def test_copied_rows_give_the_same_members(by_products, monkeypatch, pays):
     assert len(made) == 2 * pays
 
 
+@pytest.mark.parametrize("copies", [True, False])
+@pytest.mark.parametrize("d", [20, 200])
+def test_members_that_storing_has_rounded_away_are_absent_either_way(monkeypatch, d, copies):
+    """Whether there is memory for copies of rows decides no member."""
+    if not copies:
+        monkeypatch.setattr(fitting, "rows_copied", lambda *_: 0)
+    deviations = np.array([1.0, 1e-2, 1e-4, 1e-6, 1e-9])
+    rng = np.random.default_rng(0)
+    along = np.zeros((N, d), np.float32)
+    along[:, :5] = np.linalg.qr(rng.normal(size=(N, 5)))[0] * deviations
+    data = SweepData(
+        hard={0: Pairs(along, -along)},
+        layers=(0,),
+        subsets=np.ones((1, N), bool),
+        seeds=np.arange(1),
+    )
+    methods = ("pca", "pca_ensemble_consensus")
+    info = sweep(data, SweepConfig(methods=methods, ensemble_size=7)).info
+    weights = info["pca_ensemble_consensus"].member_weights[0, 0]
+    np.testing.assert_allclose(np.abs(weights), [0.25] * 4 + [0] * 3, rtol=1e-6)
+    explained = np.asarray(info["pca"].explained[0, 0, :4], np.float64)
+    centred = np.linalg.svd(along - along.mean(axis=0, dtype=np.float64))[1][:4]
+    np.testing.assert_allclose(np.sqrt(explained / explained[0]), centred / centred[0], rtol=0.01)
+
+
 def test_rows_are_copied_only_where_the_budget_has_room(monkeypatch):
     seen, fit = [], fitting.fit_runs
     monkeypatch.setattr(gram, "pays", lambda *_: False)

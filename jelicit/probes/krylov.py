@@ -63,6 +63,35 @@ class Shape(NamedTuple):
         return cls(count, kept, width, -(-total // width) * width)
 
 
+def first_block(size: int, width: int, dtype) -> Float[Array, "d w"]:
+    """Orthonormal columns that a space begins with.
+
+    Any that are not orthogonal to the answer lead to it: the draw is part of the algorithm, not of
+    the experiment, so it has a fixed key.
+    """
+    return jnp.linalg.qr(jax.random.normal(jax.random.key(0), (size, width), dtype))[0]
+
+
+def settled(
+    residual: Float[Array, " k"], share: Float[Array, " k"], rounding: Float[Array, " k"]
+) -> Bool[Array, ""]:
+    """Whether errors are small enough: of the first vector about rounding, of the others little.
+
+    That is: some rounding, or a small share of their own eigenvalue. Vectors inside the space do
+    not mix at that. NaN is settled, so that searches end.
+
+    Args:
+        residual: of each vector, relative to the first eigenvalue.
+        share: each eigenvalue, relative to the first.
+        rounding: what one product leaves of it, in the same way.
+    """
+    eps = float(jnp.finfo(share.dtype).eps)
+    # In float64 it ends short of rounding: what is left turns the sign of no score.
+    of_first, of_others = (20 * eps, 1e-3) if share.dtype == jnp.float32 else (1e-12, 1e-7)
+    allowed = jnp.maximum(20 * rounding, of_others * share).at[0].set(of_first)
+    return ~(residual > allowed).any()
+
+
 def extended(
     rows: Rows,
     basis: Float[Array, "d k"],

@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jelicit.probes.krylov import first_block, settled
 from jelicit.probes.normalise import matmul
 
 WIDTH = 8
 """Columns of a block: fewer make a smaller space do, and products of fewer wait for memory."""
 WHOLE = 0.75
 """A space of more than this share of the matrix costs more than a whole decomposition."""
-_OF_FIRST, _OF_OTHERS = 1e-12, 1e-7
-"""Errors that are allowed, of the eigenvalue: what is left turns the sign of no score."""
 
 
 class Eigenpairs(NamedTuple):
@@ -57,9 +56,8 @@ def space_sizes(q: int, count: int, max_steps: int) -> list[int]:
 def leading_eigenpairs(K: Float[Array, "q q"], count: int, *, max_steps: int) -> Eigenpairs:
     """The `count` algebraically largest eigenvalues of a symmetric matrix, and their vectors.
 
-    The space grows until all errors are small enough: of the first vector about rounding, of the
-    others a small share of their own eigenvalue. Eigenvalues below rounding of the first one are
-    rounding, and so are their vectors.
+    The space grows until all errors are small enough; see `settled`. Eigenvalues below rounding of
+    the first one are rounding, and so are their vectors.
 
     Args:
         K: symmetric, positive semidefinite up to rounding.
@@ -71,33 +69,37 @@ def leading_eigenpairs(K: Float[Array, "q q"], count: int, *, max_steps: int) ->
     if sizes[0] == q:
         return _whole(K, count, 0)
     space = _extended(K, _begin(q, K.dtype), 0, sizes[0])
-    found = _ritz(space, count, 0)
-    for step, (small, large) in enumerate(pairwise(sizes)):
+    now = space, _ritz(space, count, 0)
+    for step, (small, large) in enumerate(pairwise(sizes), 1):
+        now = _grown(K, *now, step=step, small=small, large=large)
+    return now[1]
 
-        def unsettled(now: tuple[_Space, Eigenpairs], step: int = step) -> Array:
-            # At most one turn: under `jax.vmap` a branch would be taken in any case.
-            return (now[1].steps == step) & _unsettled(now[1])
 
-        def grown(
-            now: tuple[_Space, Eigenpairs], step: int = step, small: int = small, large: int = large
-        ) -> tuple[_Space, Eigenpairs]:
-            if large == q:
-                return now[0], _whole(K, count, step + 1)
-            space = _extended(K, now[0], small, large)
-            return space, _ritz(space, count, step + 1)
+def _grown(
+    K: Float[Array, "q q"], space: _Space, found: Eigenpairs, *, step: int, small: int, large: int
+) -> tuple[_Space, Eigenpairs]:
+    """The search after a space of `small` columns, or where that does not do, of `large`."""
+    count, whole = len(found.values), large == len(K)
 
-        space = space if large == q else _with_room(space, large)
-        space, found = jax.lax.while_loop(unsettled, grown, (space, found))
-    return found
+    def unsettled(now: tuple[_Space, Eigenpairs]) -> Array:
+        # At most one turn: under `jax.vmap` a branch would be taken in any case.
+        return (now[1].steps < step) & _unsettled(now[1])
+
+    def larger(now: tuple[_Space, Eigenpairs]) -> tuple[_Space, Eigenpairs]:
+        if whole:
+            return now[0], _whole(K, count, step)
+        space = _extended(K, now[0], small, large)
+        return space, _ritz(space, count, step)
+
+    space = space if whole else _with_room(space, large)
+    return jax.lax.while_loop(unsettled, larger, (space, found))
 
 
 def _unsettled(found: Eigenpairs) -> Array:
     share = found.values / _largest(found.values)
     # Products round to eps of the first eigenvalue.
-    rounding = 20 * jnp.finfo(share.dtype).eps
-    allowed = jnp.maximum(_OF_OTHERS * share, rounding).at[0].set(_OF_FIRST)
-    # NaN is settled.
-    return (found.residual > allowed).any()
+    rounding = jnp.finfo(share.dtype).eps * jnp.ones_like(share)
+    return ~settled(found.residual, share, rounding)
 
 
 def _largest(values: Float[Array, " k"]) -> Float[Array, ""]:
@@ -124,11 +126,8 @@ def _ritz(space: _Space, count: int, step: int) -> Eigenpairs:
 
 def _begin(q: int, dtype) -> _Space:
     """An empty space."""
-    # Any start that is not orthogonal to the answer leads to it: the draw is part of the
-    # algorithm, not of the experiment, so it has a fixed key.
-    block = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (q, WIDTH), dtype))[0]
     none = jnp.zeros((q, 0), dtype), jnp.zeros((0, 0), dtype)
-    return _Space(*none, block, jnp.zeros((WIDTH, WIDTH), dtype))
+    return _Space(*none, first_block(q, WIDTH, dtype), jnp.zeros((WIDTH, WIDTH), dtype))
 
 
 def _with_room(space: _Space, size: int) -> _Space:

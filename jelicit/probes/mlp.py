@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jelicit.method_groups import CEILING
@@ -18,7 +17,7 @@ from jelicit.probes.normalise import Normaliser, matmul
 from jelicit.probes.pytree import frozen_pytree
 from jelicit.probes.settings import PerRun, count, rate
 from jelicit.probes.supervised import validation_rows
-from jelicit.probes.training import Rate
+from jelicit.probes.training import Descent, Rate, descend_with_validation
 
 
 class MLPInfo(NamedTuple):
@@ -74,14 +73,6 @@ def start(key: Array, d: int, width: int, dtype=jnp.float32) -> MLPProbe:
     )
 
 
-class _Search(NamedTuple):
-    probe: MLPProbe
-    optimiser: optax.OptState
-    best: MLPProbe
-    losses: tuple[Float[Array, ""], Float[Array, ""]]
-    best_step: Int[Array, ""]
-
-
 def fit_mlp(
     key: Array,
     pairs: Pairs,
@@ -129,29 +120,18 @@ def fit_mlp(
         train, validation = rows.share * ~held_out, rows.share * held_out
         return bce_loss(*found, targets, train), bce_loss(*found, targets, validation)
 
-    optimiser = optax.adamw(learning_rate, weight_decay=weight_decay)
-
-    def step(now: _Search, number: Int[Array, ""]) -> tuple[_Search, None]:
-        # The forward pass that yields the next gradient also judges the present network.
-        found, slope = jax.value_and_grad(losses, has_aux=True)(now.probe)
-        better = (number > 0) & (found[1] < now.losses[1])
-        best, kept_losses = jax.tree.map(
-            lambda new, old: jnp.where(better, new, old),
-            (now.probe, found),
-            (now.best, now.losses),
-        )
-        updates, state = optimiser.update(slope, now.optimiser, now.probe)  # type: ignore[arg-type]
-        moved = optax.apply_updates(now.probe, updates)  # type: ignore[arg-type]
-        place = jnp.where(better, number, now.best_step)
-        return _Search(moved, state, best, kept_losses, place), None  # type: ignore[arg-type]
-
+    descent = Descent(
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        max_gradient_norm=jnp.inf,
+        steps=steps,
+        patience=steps + 1,
+    )
     begin = start(key_start, d, width, dtype)
-    inf = jnp.full((), jnp.inf, dtype)
-    first = _Search(begin, optimiser.init(begin), begin, (inf, inf), jnp.asarray(0))  # type: ignore[arg-type]
-    last, _ = jax.lax.scan(step, first, jnp.arange(steps + 1))
-    probe = scaled(last.best)
-    finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves((probe, last.losses))])
-    return probe, MLPInfo(*last.losses, last.best_step, finite.all())
+    best, info = descend_with_validation(losses, begin, descent)
+    probe = scaled(best)
+    finite = info.finite & jnp.isfinite(probe.hidden).all()
+    return probe, MLPInfo(info.loss, info.validation_loss, info.best_step, finite)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,12 @@ Components are right singular vectors of the differences, in one of two ways:
 
 - Runs of a sweep, in float64 and with memory for copies of their own rows, take the leading
   eigenvectors of their Gram matrix (or covariance, whichever is smaller). Squaring costs half the
-  digits: components of less than 1e-7 of the first one's deviation would be rounding, but so is
-  what hidden states of float32 hold there.
+  digits: what has less than `LEAST` of the first component's deviation would be rounding.
 - All others never square: where a whole decomposition is cheap it is made; else a block Krylov
   space is, which touches the hidden states through matmuls only. Many subsets of one pool then
   share them: no subset copies its rows.
+
+Neither has components below `LEAST`, so that memory does not decide which there are.
 """
 
 from collections.abc import Mapping
@@ -24,12 +25,16 @@ from jelicit.method_groups import UNSUPERVISED
 from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.ensembles import Members
 from jelicit.probes.gram import gram
-from jelicit.probes.krylov import Shape, Space, extended, unit_factors
+from jelicit.probes.krylov import Shape, Space, extended, first_block, settled, unit_factors
 from jelicit.probes.lanczos import leading_eigenpairs
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.method import Common, Data, Method, Run
 from jelicit.probes.normalise import Normaliser, contrast, contrast_scales, matmul
 from jelicit.probes.settings import count as count_setting
+
+LEAST = 1e-7
+"""Components of a smaller share of the first one's deviation count as absent: hidden states are
+stored in float32, which rounds to as much."""
 
 
 class PCAInfo(NamedTuple):
@@ -57,6 +62,14 @@ class _Differences(NamedTuple):
     near: Float[Array, " d"]
     far: Float[Array, " d"]
     share: Float[Array, " n"]
+
+    @classmethod
+    def of(
+        cls, pairs: Pairs, normaliser: Normaliser, weights: Float[Array, " n"]
+    ) -> "_Differences":
+        """Those of weighted pairs."""
+        share = weights / weights.sum()
+        return cls(*contrast(*pairs), *contrast_scales(normaliser), share)
 
     def mean(self) -> Float[Array, " d"]:
         """Mean row of D."""
@@ -108,8 +121,6 @@ class _Triplets(NamedTuple):
     block: Float[Array, "d w"]
     """Of the space that they come from."""
     step: Int[Array, ""]
-    floor: float | Float[Array, ""] = 0.0
-    """Values below this share of the first one are rounding."""
 
 
 def _rayleigh_ritz(space: Space, kept: int, step: Array) -> _Triplets:
@@ -138,31 +149,24 @@ def _search(rows: _Differences, shape: Shape, max_steps: int) -> _Triplets:
 
     Musco & Musco 2015 for the space, Wu & Simon 2000 for the restart: it goes on from the best
     vectors and the block that the space would have gone on with, which holds the errors of all of
-    them. Ends once the errors are small enough: of the first vector about rounding, of the others
-    that, or a small share of their own eigenvalue. Vectors inside the space do not mix at that.
+    them. Ends once the errors are small enough; see `settled`.
     """
     (n, d), dtype = rows.apart.shape, rows.apart.dtype
-    eps = jnp.finfo(dtype).eps
-    # In float64 it ends short of rounding: what is left turns the sign of no score.
-    of_first, of_others = (20 * eps, 1e-3) if dtype == jnp.float32 else (1e-12, 1e-7)
     more = (shape.total - shape.kept) // shape.width
 
     def unsettled(now: _Triplets):
         share = jnp.square(now.values[: shape.wanted]) / _largest_square(now.values)
         # The products round to eps of the first singular value.
-        rounding = 20 * eps * jnp.sqrt(share)
-        allowed = jnp.maximum(rounding, of_others * share).at[0].set(of_first)
-        # NaN must end the loop, too.
-        return (now.step < max_steps) & (now.residual[: shape.wanted] > allowed).any()
+        rounding = jnp.finfo(dtype).eps * jnp.sqrt(share)
+        done = settled(now.residual[: shape.wanted], share, rounding)
+        return (now.step < max_steps) & ~done
 
     def restart(now: _Triplets) -> _Triplets:
         space = extended(rows, now.vectors, now.image, now.block, more)
         return _rayleigh_ritz(space, shape.kept, now.step + 1)
 
-    # Any start that is not orthogonal to the answer leads to it: the draw is part of the
-    # algorithm, not of the experiment, so it has a fixed key.
-    begin = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (d, shape.width), dtype))[0]
     nothing = jnp.zeros((d, 0), dtype), jnp.zeros((n, 0), dtype)
+    begin = first_block(d, shape.width, dtype)
     space = extended(rows, *nothing, begin, shape.total // shape.width)
     return jax.lax.while_loop(unsettled, restart, _rayleigh_ritz(space, shape.kept, jnp.asarray(0)))
 
@@ -209,7 +213,7 @@ def _from_square(
     else:
         vectors, image = found.vectors, matmul(A, found.vectors)
     none = vectors[:, :0]
-    return _Triplets(values, vectors, image, found.residual, none, found.steps, floor=1e-7)
+    return _Triplets(values, vectors, image, found.residual, none, found.steps)
 
 
 def fit_components(
@@ -245,8 +249,7 @@ def fit_components(
     if not 1 <= count <= min(n, d):
         raise ValueError(f"count={count}; pairs {(n, d)} have 1 to {min(n, d)} components.")
     weights = jnp.ones(n, dtype) if weights is None else weights
-    share = weights / weights.sum()
-    rows = _Differences(*contrast(*pairs), *contrast_scales(normaliser), share)
+    rows = _Differences.of(pairs, normaliser, weights)
     found = _touching(rows, count, max_steps)
     return _as_components(found, rows, normaliser, count)[:2]
 
@@ -281,7 +284,7 @@ def _as_components(
     """Probes of triplets, how the search went, and scores of the rows, 0 where they weigh 0."""
     dtype, share = rows.apart.dtype, rows.share
     values = found.values[:count]
-    factors = unit_factors(found.vectors[:, :count], _present(values, share, found.floor))
+    factors = unit_factors(found.vectors[:, :count], _present(values, share))
     V = found.vectors[:, :count] * factors[None]
     # Scores are centred on the weighted rows: their mean, less what the normaliser takes off.
     shift = normaliser.mean_pos / normaliser.scale_pos - normaliser.mean_neg / normaliser.scale_neg
@@ -295,16 +298,14 @@ def _as_components(
     return probes, info, scores
 
 
-def _present(
-    values: Float[Array, " k"], share: Float[Array, " n"], floor: float | Float[Array, ""]
-) -> Bool[Array, " k"]:
+def _present(values: Float[Array, " k"], share: Float[Array, " n"]) -> Bool[Array, " k"]:
     """Which components the rows have: those that stand out of rounding.
 
     A decomposition leaves an error of about eps of the first singular value in all of them, so a
     direction that is not there seems to have that much. m centred rows span m - 1 dimensions.
     """
     spanned = jnp.arange(len(values)) < (share > 0).sum() - 1
-    least = jnp.maximum(4 * jnp.finfo(values.dtype).eps, floor)
+    least = max(4 * float(jnp.finfo(values.dtype).eps), LEAST)
     return spanned & (values > least * values[0])
 
 
@@ -337,15 +338,14 @@ def _components(run: Run, data: Data, settings: Mapping[str, Any]) -> Components
     size = min(max(getattr(own, "ensemble_size", 1) for own in settings.values()), pool, d)
     if run.places is not None:
         pairs, weights = pairs.take(run.places), weights[run.places]
-    share = weights / weights.sum()
-    rows = _Differences(*contrast(*pairs), *contrast_scales(run.normaliser), share)
+    rows = _Differences.of(pairs, run.normaliser, weights)
     count, steps = min(size, *pairs.pos.shape), next(iter(settings.values())).pca_steps
     if run.places is None:
         triplets = _touching(rows, count, steps)
     else:
         K = None
         if data.products is not None:
-            K = data.products.of_run(run.places, share, (rows.near[0], rows.far[0]))
+            K = data.products.of_run(run.places, rows.share, (rows.near[0], rows.far[0]))
         triplets = _from_square(rows, K, count, steps)
     found = _as_components(triplets, rows, run.normaliser, count)
     # Of rows that no run uses come no components; a whole pool's say zero there, too.

@@ -21,7 +21,7 @@ from jelicit.pairs import Pairs, with_full_floats
 from jelicit.probes.discriminant import unbiased
 from jelicit.probes.erasure import Erasure
 from jelicit.probes.groups import group_means
-from jelicit.probes.krylov import Shape, Space, extended, signed_units
+from jelicit.probes.krylov import Shape, Space, extended, first_block, signed_units
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.normalise import Normaliser, contrast, contrast_scales, matmul
 from jelicit.probes.training import Rate
@@ -193,12 +193,10 @@ def _search(rows: _Rows, shape: Shape, max_steps: int) -> _Pairs:
         space = extended(rows, now.vectors, now.image, now.block, more)
         return _within(space, rows, shape.kept, now.step + 1)
 
-    # Any start leads there: the draw is part of the algorithm, not of the experiment.
-    begin = jax.random.normal(jax.random.key(0), (d, shape.width), dtype)
+    begin = first_block(d, shape.width, dtype)
     if rows.erasure is not None:
         gone = _unit(rows.erasure.reader)
-        begin -= gone[:, None] * matmul(gone, begin)[None]
-    begin = jnp.linalg.qr(begin)[0]
+        begin = jnp.linalg.qr(begin - gone[:, None] * matmul(gone, begin)[None])[0]
     nothing = jnp.zeros((d, 0), dtype), jnp.zeros((2 * len(rows.apart), 0), dtype)
     space = extended(rows, *nothing, begin, shape.total // shape.width)
     return jax.lax.while_loop(unsettled, restart, _within(space, rows, shape.kept, jnp.asarray(0)))

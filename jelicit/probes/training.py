@@ -1,4 +1,4 @@
-"""Training of one probe on (w, b), full batch, by AdamW as the paper has it.
+"""Training of one probe, full batch, by AdamW as the paper has it.
 
 It takes a fixed number of steps, or goes on until the validation loss has stopped improving.
 
@@ -9,7 +9,7 @@ stopped, and a stopped run is left as it was.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jelicit.probes.linear import Affine, LinearProbe
 from jelicit.probes.pytree import frozen_pytree
+
+Params = TypeVar("Params")
+"""What is trained: (w, b) of a direction, or any other tree of arrays."""
 
 # A rate may be a number or a traced array.
 Rate = float | int | Float[Array, ""]
@@ -89,12 +92,12 @@ def optimiser(descent: Descent) -> optax.GradientTransformation:
     )
 
 
-def _moved(params: Affine, updates: optax.Updates) -> Affine:
-    return cast(Affine, optax.apply_updates(cast(optax.Params, params), updates))
+def _moved(params: Params, updates: optax.Updates) -> Params:
+    return cast(Params, optax.apply_updates(cast(optax.Params, params), updates))
 
 
-def _finite(params: Affine, *losses: Float[Array, ""]) -> Bool[Array, ""]:
-    leaves = [*params, *losses]
+def _finite(params: Any, *losses: Float[Array, ""]) -> Bool[Array, ""]:
+    leaves = jax.tree.leaves((params, losses))
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
@@ -121,20 +124,20 @@ def descend(
 class _Search(NamedTuple):
     """State of early stopping: where the descent is, and the best it has seen."""
 
-    params: Affine
+    params: Any
     optimiser: Any
     step: Int[Array, ""]
     stopped: Bool[Array, ""]
-    best: Affine
+    best: Any
     best_step: Int[Array, ""]
     best_losses: tuple[Float[Array, ""], Float[Array, ""]]
 
 
 def descend_with_validation(
-    objective: Callable[[Affine], tuple[Float[Array, ""], Float[Array, ""]]],
-    begin: Affine,
+    objective: Callable[[Params], tuple[Float[Array, ""], Float[Array, ""]]],
+    begin: Params,
     descent: Descent,
-) -> tuple[Affine, TrainingInfo]:
+) -> tuple[Params, TrainingInfo]:
     """Return the parameters of the lowest validation loss; the start itself does not count.
 
     Stops after `descent.steps` steps, or once `descent.patience` steps brought no new best.
@@ -163,7 +166,7 @@ def descend_with_validation(
         )
 
     zero = jnp.asarray(0)
-    inf = jnp.full_like(begin.bias, jnp.inf)
+    inf = jnp.full((), jnp.inf, jax.tree.leaves(begin)[0].dtype)
     first = _Search(
         params=begin,
         optimiser=optimiser(descent).init(begin),  # pyright: ignore[reportArgumentType]

@@ -1,7 +1,7 @@
 """A whole study in one call: methods x seeds x class shares x settings x layers, measured.
 
 Runs that share hidden states share a program: seeds, class shares and rates (learning rates, loss
-weights, ...) are runs of one sweep. A setting that changes the program itself (restarts, optimiser,
+weights, ...) are runs of one sweep. A setting that changes the program itself (restarts, precision,
 ...) makes a sweep per value, in which only the methods that read it are fitted again.
 """
 

@@ -74,21 +74,11 @@ def sweep(
     """
     config = SweepConfig() if config is None else config
     check(data, config)
-    if jax.process_count() > 1 and (store is None or store.folder is None):
-        raise ValueError(
-            f"{jax.process_count()} hosts share this sweep; give it store=FitStore(folder), with a "
-            "folder that all of them see."
-        )
+    _check_hosts(store)
     layers = []
     for layer, hard, easy in _read_ahead(data, config):
-        task = _Task(
-            data=data,
-            config=config,
-            store=store,
-            layer=layer,
-            place=len(layers),
-            report=report,
-        )
+        place = len(layers)
+        task = _Task(data=data, config=config, store=store, layer=layer, place=place, report=report)
         layers.append(task.fitted(hard, easy))
         # Or it would still be there while the layer after the next is read.
         del hard, easy
@@ -96,6 +86,15 @@ def sweep(
         multihost_utils.sync_global_devices("all units of the sweep are done")
         layers = [made._replace(fits=_collected(store, made, config)) for made in layers]
     return _stacked(data, config, layers)
+
+
+def _check_hosts(store: FitStore | None) -> None:
+    """Refuse several hosts without a folder in which they find each other's fits."""
+    if jax.process_count() > 1 and (store is None or store.folder is None):
+        raise ValueError(
+            f"{jax.process_count()} hosts share this sweep; give it store=FitStore(folder), with a "
+            "folder that all of them see."
+        )
 
 
 class _Layer(NamedTuple):
