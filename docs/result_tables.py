@@ -189,13 +189,13 @@ def _finetune() -> str:
 
 
 def _findings(study: str) -> str:
-    """What the papers find, and whether it appears in these rows."""
+    """What the papers find, or a study of our own claims, and whether it appears in these rows."""
     record = records().get(study)
     if record is None:
         return f"*Not committed yet: `python experiments/{study}.py`.*"
     words = {True: "yes", False: "no", None: "cannot tell"}
     return markdown_table(
-        ("The papers' finding", "Appears", "Measured"),
+        ("The papers' finding" if study in JUDGED else "Claim", "Appears", "Measured"),
         [(f["claim"], words[f["appears"]], f["measured"]) for f in record["findings"]],
     )
 
