@@ -51,7 +51,7 @@ KEPT = (
     *("seed", "target", "role", "n_train", "auroc", "auroc_low", "auroc_high", "accuracy"),
     *("variance_share", "salience_truth", "salience_feature", "label_accuracy"),
     *("evaluations_per_label", "draws", "reads", "reads_alone"),
-    *("source", "prompt", "tested", "taught", "kind", "failed", COMBINED, *INDICATORS),
+    *("source", "prompt", "tested", "taught", "kind", "failed", "boot", COMBINED, *INDICATORS),
     *assistant_tables.KEPT_OF_ASSISTANTS,
 )
 """Columns that the tables read, or that a reader of the row files would ask for."""

@@ -12,6 +12,7 @@ import pandas as pd
 
 from jelicit.method_names import in_reading_order, readable
 from jelicit.results.markdown import MARKS, markdown_table, mean_of, truth_and_spurious
+from jelicit.studies.cells import number
 from jelicit.studies.scaling import label_reading
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,7 +145,7 @@ def _measured() -> str:
                     *(_short(model), readable(str(dataset)), readable(str(feature))),
                     f"{first['layer']:g}",
                     f"{first['salience_truth']:.2f}",
-                    "" if pd.isna(spurious) else f"{spurious:.2f}",
+                    number(spurious),
                 )
             )
     head = ("Model", "Set", "Feature", "Layer", "Salience of the truth", "of the feature")

@@ -15,8 +15,8 @@ from jelicit.data.sets import SETS
 from jelicit.method_names import in_reading_order, method_of, readable
 from jelicit.pocket.world.sets import SETS as WORLD
 from jelicit.results.markdown import markdown_table, mean_of, methods_down, truth_and_spurious
-from jelicit.studies.warning_judge import EVERY, judged
-from jelicit.studies.warning_signs import number, with_interval
+from jelicit.studies.cells import number
+from jelicit.studies.warning_signs import table_of, warning_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "docs/results/rows"
@@ -89,7 +89,7 @@ def _salience_measured() -> str:
     return markdown_table(
         ("Set", "Feature", "Salience of the truth", "Salience of the feature"),
         [
-            (_short(dataset), readable(feature), f"{truth:.2f}", _number(spurious))
+            (_short(dataset), readable(feature), f"{truth:.2f}", number(spurious))
             for (dataset, feature), (truth, spurious) in zip(
                 measured.index, measured.to_numpy(), strict=True
             )
@@ -189,13 +189,13 @@ def _finetune() -> str:
 
 
 def _findings(study: str) -> str:
-    """What the papers find, and whether it appears in these rows."""
+    """What the papers find, or a study of our own claims, and whether it appears in these rows."""
     record = records().get(study)
     if record is None:
         return f"*Not committed yet: `python experiments/{study}.py`.*"
     words = {True: "yes", False: "no", None: "cannot tell"}
     return markdown_table(
-        ("The papers' finding", "Appears", "Measured"),
+        ("The papers' finding" if study in JUDGED else "Claim", "Appears", "Measured"),
         [(f["claim"], words[f["appears"]], f["measured"]) for f in record["findings"]],
     )
 
@@ -214,32 +214,11 @@ def _all_findings() -> str:
     )
 
 
-@cache
-def _judged() -> pd.DataFrame | None:
-    """How well each indicator warns; None while the rows are not committed."""
-    if not (ROWS / "warning_signs.parquet").is_file():
-        return None
-    return judged(_rows("warning_signs"))
-
-
 def _warnings() -> str:
     """Failures told from successes: all cases, and the AUROC in each kind of case."""
-    table = _judged()
-    if table is None:
+    if not (ROWS / "warning_signs.parquet").is_file():
         return "*Not committed yet: `python experiments/warning_signs.py`.*"
-    kinds = [kind for kind in dict.fromkeys(table["kind"]) if kind != EVERY]
-    areas = table.set_index(["indicator", "kind"])["auroc"].to_dict()
-    lines = [
-        (
-            row["title"],
-            with_interval(row),
-            number(row["false_alarms"]),
-            f"{row['failures']} + {row['successes']}",
-            *(number(areas.get((row["indicator"], kind), float("nan"))) for kind in kinds),
-        )
-        for row in table.loc[table["kind"] == EVERY].to_dict("records")
-    ]
-    return markdown_table(("Warning", "AUROC", "False alarms", "Cases", *kinds), lines)
+    return markdown_table(*warning_lines(table_of(_rows("warning_signs"))))
 
 
 def _made_by() -> str:
@@ -315,10 +294,6 @@ def _short(dataset: str) -> str:
 
 def _method_name(key: str) -> str:
     return method_of(key).name
-
-
-def _number(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.2f}"
 
 
 # --- the campaign --------------------------------------------------------------------------------

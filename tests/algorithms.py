@@ -17,6 +17,7 @@ import numpy as np
 from coherent import FORMAT, Coherent, sums
 from planted import planted
 
+from jelicit import indicators
 from jelicit.icm import SearchSettings, search
 from jelicit.icm.search import ALGORITHM as SEARCH
 from jelicit.probes.config import SweepConfig
@@ -47,6 +48,7 @@ ROWS_DECIDING = (
 )
 STUDY_STAGES = {
     "rows": (scoring.ALGORITHM, "jelicit.studies.measuring", ROWS_DECIDING),
+    "indicators": (scoring.ALGORITHM, "jelicit.studies.indicating", ("jelicit.indicators",)),
     "prompting": (few_shot.ALGORITHM, "jelicit.prompting.few_shot", PROMPTS),
     "search": (SEARCH, "jelicit.icm", ("jelicit.icm.", *PROMPTS)),
 }
@@ -172,7 +174,12 @@ def golden() -> dict[str, list[float]]:
 
 def golden_stages() -> dict[str, list[float]]:
     """Stage of studies -> a few numbers that it makes."""
-    return {"rows": _rows(), "prompting": _prompting(), "search": _search()}
+    return {
+        "rows": _rows(),
+        "indicators": _indicators(),
+        "prompting": _prompting(),
+        "search": _search(),
+    }
 
 
 def _rows() -> list[float]:
@@ -203,6 +210,23 @@ def _rows() -> list[float]:
         )
     measures = ("auroc", "auroc_low", "auroc_high", "accuracy", "accuracy_low", "accuracy_high")
     return [float(row[name]) for row in made for name in ("n_train", *measures)]
+
+
+def _indicators() -> list[float]:
+    """Every indicator of three runs."""
+    scores, pos, neg = np.random.default_rng(0).normal(size=(3, 3, 20))
+    ranks = indicators.unit_ranks(scores)
+    agreement = indicators.method_agreement({"pca": ranks, "ccs": ranks[::-1]}, ("pca", "ccs"))
+    made = [
+        indicators.seed_agreement(ranks, ({}, {}, {})),
+        agreement["pca"],
+        indicators.bimodality(scores),
+        indicators.dependence(scores, pos[0]),
+        indicators.direction_share(scores, np.arange(1, 4), 5.0),
+        indicators.pair_consistency(pos, neg),
+        indicators.repaired_loss(pos, neg),
+    ]
+    return np.concatenate(made).tolist()
 
 
 def _prompting() -> list[float]:

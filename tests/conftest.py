@@ -52,13 +52,27 @@ def _forget_compiled_programs():
     gc.collect()
 
 
+LEFT_OUT = ("slow", "campaign")
+"""Markers of tests that run where they are asked for."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves slow tests out unless -m speaks of them, or the command line names single tests."""
-    if "slow" in config.option.markexpr or any("::" in word for word in config.args):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    """Leaves out what has one of these markers, unless -m speaks of it or a test is named."""
+    quiet = [marker for marker in LEFT_OUT if marker not in config.option.markexpr]
+    left_out = [
+        item
+        for item in items
+        if any(map(item.get_closest_marker, quiet)) and not _named(item, config.args)
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _named(item: pytest.Item, words: list[str]) -> bool:
+    """Whether a word of the command line names this very test, and not its file alone."""
+    own = item.nodeid.partition("::")[2]
+    names = [name for word in words if (name := word.partition("::")[2])]
+    return any(own == name or own.startswith((f"{name}[", f"{name}::")) for name in names)
 
 
 def pytest_collection_finish() -> None:

@@ -83,6 +83,7 @@ def test_each_stage_of_studies_answers_for_its_own_numbers(scores):
     ("stage", "watched"),
     [
         ("rows", {"studies.scoring", "studies.situation", "metrics", "data.subsets"}),
+        ("indicators", {"indicators"}),
         ("prompting", {"prompting.consistency", "prompting.scorer", "data.prompts"}),
         ("search", {"icm.search", "icm.walk", "icm.objective", "icm.baselines", "data.prompts"}),
     ],

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import rich
 from rich.console import Console
+from sklearn.metrics import roc_auc_score
 
 from jelicit.commands import cli
 from jelicit.pairs import Pairs
@@ -154,6 +155,22 @@ def test_loss_and_share_of_the_ceiling_are_what_their_definitions_say(first):
     # set's.
     ends = rows[(rows["challenge"] == "imbalance") & (rows["dataset"] == "one")]
     np.testing.assert_allclose(ends["ceiling"], plain["supervised"], atol=1e-6)
+
+
+def test_what_seeds_differ_by_stands_beside_intervals_of_questions():
+    """The interval is of the mean over seeds; how far seeds lie apart is a column of its own."""
+    labels = np.arange(40) % 2.0
+    draw = np.random.default_rng(0).normal(size=(3, 40))
+    of = {("pca", "none"): labels + draw, ("drc", "none"): (labels + draw)[:1]}
+    case = Case(
+        challenge="plain", dataset="d", name="none", labels=labels, scores=of,
+        groups=np.arange(40).astype(str),
+    )  # fmt: skip
+    rows = {row["method"]: row for row in card_rows([case], boot=20)}
+    areas = [roc_auc_score(labels, seed) for seed in labels + draw]
+    assert rows["pca"]["auroc"] == pytest.approx(np.mean(areas), abs=1e-6)
+    assert rows["pca"]["seed_sd"] == pytest.approx(np.std(areas, ddof=1), abs=1e-6)
+    assert np.isnan(rows["drc"]["seed_sd"])
 
 
 def bootstrap(

@@ -294,6 +294,22 @@ def test_findings_say_yes_no_and_cannot_tell():
     assert findings(blank)[1:] == [False, False]
     alone = cases(sets=("a",), each=96)
     assert findings(alone) == [None, None, None]
+    few = cases(telling=6.0)
+    kept = ~few["failed"] | (few["failed"].cumsum() < warning_signs.LEAST)
+    assert findings(few[kept]) == [None, None, None]
+
+
+def test_table_and_findings_have_the_intervals_that_rows_were_asked_to_have():
+    frame = cases(telling=1.0).assign(boot=20)
+    ends = [
+        f"[{line['auroc_low']:.2f}, {line['auroc_high']:.2f}]"
+        for boot in (20, BOOT)
+        for line in [lines(judged(frame, boot=boot))["all", COMBINED]]
+    ]
+    assert ends[0] != ends[1]
+    _, shown = warning_signs.warning_lines(warning_signs.table_of(frame))
+    assert shown[-1][1].endswith(ends[0])
+    assert ends[0] in warning_signs.findings(frame)[1].measured
 
 
 # --- the study -----------------------------------------------------------------------------------
@@ -325,9 +341,9 @@ def folder(tmp_path):
     return tmp_path / "runs"
 
 
-def run(place: Path, *sources: Path) -> tuple[Any, str]:
+def run(place: Path, *sources: Path, boot: int = 50) -> tuple[Any, str]:
     console = Console(file=io.StringIO(), width=200)
-    result = warning_signs.run(Cases(()), runs=sources, out=place, boot=50, console=console)
+    result = warning_signs.run(Cases(()), runs=sources, out=place, boot=boot, console=console)
     return result, console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -350,6 +366,13 @@ def test_rows_of_finished_runs_are_judged_and_read_back(folder):
     areas = dict(zip(names, whole.get_xdata(), strict=True))
     assert areas["Agreement over seeds"] == 1
     assert areas["Bimodality"] == 0.5
+
+
+def test_with_other_resamples_cases_are_judged_anew(folder):
+    for boot in (50, 20):
+        result, printed = run(folder / "warnings", folder, boot=boot)
+        assert "reused" not in printed
+        assert set(result.rows["boot"]) == {boot}
 
 
 def test_kept_cases_are_rows_that_can_be_judged_again(folder, tmp_path):

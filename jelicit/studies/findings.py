@@ -16,6 +16,7 @@ import pandas as pd
 
 from jelicit.method_names import method_of, readable
 from jelicit.results import Finding, asked_for, name_of_targets, summarise
+from jelicit.studies.better_sign import ONE_CLASS, better
 
 FINDS, LOSES, ALIKE, NEAR, MORE = 0.9, 0.8, 0.05, 0.03, 0.01
 UNSUPERVISED = ("ccs", "pca")
@@ -90,7 +91,7 @@ def salience_findings(rows: pd.DataFrame) -> list[Finding]:
 def imbalance_findings(rows: pd.DataFrame) -> list[Finding]:
     """Challenge 2, from the rows of `experiments/imbalance.py`."""
     cases = cases_of(rows)
-    ends = [case for case in cases if case.class_share in (0.0, 1.0)]
+    ends = [case for case in cases if case.class_share in ONE_CLASS]
     near = [c for c in cases if 0 < min(c.class_share, 1 - c.class_share) <= 0.1]
     middle = [case for case in cases if 0.4 <= case.class_share <= 0.6]
     return [
@@ -102,7 +103,7 @@ def imbalance_findings(rows: pd.DataFrame) -> list[Finding]:
         _finding(
             "CCS and PCA lose the truth where all train rows are of one class, whichever sign they "
             "are given",
-            # Train labels of one class pick no sign: a mean over signs would call that a loss.
+            # They pick no sign there (`better_sign`): a mean over signs would call that a loss.
             _of(ends, UNSUPERVISED),
             lambda case: case.unsigned < LOSES,
             reads=("unsigned",),
@@ -324,7 +325,7 @@ def cases_of(rows: pd.DataFrame) -> list[Case]:
             Case(
                 **dict(zip(key, values, strict=True)),  # type: ignore[arg-type]
                 truth=float(truth["auroc"].mean()),
-                unsigned=float(np.maximum(truth["auroc"], 1 - truth["auroc"]).mean()),
+                unsigned=float(pd.Series(better(truth["auroc"])).mean()),
                 spurious=float(spurious["auroc"].mean()),
                 variance_share=float(truth["variance_share"].mean()),
                 salience_truth=float(of["salience_truth"].mean()),

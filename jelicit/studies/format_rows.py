@@ -10,6 +10,7 @@ from rich.table import Table
 from jelicit.data.shown import printable
 from jelicit.method_names import in_format, in_reading_order, readable
 from jelicit.results import summarise
+from jelicit.studies.cells import number
 
 
 def told_apart(rows: pd.DataFrame) -> pd.DataFrame:
@@ -89,9 +90,5 @@ def format_table(rows: pd.DataFrame, *, value: str = "auroc", title: str = "") -
         mark = " *" if method.key in signed else ""
         # Of formats without a number nobody knows how far apart they lie.
         numbers = (*cells, cells.max() - cells.min())
-        shown.add_row(escape(method.name) + mark, *map(_number, numbers))
+        shown.add_row(escape(method.name) + mark, *map(number, numbers))
     return shown
-
-
-def _number(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.2f}"

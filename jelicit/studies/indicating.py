@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jelicit import indicators
+from jelicit import indicators, metrics
 from jelicit.indicators import NAMES
 from jelicit.pairs import Pairs
 from jelicit.probes.linear import LinearProbe
@@ -52,7 +52,7 @@ def indicator_columns(
     settings = [_beside_the_seed(run) for run in runs.about]
     lengths = lengths_of(situation)
     features = [target.test for target in situation.targets()[1:]]
-    answer = None if log_probs is None else log_probs[:, 0] - log_probs[:, 1]
+    answer = None if log_probs is None else np.asarray(metrics.log_odds(log_probs))
     centred = _centred(fits, layer, pairs)
     columns: Columns = {}
     for method, own in values.items():

@@ -24,7 +24,7 @@ from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
 from jelicit.probes.sweep.fitstore import FitStore
 
 ALGORITHM = 1
-"""Of all that happens between fits and rows (draws of train rows, signs, metrics, intervals);
+"""Of all between fits and rows (draws of train rows, signs, metrics, intervals, indicators);
 raised whenever its numbers change: rows of another one are not read back."""
 
 ORIENTATIONS = ("oracle", "easy")

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jelicit import metrics
 from jelicit.results import ItemScores, ItemScoreStore
+from jelicit.studies.better_sign import picks_none
 from jelicit.studies.measuring import Measured, Score
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.situation import Situation
@@ -153,14 +153,11 @@ def _cases_of(challenge: str, folder: SeedFolder, run: str) -> Iterator[Case]:
 def with_sign(scores: np.ndarray, labels: np.ndarray, key: Key, share: float | None) -> np.ndarray:
     """Scores [S, n], those of an oracle's sign turned where train labels could not pick it.
 
-    With train rows of one class they pick nothing, and a direction of the truth may come out upside
-    down. The oracle is there so that no sign is held against a method: here the test labels (n) are
-    it, run by run. At chance that is worth less than one standard error of an AUROC.
+    There the test labels [n] are the oracle, run by run; see `better_sign`.
     """
-    if key[1] != "oracle" or share not in (0.0, 1.0):
+    if not picks_none(key[1], share):
         return scores
-    areas = np.asarray(metrics.auroc(jnp.asarray(scores), jnp.asarray(labels)))
-    return np.where(areas < 0.5, -1.0, 1.0)[:, None] * scores
+    return np.asarray(metrics.orient(scores, labels), float)[:, None] * scores
 
 
 def _tested(about: Mapping[Any, Any]) -> str:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jelicit.method_names import in_reading_order, readable
+from jelicit.studies.cells import number, with_interval
 from jelicit.studies.stress_card import BLOCKS, RULE, verdicts
 
 MARKS = {"survives": "yes", "fails": "no", "open": "?"}
@@ -34,10 +35,10 @@ def print_challenge(worst: pd.DataFrame, challenge: str, console: Console) -> No
             table.add_row(
                 escape(signed(row)),
                 escape(place),
-                _interval(row, "auroc"),
-                _interval(row, "loss"),
-                _interval(row, "share", percent=True),
-                ("= " if row["near_best"] else "") + _interval(row, "behind"),
+                with_interval(row, "auroc"),
+                with_interval(row, "loss"),
+                with_interval(row, "share", percent=True),
+                ("= " if row["near_best"] else "") + with_interval(row, "behind"),
                 row["verdict"],
             )
     console.print(table)
@@ -69,7 +70,7 @@ def print_scorecard(worst: pd.DataFrame, console: Console) -> None:
 def cell(row: Any) -> str:
     """A worst case in a few letters: mark of the best, AUROC, verdict."""
     near = "= " if row["near_best"] else ""
-    return f"{near}{row['auroc']:.2f} {MARKS[row['verdict']]:>3}"
+    return f"{near}{number(row['auroc'])} {MARKS[row['verdict']]:>3}"
 
 
 def signed(row: Any) -> str:
@@ -86,12 +87,3 @@ def in_blocks(worst: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
         here = [row for row in rows if row["block"] == block]
         if here:
             yield block, here
-
-
-def _interval(row: Any, name: str, *, percent: bool = False) -> str:
-    value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    if pd.isna(value):
-        return ""
-    if percent:
-        return f"{value:.0%} [{low:.0%}, {high:.0%}]"
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]"

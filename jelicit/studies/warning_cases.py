@@ -17,6 +17,7 @@ import pandas as pd
 
 from jelicit.indicators import INDICATORS, NAMES, Indicator, unit_ranks
 from jelicit.results import ItemScores, ItemScoreStore, Record, Results
+from jelicit.studies.better_sign import better, picks_none
 from jelicit.studies.indicating import CHANCE, without_labels
 from jelicit.studies.stress_card import LINE
 from jelicit.studies.stress_parts import TWINS
@@ -150,15 +151,11 @@ def cases_of(source: Source, *, sign: str = "oracle") -> pd.DataFrame:
 
 
 def with_better_sign(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows, with the better of both signs where an oracle of one class could not pick one.
-
-    Train labels of one class pick no sign, so what falls below one half there is the truth upside
-    down, and no failure to find it (as in `stress_cases.with_sign`).
-    """
+    """The rows, with the better of both signs where an oracle of one class could not pick one."""
     if "class_share" not in rows:
         return rows
-    unpicked = (rows["orientation"] == "oracle") & rows["class_share"].isin([0.0, 1.0])
-    return rows.assign(auroc=rows["auroc"].where(~unpicked, (rows["auroc"] - 0.5).abs() + 0.5))
+    unpicked = picks_none(rows["orientation"], rows["class_share"].astype(float))
+    return rows.assign(auroc=np.where(unpicked, better(rows["auroc"]), rows["auroc"]))
 
 
 def all_cases(sources: Sequence[Source], *, sign: str = "oracle") -> pd.DataFrame:

@@ -30,6 +30,7 @@ from rich.table import Table
 from jelicit import figures
 from jelicit.results import Finding, run_id
 from jelicit.studies import stress
+from jelicit.studies.cells import number, with_interval
 from jelicit.studies.checks import given
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
@@ -53,6 +54,11 @@ RELIABLE = 0.2
 
 LEAST = 10
 """Failures, and successes, that it takes to say something of an indicator."""
+
+TOO_FEW = f"it takes {LEAST} failures and as many successes, of two sets"
+
+WHOLE = ("Warning", "AUROC", "False alarms", "Cases")
+"""Heads of the table of all cases."""
 
 READ_OF_RUNS = ("runs", "boot", "sign", "out")
 """Options that count where rows are taken from finished runs."""
@@ -125,7 +131,7 @@ def measure(parts: Sequence[Part | Source], session: Session) -> None:
     settings, results = session.settings, session.folder.results
     sources = [_carried_out(part, session) for part in parts]
     made_of = hashlib.sha256("".join(map(_digest, sources)).encode()).hexdigest()
-    chosen = {"experiment": NAME, "rows": made_of, "sign": settings.sign}
+    chosen = {"experiment": NAME, "rows": made_of, "sign": settings.sign, "boot": settings.boot}
     run = run_id(chosen, made_of, {"warnings": ALGORITHM})
     session.folder.runs.append(run)
     if results.has(run):
@@ -157,15 +163,19 @@ def _digest(source: Source) -> str:
 # --- what is shown -------------------------------------------------------------------------------
 
 
+def table_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """How well each indicator warns, with the intervals that the rows were asked to have."""
+    return judged(rows, boot=int(rows["boot"].iloc[0]))
+
+
 def show(rows: pd.DataFrame, session: Session) -> None:
     """How well each indicator warns, over all cases and over each kind."""
-    table = judged(rows, boot=session.settings.boot)
     failed = int(rows["failed"].to_numpy(bool).sum())
     session.say(
         f"{len(rows)} cases of {rows['tested'].nunique()} sets; {failed} failed (AUROC on what is "
         f"asked for below {LINE:g})"
     )
-    print_warnings(table, session.console)
+    print_warnings(table_of(rows), session.console)
 
 
 def print_warnings(table: pd.DataFrame, console: Console) -> None:
@@ -176,46 +186,46 @@ def print_warnings(table: pd.DataFrame, console: Console) -> None:
         f"{FOUND:.0%} of failures are found. Cases: failures + successes.",
         caption_justify="left",
     )
-    for head in ("Warning", "AUROC", "False alarms", "Cases"):
-        whole.add_column(head, justify="left" if head == "Warning" else "right")
-    for row in table.loc[table["kind"] == EVERY].to_dict("records"):
-        count = f"{row['failures']} + {row['successes']}"
-        alarms = number(row["false_alarms"])
-        whole.add_row(escape(row["title"]), with_interval(row), alarms, count)
-    console.print(whole)
-    of_kinds = table.loc[(table["kind"] != EVERY) & table["auroc"].notna()]
-    kinds = list(dict.fromkeys(of_kinds["kind"]))
-    shown = Table(title="AUROC of the warning in each kind of case")
-    for head in ("Warning", *kinds):
-        shown.add_column(head, justify="left" if head == "Warning" else "right")
-    for title, own in of_kinds.groupby("title", sort=False):
-        areas = own.set_index("kind")["auroc"]
-        shown.add_row(escape(str(title)), *(number(areas.get(kind, np.nan)) for kind in kinds))
-    if kinds:
-        console.print(shown)
+    heads, lines = warning_lines(table)
+    of_kinds = Table(title="AUROC of the warning in each kind of case")
+    tables = ((whole, range(len(WHOLE))), (of_kinds, (0, *range(len(WHOLE), len(heads)))))
+    for shown, places in tables:
+        for place in places:
+            shown.add_column(heads[place], justify="right" if place else "left")
+        for cells in ([line[place] for place in places] for line in lines):
+            if any(cells[1:]):
+                shown.add_row(*map(escape, cells))
+        if len(places) > 1:
+            console.print(shown)
 
 
-def number(value: float) -> str:
-    """Two digits; nothing of what is not there."""
-    return "" if pd.isna(value) else f"{value:.2f}"
-
-
-def with_interval(row: object) -> str:
-    """An AUROC with its interval, where there is one."""
-    value, low, high = (row[f"auroc{end}"] for end in ("", "_low", "_high"))  # type: ignore[index]
-    return number(value) + ("" if pd.isna(low) else f" [{low:.2f}, {high:.2f}]")
+def warning_lines(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Heads and a line per indicator: all cases (`WHOLE`), then the AUROC in each kind."""
+    areas = table.set_index(["indicator", "kind"])["auroc"].dropna().to_dict()
+    kinds = list(dict.fromkeys(kind for _, kind in areas if kind != EVERY))
+    lines = [
+        [
+            row["title"],
+            with_interval(row, "auroc"),
+            number(row["false_alarms"]),
+            f"{row['failures']} + {row['successes']}",
+            *(number(areas.get((row["indicator"], kind))) for kind in kinds),
+        ]
+        for row in table.loc[table["kind"] == EVERY].to_dict("records")
+    ]
+    return [*WHOLE, *kinds], lines
 
 
 def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
     """Indicators down: the AUROC of the warning, and its false alarms."""
-    table = judged(rows, boot=session.settings.boot)
+    table = table_of(rows)
     known = table.loc[(table["kind"] == EVERY) & table["auroc"].notna()]
     return {} if known.empty else {NAME: figures.warnings_figure(table)}
 
 
 def findings(rows: pd.DataFrame) -> list[Finding]:
     """Whether failure can be seen without labels, by fixed rules."""
-    table = judged(rows, boot=int(rows["boot"].iloc[0]))
+    table = table_of(rows)
     whole = table.loc[(table["kind"] == EVERY) & table["auroc"].notna()].to_dict("records")
     alone = [row for row in whole if row["indicator"] != COMBINED]
     together = [row for row in whole if row["indicator"] == COMBINED]
@@ -228,17 +238,12 @@ def findings(rows: pd.DataFrame) -> list[Finding]:
 
 def _above_chance(claim: str, rows: Sequence[dict]) -> Finding:
     """It appears where the whole interval of an AUROC lies above 0.5, if cases are many enough."""
-    told = [
-        row
-        for row in rows
-        if not pd.isna(row["auroc_low"]) and min(row["failures"], row["successes"]) >= LEAST
-    ]
+    told = _telling(rows)
     if not told:
-        needed = f"it takes {LEAST} failures and as many successes, of two sets"
-        return Finding(claim=claim, measured=needed, appears=None)
+        return Finding(claim=claim, measured=TOO_FEW, appears=None)
     above = [row for row in told if row["auroc_low"] > 0.5]
     best = sorted(told, key=lambda row: -row["auroc"])[:3]
-    shown = "; ".join(f"{row['title']} {with_interval(row)}" for row in best)
+    shown = "; ".join(f"{row['title']} {with_interval(row, 'auroc')}" for row in best)
     measured = f"{shown} ({len(above)} of {len(told)} have their whole interval above 0.5)"
     return Finding(claim=claim, measured=measured, appears=bool(above))
 
@@ -248,14 +253,24 @@ def _reliable(rows: Sequence[dict]) -> Finding:
         f"A failure can be seen without labels: where {FOUND:.0%} of failures are found, at most "
         f"{RELIABLE:.0%} of successes are warned of"
     )
-    told = [row["false_alarms"] for row in rows if not pd.isna(row["false_alarms"])]
+    told = _telling(rows)
     if not told:
-        return Finding(claim=claim, measured="it takes failures and successes", appears=None)
+        return Finding(claim=claim, measured=TOO_FEW, appears=None)
+    alarms = told[0]["false_alarms"]
     return Finding(
         claim=claim,
-        measured=f"all together, on sets not seen: {told[0]:.0%} false alarms",
-        appears=told[0] <= RELIABLE,
+        measured=f"all together, on sets not seen: {alarms:.0%} false alarms",
+        appears=alarms <= RELIABLE,
     )
+
+
+def _telling(rows: Sequence[dict]) -> list[dict]:
+    """Those with cases enough to say something."""
+    return [
+        row
+        for row in rows
+        if not pd.isna(row["auroc_low"]) and min(row["failures"], row["successes"]) >= LEAST
+    ]
 
 
 STUDY = Study(
