@@ -18,7 +18,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from extract import training_run
 from extract.models import LanguageModel, load
+from extract.trained_folder import read_card, there, work_folder
 from jelicit.named import slug
 
 ALGORITHM = 1
@@ -150,7 +151,7 @@ class Policy:
     def __init__(self, lm: LanguageModel, asked: str = ASKED, *, folder: Path | None = None):
         self.lm, self.asked, self.folder = lm, asked, folder
         self.name = lm.name if folder is None else slug(folder.name)
-        self.card = {} if folder is None else training_run.read_card(folder)
+        self.card = {} if folder is None else read_card(folder)
 
     @cached_property
     def ends(self) -> list[int]:
@@ -295,7 +296,7 @@ def start_policy(model: str | LanguageModel, asked: str = ASKED) -> Policy:
 def open_policy(folder: str | os.PathLike[str], *, device: str = "auto") -> Policy:
     """A policy that was trained before."""
     path = Path(folder)
-    card = training_run.read_card(path)
+    card = read_card(path)
     return Policy(load(path, device=device), card.get("fit", {}).get("asked", ASKED), folder=path)
 
 
@@ -330,21 +331,9 @@ def train_policy(
     folder, fit = Path(folder), fit or PolicyFit()
     lm = load(model) if isinstance(model, str) else model
     asked = list(dict.fromkeys(questions))
-    if len(asked) < fit.batch // fit.samples:
-        raise ValueError(
-            f"{len(asked)} questions for steps of {fit.batch // fit.samples}: give more questions, "
-            "or a smaller batch"
-        )
-    decides = {
-        "what": "policy",
-        "algorithm": ALGORITHM,
-        "base": lm.digest,
-        "reward": reward.digest,
-        "questions": training_run.key_of(questions=asked),
-        "fit": training_run.settings_of(fit),
-    }
+    decides = _plan(lm, asked, reward, fit)
     key = training_run.key_of(**decides)
-    if training_run.there(folder, key):
+    if there(folder, key):
         return open_policy(folder, device=lm.device)
     card = {
         **decides,
@@ -354,7 +343,7 @@ def train_policy(
         "rows": len(asked),
         "about": dict(about or {}),
     }
-    with training_run.work_folder(folder, key) as work, training_run.own_seeds(fit.seed):
+    with work_folder(folder, key) as work, training_run.own_seeds(fit.seed):
         trainer = _trainer(lm, asked, reward, fit, work)
         log = training_run.train(trainer, f"policy {folder.name}")
         card["curve"] = training_run.curve(
@@ -362,6 +351,25 @@ def train_policy(
         )
         training_run.save(trainer, lm, folder, card, page=_page)
     return open_policy(folder, device=lm.device)
+
+
+def _plan(
+    lm: LanguageModel, questions: Sequence[str], reward: Rewards, fit: PolicyFit
+) -> dict[str, Any]:
+    """All that decides the result."""
+    if len(questions) < fit.batch // fit.samples:
+        raise ValueError(
+            f"{len(questions)} questions for steps of {fit.batch // fit.samples}: give more "
+            "questions, or a smaller batch"
+        )
+    return {
+        "what": "policy",
+        "algorithm": ALGORITHM,
+        "base": lm.digest,
+        "reward": reward.digest,
+        "questions": training_run.key_of(questions=questions),
+        "fit": asdict(fit),
+    }
 
 
 def _trainer(
@@ -390,7 +398,7 @@ def _trainer(
         return trl.GRPOTrainer(
             model=model,
             reward_funcs=_reward_function(reward),
-            args=config,
+            args=training_run.on_one_gpu(config),
             train_dataset=Dataset.from_list(rows),
             processing_class=training_run.own_tokenizer(start),
             peft_config=training_run.lora_config(fit.lora(lm), "CAUSAL_LM"),

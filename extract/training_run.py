@@ -1,8 +1,8 @@
-"""What trainings share: a start on disk, seeds of their own, resuming, a bar, a card.
+"""What trainings share: libraries, seeds, precision, a bar, a run that goes on after a kill.
 
 The training itself is a library's (transformers, trl, peft). Here is what makes one a function of
-its settings: it goes on after a kill where it stopped, and what it leaves is there whole or not at
-all, with a card of what made it.
+its settings: it draws from seeds of its own, and goes on after a kill where it stopped. What it
+leaves is of `extract.trained_folder`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
-from transformers.trainer_callback import TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.utils import logging
 
+from extract.finetune_settings import ALL_BELOW
 from extract.loaded import quiet
-from extract.models import ONE_THREAD_BELOW, LanguageModel
+from extract.models import LanguageModel
+from extract.trained_folder import CARD, MarkWhole, last_checkpoint
 from jelicit.disk import whole_folder, write_text
-from jelicit.named import slug
 
-CARD, PAGE = "training.json", "README.md"
+PAGE = "README.md"
 CHECKPOINTS = 10
 """Times that a training is written to disk, from which it goes on if it is killed."""
 
@@ -94,13 +95,13 @@ class Fit:
         """The rank of LoRA for a model; 0 = all weights."""
         if self.rank is not None:
             return self.rank
-        return 0 if lm.n_parameters < ONE_THREAD_BELOW else RANK
+        return 0 if lm.n_parameters < ALL_BELOW else RANK
 
     def rate(self, lm: LanguageModel) -> float:
         """The learning rate for a model."""
         if self.learning_rate is not None:
             return self.learning_rate
-        if lm.n_parameters < ONE_THREAD_BELOW:
+        if lm.n_parameters < ALL_BELOW:
             return 3e-4
         return 1e-4 if self.lora(lm) else 1e-5
 
@@ -111,8 +112,8 @@ class Fit:
             lm: The model.
             steps: How many there will be.
         """
-        on_gpu = lm.device.startswith("cuda")
         return {
+            **library_arguments(lm.device),
             "seed": self.seed,
             "data_seed": self.seed,
             "learning_rate": self.rate(lm),
@@ -120,18 +121,43 @@ class Fit:
             # The first step of a rise is at rate 0: of a few steps it would be a large part.
             "warmup_steps": steps // 10,
             "per_device_train_batch_size": self.batch,
-            "bf16": on_gpu and torch.cuda.is_bf16_supported(),
-            "use_cpu": lm.device == "cpu",
             # None, not False: the library warns of every value but that.
             "gradient_checkpointing": True if lm.n_parameters > 1_000_000_000 else None,
-            "dataloader_pin_memory": on_gpu,
-            "report_to": "none",
-            "logging_steps": 1,
-            "disable_tqdm": True,  # a bar of our own, which says what is trained
-            "save_strategy": "steps",
             "save_steps": max(1, steps // CHECKPOINTS),
-            "save_total_limit": 2,
         }
+
+
+def precision_on(device: str) -> str:
+    """What passes compute in: float32 on CPUs, 16 bits where a GPU has them."""
+    if not device.startswith("cuda"):
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+def library_arguments(device: str) -> dict[str, Any]:
+    """What every trainer is told, whatever it trains: where it computes, in what, and no words."""
+    precision = precision_on(device)
+    return {
+        "bf16": precision == "bfloat16",
+        "fp16": precision == "float16",
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device.startswith("cuda"),
+        "report_to": "none",
+        "logging_steps": 1,
+        "disable_tqdm": True,  # a bar of our own, which says what is trained
+        "save_strategy": "steps",
+        "save_total_limit": 2,
+    }
+
+
+def on_one_gpu(arguments: Any) -> Any:
+    """A trainer's arguments, with one GPU: of several, each would take a batch of its own.
+
+    Several GPUs are for `accelerate launch`, which starts a process for each.
+    """
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
 
 
 def lora_config(rank: int, task: str) -> Any:
@@ -210,56 +236,22 @@ def key_of(**decides: Any) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def there(folder: Path, key: str) -> bool:
-    """Whether a folder has what this training leaves.
-
-    Raises:
-        FileExistsError: It has something else.
-    """
-    if not folder.exists():
-        return False
-    card = read_card(folder)
-    if card.get("key") == key:
-        return True
-    raise FileExistsError(
-        f"{folder} is there already and was not made by this training (other settings, rows or "
-        "model); move it away, or choose another folder"
-    )
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a folder that a training left; {} where there is none."""
-    path = folder / CARD
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-@contextmanager
-def work_folder(folder: Path, key: str) -> Iterator[Path]:
-    """Where a training keeps what it needs to go on; removed once it is done.
-
-    Its name holds the key, so a training of other settings does not go on from there.
-    """
-    work = folder.with_name(f"{folder.name}.training-{key[:12]}")
-    work.mkdir(parents=True, exist_ok=True)
-    yield work
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def train(trainer: Any, title: str) -> list[dict[str, float]]:
+def train(trainer: Any, title: str, *, progress: bool = True) -> list[dict[str, float]]:
     """Runs a trainer to its end, from its last whole checkpoint on if it has one; its log.
 
     Args:
         trainer: Of transformers or trl.
         title: What is trained, before the bar.
+        progress: Show a bar.
     """
-    from transformers import PrinterCallback, ProgressCallback
-
-    for shown in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(shown)
-    trainer.add_callback(_Bar(title))
-    last = last_checkpoint(Path(trainer.args.output_dir))
+    for printed in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printed)
+    trainer.add_callback(MarkWhole())
+    if progress:
+        trainer.add_callback(_Bar(title))
     with silent():
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        last = last_checkpoint(Path(trainer.args.output_dir))
+        trainer.train(resume_from_checkpoint=last)
     return [dict(entry) for entry in trainer.state.log_history]
 
 
@@ -276,20 +268,6 @@ def silent() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that was written to its end; those cut off by a kill are removed."""
-    whole = []
-    for each in folder.glob("checkpoint-*"):
-        # The trainer's state is the last file of a checkpoint.
-        try:
-            json.loads((each / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(each, ignore_errors=True)
-        else:
-            whole.append(each)
-    return max(whole, key=lambda each: int(each.name.rpartition("-")[2]), default=None)
 
 
 class _Bar(TrainerCallback):
@@ -311,7 +289,7 @@ class _Bar(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._bar is not None:
-            self._bar.update(1)
+            self._bar.update(state.global_step - self._bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         shown = {name: logs[name] for name in ("loss", "accuracy", "reward", "kl") if name in logs}
@@ -353,11 +331,6 @@ def save(
         write_text(new / PAGE, page(made))
 
 
-def settings_of(fit: Any) -> dict[str, Any]:
-    """Settings as a card and a key hold them."""
-    return asdict(fit)
-
-
 def curve(log: list[dict[str, float]], *names: str) -> list[dict[str, float]]:
     """What a log says of these, step by step."""
     kept = ("step", *names)
@@ -372,8 +345,3 @@ def table(rows: Mapping[str, Any]) -> str:
     """Names and values as a table of a page."""
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
     return "\n".join(lines) + "\n"
-
-
-def called(folder: Path) -> str:
-    """What a trained model is called: the name of its folder."""
-    return slug(folder.name)
