@@ -29,14 +29,13 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from extract import training_run
 from extract.models import LanguageModel, load
+from extract.sampling import plain_generation
 from extract.trained_folder import read_card, there, work_folder
+from jelicit.data.preferences import ASKED, wrong_question
 from jelicit.named import slug
 
 ALGORITHM = 1
 """Raised when the same settings and rows lead to other weights than before."""
-
-ASKED = "Query: {question}\nResponse 1:"
-"""How a question is put: as the prompts of pairs begin, which end where an answer stands."""
 
 ROWS = 64
 """Answers that are sampled side by side."""
@@ -91,7 +90,8 @@ class PolicyFit(training_run.Fit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_asked(self.asked)
+        if wrong := wrong_question(self.asked):
+            raise ValueError(f"asked {self.asked!r} {wrong}")
         for name, low in {"steps": 1, "samples": 2, "max_tokens": 1}.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: {low} or more")
@@ -105,22 +105,6 @@ class PolicyFit(training_run.Fit):
                 f"beta is {self.beta} and temperature {self.temperature}; allowed: 0 or more, and "
                 "above 0"
             )
-
-
-def check_asked(asked: str) -> None:
-    """Refuses texts that do not put the question.
-
-    Raises:
-        ValueError: It has no {question}, or another field.
-    """
-    try:
-        shown = asked.format(question="\0")
-    except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(
-            f"asked is {asked!r} ({error!r}); its one field is {{question}}"
-        ) from error
-    if "\0" not in shown:
-        raise ValueError(f"asked is {asked!r}; it has to hold {{question}}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,20 +193,21 @@ class Policy:
         config = GenerationConfig(
             max_new_tokens=max_tokens,
             do_sample=sampled,
-            top_k=0,
-            **({"temperature": temperature} if sampled else {}),
+            **({"temperature": temperature, "top_k": 0} if sampled else {}),
             eos_token_id=self.ends,
             pad_token_id=pad,
         )
         device = self.lm.model.device
-        made = self.lm.model.generate(
-            input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config
-        )
+        rows, mask = rows.to(device), mask.to(device)
+        with plain_generation(self.lm.model):
+            made = self.lm.model.generate(
+                input_ids=rows, attention_mask=mask, generation_config=config
+            )
         answer = made[:, longest:]
         ended = torch.isin(answer, torch.tensor(self.ends, device=device))
         # All up to the first end, and the end itself.
         before = ended.int().cumsum(1) - ended.int()
-        return Drawn(ids=made, context=mask.to(device), mask=(before == 0).int())
+        return Drawn(ids=made, context=mask, mask=(before == 0).int())
 
     def _texts(self, drawn: Drawn) -> list[str]:
         answer = drawn.ids[:, drawn.context.shape[1] :]

@@ -17,6 +17,9 @@ from jelicit.data.shown import shown
 VOTES = "human_votes"
 """Where a set has single annotators' labels: a list of true/false in `Item.meta`."""
 
+ASKED = "Query: {question}\nResponse 1:"
+"""How a question is put: as the prompts of pairs begin, which end where an answer stands."""
+
 MIRROR = "/mirror"
 """End of the id of a pair that was made of another one by turning it round."""
 
@@ -156,6 +159,15 @@ def true_and_false(claims: Sequence[Item]) -> list[tuple[Item, Item]]:
             of_question = sides.setdefault((item.group, item.question), ([], []))
             of_question[not item.label].append(item)
     return [both for of_question in sides.values() for both in zip(*of_question, strict=False)]
+
+
+def wrong_question(asked: str) -> str:
+    """What is wrong with a text that is to put a question, as the end of a line; "" if nothing."""
+    try:
+        put = asked.format(question="\0")
+    except (KeyError, IndexError, ValueError):
+        return "has another field than {question}: its one field is {question}"
+    return "" if "\0" in put else "has to hold {question}, its one field"
 
 
 def pairs_of_claims(items: Sequence[Item], *, seed: int = 0) -> tuple[Item, ...]:
