@@ -29,6 +29,7 @@ from extract.gguf_file import find_gguf
 from extract.models import LanguageModel, load, usable_device
 from extract.reader import gathered_before
 from extract.trained_folder import TrainedFolder
+from extract.trainer_settings import library_arguments, lora_config, on_one_gpu, precision_on
 from extract.verdict_data import (
     Labels,
     check_apart,
@@ -164,7 +165,7 @@ def _plan(
         "data": digest_of_data(items, targets, form),
         "chat": None if lm.chat is None else lm.chat.digest,
         "device": lm.device.split(":")[0],
-        "precision": training_run.precision_on(lm.device),
+        "precision": precision_on(lm.device),
     }
 
 
@@ -180,7 +181,7 @@ def _described(
     lines = [
         f"fine-tuning {lm.name} ({lm.n_parameters / 1e6:.1f} M parameters) on {len(examples)} "
         f"items: {which}, {settings.epochs} epochs, rate {settings.learning_rate:g}, "
-        f"{training_run.precision_on(lm.device)} on {lm.device}"
+        f"{precision_on(lm.device)} on {lm.device}"
     ]
     if settings.weights == "lora" and not settings.merge and find_gguf(named) is not None:
         lines.append(
@@ -256,11 +257,11 @@ def _trainer(
         seed=settings.seed,
         save_steps=settings.save_every,
         remove_unused_columns=False,
-        **training_run.library_arguments(lm.device),
+        **library_arguments(lm.device),
     )
     trainer = VerdictTrainer(
         model=_trainable(lm, settings),
-        args=training_run.on_one_gpu(arguments),
+        args=on_one_gpu(arguments),
         train_dataset=list(examples),  # type: ignore[arg-type]  # anything with a length
         data_collator=collate,
     )
@@ -274,7 +275,7 @@ def _trainable(lm: LanguageModel, settings: FinetuneSettings) -> Any:
         return lm.model.float().train()
     import peft
 
-    config: Any = training_run.lora_config(settings.rank, "CAUSAL_LM")
+    config: Any = lora_config(settings.rank, "CAUSAL_LM")
     return peft.get_peft_model(lm.model, config)  # puts the adapter in float32
 
 

@@ -31,6 +31,7 @@ from extract import training_run
 from extract.models import LanguageModel, load
 from extract.sampling import plain_generation
 from extract.trained_folder import read_card, there, work_folder
+from extract.trainer_settings import Fit, lora_config, on_one_gpu
 from jelicit.data.preferences import ASKED, wrong_question
 from jelicit.named import slug
 
@@ -63,7 +64,7 @@ class Rewards(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyFit(training_run.Fit):
+class PolicyFit(Fit):
     """How a policy is optimised.
 
     Attributes:
@@ -383,10 +384,10 @@ def _trainer(
         return trl.GRPOTrainer(
             model=model,
             reward_funcs=_reward_function(reward),
-            args=training_run.on_one_gpu(config),
+            args=on_one_gpu(config),
             train_dataset=Dataset.from_list(rows),
             processing_class=training_run.own_tokenizer(start),
-            peft_config=training_run.lora_config(fit.lora(lm), "CAUSAL_LM"),
+            peft_config=lora_config(fit.lora(lm), "CAUSAL_LM"),
         )
 
 

@@ -31,6 +31,7 @@ from extract import training_run
 from extract.digests import digest_of_files
 from extract.models import LanguageModel, load
 from extract.trained_folder import read_card, there, work_folder
+from extract.trainer_settings import Fit, lora_config, on_one_gpu
 from jelicit.data.items import Item
 from jelicit.data.preferences import Comparison, digest_of
 from jelicit.data.prompts import PromptFormat, get_format, zero_shot
@@ -44,7 +45,7 @@ TOKENS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardFit(training_run.Fit):
+class RewardFit(Fit):
     """How a reward model is trained.
 
     Attributes:
@@ -300,10 +301,10 @@ def _trainer(
         model = loader.from_pretrained(start, num_labels=1, dtype=torch.float32)
         return trl.RewardTrainer(
             model=model,
-            args=training_run.on_one_gpu(config),
+            args=on_one_gpu(config),
             train_dataset=Dataset.from_list(rows),
             processing_class=training_run.own_tokenizer(start),
-            peft_config=training_run.lora_config(fit.lora(lm), "SEQ_CLS"),
+            peft_config=lora_config(fit.lora(lm), "SEQ_CLS"),
         )
 
 
