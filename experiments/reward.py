@@ -21,13 +21,11 @@ with stopping_at_once():
 
     import tyro
     from common import ModelSettings, ask, console, start
+    from training import OPENER
 
     from jelicit.studies import reward
 
-__all__ = ["OPENER", "Settings", "console", "main"]
-
-OPENER = "extract.trainable:open_trainable"
-"""What opens models that can be trained."""
+__all__ = ["Settings", "console", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)

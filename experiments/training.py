@@ -11,7 +11,8 @@ from common import ModelSettings
 from extract.finetune_settings import FinetuneSettings
 from jelicit.studies.checks import given
 
-OPENER = "extract.tunable:open_tunable"
+OPENER = "extract.trainable:open_trainable"
+"""What opens models that can be trained."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,29 +13,23 @@ batches are half as large as its 32, since sets here are small.
 
 from __future__ import annotations
 
-import random
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.utils import logging
+from transformers import Trainer, TrainingArguments
 
+from extract import training_run
 from extract.finetune_settings import ALGORITHM, ALL_BELOW, FinetuneSettings, Loss
 from extract.gguf_file import find_gguf
-from extract.loaded import quiet
 from extract.models import LanguageModel, load, usable_device
 from extract.reader import gathered_before
-from extract.trained_folder import MarkWhole, TrainedFolder
+from extract.trained_folder import TrainedFolder
+from extract.trainer_settings import library_arguments, lora_config, on_one_gpu, precision_on
 from extract.verdict_data import (
     Labels,
     check_apart,
@@ -101,16 +95,11 @@ def finetune(
     own = (settings or FinetuneSettings()).fitting(lm.n_parameters)
     examples = examples_of(lm, chosen, targets, form)
     folder = TrainedFolder(Path(out), _plan(lm, own, chosen, targets, form))
-    if folder.card is not None:
+    if folder.finished:
         say(f"{out}: trained before")
         return folder.folder
-    say(_described(lm, own, examples))
-    if own.weights == "lora" and not own.merge and find_gguf(model) is not None:
-        say(
-            f"the adapter's base is {lm.folder}, the folder that {model} was turned into, which a "
-            "full cache may drop (loading the file makes it again): --merge writes a model that "
-            "needs no base"
-        )
+    for line in _described(lm, own, examples, named=model):
+        say(line)
     _train(lm, own, examples, folder, origin=origin, progress=progress)
     return folder.folder
 
@@ -119,7 +108,7 @@ def _loaded(model: str, *, device: str, **options: Any) -> LanguageModel:
     """The model in the dtype that it is trained in, and no adapter."""
     # On a CPU float32 is exact and, without special units, as fast as any.
     dtype = "float32" if usable_device(device) in ("cpu", "mps") else "auto"
-    with one_bar():
+    with training_run.silent():
         lm = load(model, dtype=dtype, device=device, **options)
     if "adapter" in lm.checks:
         raise ValueError(
@@ -140,16 +129,16 @@ def _train(
 ) -> None:
     """Trains from the last whole checkpoint on, and writes what is left."""
     begin = time.perf_counter()
-    with quiet(), one_bar(), _own_randomness(settings.seed):
-        trainer = _trainer(lm, settings, examples, folder, progress=progress)
-        trainer.train(resume_from_checkpoint=folder.last_checkpoint)
+    with training_run.silent(), training_run.own_seeds(settings.seed):
+        trainer = _trainer(lm, settings, examples, folder.checkpoints)
+        log = training_run.train(trainer, f"fine-tuning {lm.name}", progress=progress)
         if not trainer.is_world_process_zero():
             return
         _save(trainer.model, lm, settings, folder.folder)
     folder.finish(
         {
             "labels from": origin,
-            "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+            "losses": [entry["loss"] for entry in log if "loss" in entry],
             "seconds": round(time.perf_counter() - begin, 1),
             "packages": {name: version(name) for name in PACKAGES},
         }
@@ -176,53 +165,31 @@ def _plan(
         "data": digest_of_data(items, targets, form),
         "chat": None if lm.chat is None else lm.chat.digest,
         "device": lm.device.split(":")[0],
-        "precision": _precision(lm.device),
+        "precision": precision_on(lm.device),
     }
 
 
-def _described(lm: LanguageModel, settings: FinetuneSettings, examples: Sequence[Any]) -> str:
+def _described(
+    lm: LanguageModel, settings: FinetuneSettings, examples: Sequence[Any], *, named: str
+) -> list[str]:
+    """What is trained, in one line, and a warning of a base that may be gone one day."""
     which = (
         f"all weights (below {ALL_BELOW / 1e6:.0f} M parameters)"
         if settings.weights == "all"
         else f"an adapter (LoRA, rank {settings.rank})"
     )
-    return (
+    lines = [
         f"fine-tuning {lm.name} ({lm.n_parameters / 1e6:.1f} M parameters) on {len(examples)} "
         f"items: {which}, {settings.epochs} epochs, rate {settings.learning_rate:g}, "
-        f"{_precision(lm.device)} on {lm.device}"
-    )
-
-
-def _precision(device: str) -> str:
-    """What passes compute in: float32 on CPUs, 16 bits where a GPU has them."""
-    if not device.startswith("cuda"):
-        return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-
-
-@contextmanager
-def one_bar() -> Iterator[None]:
-    """No bars of transformers' own, for reading and writing files: the training has one."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-@contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    """Libraries draw from the process's generators: seeded inside, and put back in the end."""
-    before = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
-        try:
-            torch.manual_seed(seed)
-            yield
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])  # noqa: NPY002
+        f"{precision_on(lm.device)} on {lm.device}"
+    ]
+    if settings.weights == "lora" and not settings.merge and find_gguf(named) is not None:
+        lines.append(
+            f"the adapter's base is {lm.folder}, the folder that {named} was turned into, which a "
+            "full cache may drop (loading the file makes it again): --merge writes a model that "
+            "needs no base"
+        )
+    return lines
 
 
 # --- the trainer ---------------------------------------------------------------------------------
@@ -275,17 +242,11 @@ class VerdictTrainer(Trainer):
 
 
 def _trainer(
-    lm: LanguageModel,
-    settings: FinetuneSettings,
-    examples: Sequence[Any],
-    folder: TrainedFolder,
-    *,
-    progress: bool,
+    lm: LanguageModel, settings: FinetuneSettings, examples: Sequence[Any], checkpoints: Path
 ) -> VerdictTrainer:
     at_once = settings.at_once or settings.batch_size
-    precision = _precision(lm.device)
     arguments = TrainingArguments(
-        output_dir=str(folder.checkpoints),
+        output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=settings.batch_size // at_once,
@@ -294,29 +255,17 @@ def _trainer(
         adam_beta2=0.95,
         warmup_steps=settings.warmup,
         seed=settings.seed,
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
-        use_cpu=lm.device == "cpu",
         save_steps=settings.save_every,
-        save_total_limit=2,  # the last one may be half
-        logging_steps=1,
-        report_to="none",
-        disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_pin_memory=lm.device.startswith("cuda"),
+        **library_arguments(lm.device),
     )
-    if arguments.n_gpu > 1:  # several are for `accelerate launch`; one process takes one
-        arguments._n_gpu = 1
     trainer = VerdictTrainer(
         model=_trainable(lm, settings),
-        args=arguments,
+        args=on_one_gpu(arguments),
         train_dataset=list(examples),  # type: ignore[arg-type]  # anything with a length
         data_collator=collate,
-        callbacks=[MarkWhole(), *([_Bar(f"fine-tuning {lm.name}")] if progress else [])],
     )
     trainer.loss = settings.loss
-    for printed in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(printed)
     return trainer
 
 
@@ -326,36 +275,8 @@ def _trainable(lm: LanguageModel, settings: FinetuneSettings) -> Any:
         return lm.model.float().train()
     import peft
 
-    config = peft.LoraConfig(
-        task_type="CAUSAL_LM",
-        r=settings.rank,
-        lora_alpha=2 * settings.rank,
-        target_modules="all-linear",
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of one library about the other
-        return peft.get_peft_model(lm.model, config)  # puts the adapter in float32
-
-
-class _Bar(TrainerCallback):
-    """A bar of steps, with the last loss."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        done, total = state.global_step, state.max_steps
-        self._bar = tqdm(desc=self._title, initial=done, total=total, unit="step", leave=False)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar.update(state.global_step - self._bar.n)
-
-    def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        if "loss" in (more.get("logs") or {}):
-            self._bar.set_postfix_str(f"loss {more['logs']['loss']:.3f}")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar.close()
+    config: Any = lora_config(settings.rank, "CAUSAL_LM")
+    return peft.get_peft_model(lm.model, config)  # puts the adapter in float32
 
 
 # --- what is left --------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,13 +29,14 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from extract import training_run
 from extract.models import LanguageModel, load
+from extract.sampling import plain_generation
+from extract.trained_folder import read_card, there, work_folder
+from extract.trainer_settings import Fit, lora_config, on_one_gpu
+from jelicit.data.preferences import ASKED, wrong_question
 from jelicit.named import slug
 
 ALGORITHM = 1
 """Raised when the same settings and rows lead to other weights than before."""
-
-ASKED = "Query: {question}\nResponse 1:"
-"""How a question is put: as the prompts of pairs begin, which end where an answer stands."""
 
 ROWS = 64
 """Answers that are sampled side by side."""
@@ -63,7 +64,7 @@ class Rewards(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyFit(training_run.Fit):
+class PolicyFit(Fit):
     """How a policy is optimised.
 
     Attributes:
@@ -90,7 +91,8 @@ class PolicyFit(training_run.Fit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_asked(self.asked)
+        if wrong := wrong_question(self.asked):
+            raise ValueError(f"asked {self.asked!r} {wrong}")
         for name, low in {"steps": 1, "samples": 2, "max_tokens": 1}.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: {low} or more")
@@ -104,22 +106,6 @@ class PolicyFit(training_run.Fit):
                 f"beta is {self.beta} and temperature {self.temperature}; allowed: 0 or more, and "
                 "above 0"
             )
-
-
-def check_asked(asked: str) -> None:
-    """Refuses texts that do not put the question.
-
-    Raises:
-        ValueError: It has no {question}, or another field.
-    """
-    try:
-        shown = asked.format(question="\0")
-    except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(
-            f"asked is {asked!r} ({error!r}); its one field is {{question}}"
-        ) from error
-    if "\0" not in shown:
-        raise ValueError(f"asked is {asked!r}; it has to hold {{question}}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +136,7 @@ class Policy:
     def __init__(self, lm: LanguageModel, asked: str = ASKED, *, folder: Path | None = None):
         self.lm, self.asked, self.folder = lm, asked, folder
         self.name = lm.name if folder is None else slug(folder.name)
-        self.card = {} if folder is None else training_run.read_card(folder)
+        self.card = {} if folder is None else read_card(folder)
 
     @cached_property
     def ends(self) -> list[int]:
@@ -208,20 +194,21 @@ class Policy:
         config = GenerationConfig(
             max_new_tokens=max_tokens,
             do_sample=sampled,
-            top_k=0,
-            **({"temperature": temperature} if sampled else {}),
+            **({"temperature": temperature, "top_k": 0} if sampled else {}),
             eos_token_id=self.ends,
             pad_token_id=pad,
         )
         device = self.lm.model.device
-        made = self.lm.model.generate(
-            input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config
-        )
+        rows, mask = rows.to(device), mask.to(device)
+        with plain_generation(self.lm.model):
+            made = self.lm.model.generate(
+                input_ids=rows, attention_mask=mask, generation_config=config
+            )
         answer = made[:, longest:]
         ended = torch.isin(answer, torch.tensor(self.ends, device=device))
         # All up to the first end, and the end itself.
         before = ended.int().cumsum(1) - ended.int()
-        return Drawn(ids=made, context=mask.to(device), mask=(before == 0).int())
+        return Drawn(ids=made, context=mask, mask=(before == 0).int())
 
     def _texts(self, drawn: Drawn) -> list[str]:
         answer = drawn.ids[:, drawn.context.shape[1] :]
@@ -295,7 +282,7 @@ def start_policy(model: str | LanguageModel, asked: str = ASKED) -> Policy:
 def open_policy(folder: str | os.PathLike[str], *, device: str = "auto") -> Policy:
     """A policy that was trained before."""
     path = Path(folder)
-    card = training_run.read_card(path)
+    card = read_card(path)
     return Policy(load(path, device=device), card.get("fit", {}).get("asked", ASKED), folder=path)
 
 
@@ -330,21 +317,9 @@ def train_policy(
     folder, fit = Path(folder), fit or PolicyFit()
     lm = load(model) if isinstance(model, str) else model
     asked = list(dict.fromkeys(questions))
-    if len(asked) < fit.batch // fit.samples:
-        raise ValueError(
-            f"{len(asked)} questions for steps of {fit.batch // fit.samples}: give more questions, "
-            "or a smaller batch"
-        )
-    decides = {
-        "what": "policy",
-        "algorithm": ALGORITHM,
-        "base": lm.digest,
-        "reward": reward.digest,
-        "questions": training_run.key_of(questions=asked),
-        "fit": training_run.settings_of(fit),
-    }
+    decides = _plan(lm, asked, reward, fit)
     key = training_run.key_of(**decides)
-    if training_run.there(folder, key):
+    if there(folder, key):
         return open_policy(folder, device=lm.device)
     card = {
         **decides,
@@ -354,7 +329,7 @@ def train_policy(
         "rows": len(asked),
         "about": dict(about or {}),
     }
-    with training_run.work_folder(folder, key) as work, training_run.own_seeds(fit.seed):
+    with work_folder(folder, key) as work, training_run.own_seeds(fit.seed):
         trainer = _trainer(lm, asked, reward, fit, work)
         log = training_run.train(trainer, f"policy {folder.name}")
         card["curve"] = training_run.curve(
@@ -362,6 +337,25 @@ def train_policy(
         )
         training_run.save(trainer, lm, folder, card, page=_page)
     return open_policy(folder, device=lm.device)
+
+
+def _plan(
+    lm: LanguageModel, questions: Sequence[str], reward: Rewards, fit: PolicyFit
+) -> dict[str, Any]:
+    """All that decides the result."""
+    if len(questions) < fit.batch // fit.samples:
+        raise ValueError(
+            f"{len(questions)} questions for steps of {fit.batch // fit.samples}: give more "
+            "questions, or a smaller batch"
+        )
+    return {
+        "what": "policy",
+        "algorithm": ALGORITHM,
+        "base": lm.digest,
+        "reward": reward.digest,
+        "questions": training_run.key_of(questions=questions),
+        "fit": asdict(fit),
+    }
 
 
 def _trainer(
@@ -390,10 +384,10 @@ def _trainer(
         return trl.GRPOTrainer(
             model=model,
             reward_funcs=_reward_function(reward),
-            args=config,
+            args=on_one_gpu(config),
             train_dataset=Dataset.from_list(rows),
             processing_class=training_run.own_tokenizer(start),
-            peft_config=training_run.lora_config(fit.lora(lm), "CAUSAL_LM"),
+            peft_config=lora_config(fit.lora(lm), "CAUSAL_LM"),
         )
 
 

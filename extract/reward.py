@@ -30,6 +30,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from extract import training_run
 from extract.digests import digest_of_files
 from extract.models import LanguageModel, load
+from extract.trained_folder import read_card, there, work_folder
+from extract.trainer_settings import Fit, lora_config, on_one_gpu
 from jelicit.data.items import Item
 from jelicit.data.preferences import Comparison, digest_of
 from jelicit.data.prompts import PromptFormat, get_format, zero_shot
@@ -43,7 +45,7 @@ TOKENS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardFit(training_run.Fit):
+class RewardFit(Fit):
     """How a reward model is trained.
 
     Attributes:
@@ -98,7 +100,7 @@ class RewardModel:
     def __init__(self, folder: Path, device: str = "cpu"):
         self.folder, self.device = folder, device
         self.name = slug(folder.name)
-        self.card = training_run.read_card(folder)
+        self.card = read_card(folder)
         self.format = PromptFormat(**self.card.get("format", asdict(get_format("claim"))))
 
     @cached_property
@@ -218,10 +220,10 @@ def train_reward(
         "base": lm.digest,
         "comparisons": digest_of(comparisons),
         "format": asdict(form),
-        "fit": {**training_run.settings_of(fit), "format": form.name},
+        "fit": {**asdict(fit), "format": form.name},
     }
     key = training_run.key_of(**decides)
-    if training_run.there(folder, key):
+    if there(folder, key):
         return RewardModel(folder, lm.device)
     rows = rows_of(lm, comparisons, form, fit.max_length)
     card = {
@@ -232,7 +234,7 @@ def train_reward(
         "left_out": len(comparisons) - len(rows),
         "about": dict(about or {}),
     }
-    with training_run.work_folder(folder, key) as work, training_run.own_seeds(fit.seed):
+    with work_folder(folder, key) as work, training_run.own_seeds(fit.seed):
         trainer = _trainer(lm, rows, fit, work)
         log = training_run.train(trainer, f"reward model {folder.name}")
         card["losses"] = training_run.curve(log, "loss", "accuracy", "margin")
@@ -299,10 +301,10 @@ def _trainer(
         model = loader.from_pretrained(start, num_labels=1, dtype=torch.float32)
         return trl.RewardTrainer(
             model=model,
-            args=config,
+            args=on_one_gpu(config),
             train_dataset=Dataset.from_list(rows),
             processing_class=training_run.own_tokenizer(start),
-            peft_config=training_run.lora_config(fit.lora(lm), "SEQ_CLS"),
+            peft_config=lora_config(fit.lora(lm), "SEQ_CLS"),
         )
 
 

@@ -82,7 +82,7 @@ def sample_lines(
             )
     batch = pad(rows, padding="left", device=lm.device)
     width = batch.ids.shape[1]
-    with _plain_generation(lm.model) as config:
+    with plain_generation(lm.model) as config:
         written = lm.model.generate(
             batch.ids,
             attention_mask=batch.mask,
@@ -188,7 +188,7 @@ class _LineEnds(StoppingCriteria):
 
 
 @contextmanager
-def _plain_generation(model: Any) -> Iterator[GenerationConfig]:
+def plain_generation(model: Any) -> Iterator[GenerationConfig]:
     """Without what the model's files say of generation (penalties, top k), which would bias it."""
     own = model.generation_config
     model.generation_config = GenerationConfig()

@@ -1,8 +1,8 @@
-"""What trainings share: a start on disk, seeds of their own, resuming, a bar, a card.
+"""What trainings share: a start on disk, seeds of their own, a bar, going on after a kill, a card.
 
 The training itself is a library's (transformers, trl, peft). Here is what makes one a function of
-its settings: it goes on after a kill where it stopped, and what it leaves is there whole or not at
-all, with a card of what made it.
+its settings: it draws from seeds of its own, and goes on after a kill where it stopped. What it
+leaves is of `extract.trained_folder`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,21 +25,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
-from transformers.trainer_callback import TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.utils import logging
 
 from extract.loaded import quiet
-from extract.models import ONE_THREAD_BELOW, LanguageModel
+from extract.models import LanguageModel
+from extract.trained_folder import CARD, MarkWhole, last_checkpoint
 from jelicit.disk import whole_folder, write_text
-from jelicit.named import slug
 
-CARD, PAGE = "training.json", "README.md"
-CHECKPOINTS = 10
-"""Times that a training is written to disk, from which it goes on if it is killed."""
-
-RANK = 16
-"""Of LoRA, where no rank is given and the model is no small one."""
-
+PAGE = "README.md"
 PACKAGES = ("transformers", "trl", "peft", "accelerate", "torch")
 
 
@@ -57,92 +50,6 @@ def require_training() -> None:
             raise ImportError(
                 f"training needs {name} ({error}); install it: pip install 'jelicit[train]'"
             ) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """How weights are fitted; what is None is left to the model.
-
-    Attributes:
-        seed: Of the new weights, the order of rows, and everything that is drawn.
-        learning_rate: Of AdamW, at its highest; it rises over the first tenth of the steps, where
-            there are ten or more, and falls to 0 in a line. None = 3e-4 for models below 30 M
-            parameters, else 1e-4 with LoRA and 1e-5 without.
-        batch: Rows of one step.
-        rank: Of LoRA (on all linear layers); 0 = all weights are trained; None = all for models
-            below 30 M parameters, else 16.
-
-    Raises:
-        ValueError: A value that makes no sense; the message names it.
-    """
-
-    seed: int = 0
-    learning_rate: float | None = None
-    batch: int = 16
-    rank: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; allowed: above 0, or None")
-        least = {"seed": 0, "batch": 1, "rank": 0}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ValueError(f"{name} is {value}; allowed: {low} or more")
-
-    def lora(self, lm: LanguageModel) -> int:
-        """The rank of LoRA for a model; 0 = all weights."""
-        if self.rank is not None:
-            return self.rank
-        return 0 if lm.n_parameters < ONE_THREAD_BELOW else RANK
-
-    def rate(self, lm: LanguageModel) -> float:
-        """The learning rate for a model."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        if lm.n_parameters < ONE_THREAD_BELOW:
-            return 3e-4
-        return 1e-4 if self.lora(lm) else 1e-5
-
-    def arguments(self, lm: LanguageModel, steps: int) -> dict[str, Any]:
-        """What all trainers of the library take.
-
-        Args:
-            lm: The model.
-            steps: How many there will be.
-        """
-        on_gpu = lm.device.startswith("cuda")
-        return {
-            "seed": self.seed,
-            "data_seed": self.seed,
-            "learning_rate": self.rate(lm),
-            "lr_scheduler_type": "linear",
-            # The first step of a rise is at rate 0: of a few steps it would be a large part.
-            "warmup_steps": steps // 10,
-            "per_device_train_batch_size": self.batch,
-            "bf16": on_gpu and torch.cuda.is_bf16_supported(),
-            "use_cpu": lm.device == "cpu",
-            # None, not False: the library warns of every value but that.
-            "gradient_checkpointing": True if lm.n_parameters > 1_000_000_000 else None,
-            "dataloader_pin_memory": on_gpu,
-            "report_to": "none",
-            "logging_steps": 1,
-            "disable_tqdm": True,  # a bar of our own, which says what is trained
-            "save_strategy": "steps",
-            "save_steps": max(1, steps // CHECKPOINTS),
-            "save_total_limit": 2,
-        }
-
-
-def lora_config(rank: int, task: str) -> Any:
-    """LoRA on all linear layers; None for rank 0."""
-    if not rank:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type=task
-    )
 
 
 # --- where it begins -----------------------------------------------------------------------------
@@ -210,56 +117,22 @@ def key_of(**decides: Any) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def there(folder: Path, key: str) -> bool:
-    """Whether a folder has what this training leaves.
-
-    Raises:
-        FileExistsError: It has something else.
-    """
-    if not folder.exists():
-        return False
-    card = read_card(folder)
-    if card.get("key") == key:
-        return True
-    raise FileExistsError(
-        f"{folder} is there already and was not made by this training (other settings, rows or "
-        "model); move it away, or choose another folder"
-    )
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a folder that a training left; {} where there is none."""
-    path = folder / CARD
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-@contextmanager
-def work_folder(folder: Path, key: str) -> Iterator[Path]:
-    """Where a training keeps what it needs to go on; removed once it is done.
-
-    Its name holds the key, so a training of other settings does not go on from there.
-    """
-    work = folder.with_name(f"{folder.name}.training-{key[:12]}")
-    work.mkdir(parents=True, exist_ok=True)
-    yield work
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def train(trainer: Any, title: str) -> list[dict[str, float]]:
+def train(trainer: Any, title: str, *, progress: bool = True) -> list[dict[str, float]]:
     """Runs a trainer to its end, from its last whole checkpoint on if it has one; its log.
 
     Args:
         trainer: Of transformers or trl.
         title: What is trained, before the bar.
+        progress: Show a bar.
     """
-    from transformers import PrinterCallback, ProgressCallback
-
-    for shown in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(shown)
-    trainer.add_callback(_Bar(title))
-    last = last_checkpoint(Path(trainer.args.output_dir))
+    for printed in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printed)
+    trainer.add_callback(MarkWhole())
+    if progress:
+        trainer.add_callback(_Bar(title))
     with silent():
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        last = last_checkpoint(Path(trainer.args.output_dir))
+        trainer.train(resume_from_checkpoint=last)
     return [dict(entry) for entry in trainer.state.log_history]
 
 
@@ -276,20 +149,6 @@ def silent() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that was written to its end; those cut off by a kill are removed."""
-    whole = []
-    for each in folder.glob("checkpoint-*"):
-        # The trainer's state is the last file of a checkpoint.
-        try:
-            json.loads((each / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(each, ignore_errors=True)
-        else:
-            whole.append(each)
-    return max(whole, key=lambda each: int(each.name.rpartition("-")[2]), default=None)
 
 
 class _Bar(TrainerCallback):
@@ -311,7 +170,7 @@ class _Bar(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._bar is not None:
-            self._bar.update(1)
+            self._bar.update(state.global_step - self._bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         shown = {name: logs[name] for name in ("loss", "accuracy", "reward", "kl") if name in logs}
@@ -353,11 +212,6 @@ def save(
         write_text(new / PAGE, page(made))
 
 
-def settings_of(fit: Any) -> dict[str, Any]:
-    """Settings as a card and a key hold them."""
-    return asdict(fit)
-
-
 def curve(log: list[dict[str, float]], *names: str) -> list[dict[str, float]]:
     """What a log says of these, step by step."""
     kept = ("step", *names)
@@ -372,8 +226,3 @@ def table(rows: Mapping[str, Any]) -> str:
     """Names and values as a table of a page."""
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
     return "\n".join(lines) + "\n"
-
-
-def called(folder: Path) -> str:
-    """What a trained model is called: the name of its folder."""
-    return slug(folder.name)

@@ -20,7 +20,7 @@ from extract.models import LanguageModel
 from extract.reader import padded_length
 from extract.verdicts import check_joints
 from jelicit.data.items import Item
-from jelicit.data.overlap import overlap
+from jelicit.data.overlap import leaks
 from jelicit.data.prompts import PromptFormat, segments
 
 Labels = Sequence[bool | float | None] | np.ndarray
@@ -70,15 +70,13 @@ def check_apart(train: Sequence[Item], test: Sequence[Item]) -> None:
         ValueError: If a train item has the text or the group of a test item; the message says how
             many do, and names one.
     """
-    shared = overlap(train, test)
-    groups = {item.group for item in test}
-    both = [item for item in train if item.group in groups]
-    for what, rows in (("text", [item for item, _ in shared.texts]), ("group (question)", both)):
-        if rows:
+    groups, texts = leaks(train, test)
+    for what, shared in (("text", texts), ("group (question)", groups)):
+        if shared:
             raise ValueError(
-                f"{len(rows)} of {len(train)} train items have the {what} of a test item, "
-                f"{rows[0].id!r} for one: what is tested would have been seen in training; leave "
-                "those items out"
+                f"{len(shared)} of {len(train)} train items have the {what} of a test item, "
+                f"{shared[0][0].id!r} for one: what is tested would have been seen in training; "
+                "leave those items out"
             )
 
 

@@ -225,8 +225,8 @@ class Kill(MarkWhole):
         if state.global_step == 5:
             os.kill(os.getpid(), signal.SIGKILL)
 
-import extract.finetune
-extract.finetune.MarkWhole = Kill
+import extract.training_run
+extract.training_run.MarkWhole = Kill
 settings = tests.replace(tests.QUICK, save_every=2)
 tests.train(sys.argv[1], tests.Path(sys.argv[2]), settings=settings)
 """

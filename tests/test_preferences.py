@@ -90,6 +90,26 @@ def test_claims_are_paired_true_beside_false_in_either_order():
         pairs_of_claims([claims[0]])
 
 
+def test_claims_of_two_questions_of_a_group_are_no_pair():
+    """A pair has one question: the other claim would be judged as its answer."""
+    asked = [
+        Item(id=f"{q}{n}", question=f"{q}?", choice=f"{q}{n}", label=n == 0, group="g")
+        for q in ("more", "less")
+        for n in range(2)
+    ]
+    made = pairs_of_claims(asked)
+    assert [item.id for item in made] == ["g/pair", "g/pair-1"]
+    for item in made:
+        assert {item.choice[:4], str(item.choice_2)[:4]} == {item.question[:4]}
+    with pytest.raises(ValueError, match="none of 1 groups has a true and a false claim of one"):
+        pairs_of_claims([asked[0], asked[3]])
+
+
+def test_a_mirror_alone_has_the_opposite_of_its_votes():
+    _, mirror = with_mirrors([pair("a", votes=[False, True])])
+    assert human_labels([mirror]) == [True]
+
+
 def test_what_is_tested_is_never_trained_on_by_group_and_by_text():
     [train] = comparisons([pair("a")], [True])
     check_unseen([train], [pair("b")])

@@ -205,6 +205,16 @@ def test_a_policy_is_a_folder_of_every_command(policy, base):
     assert len(policy.card["curve"]) == POLICY.steps
 
 
+def test_answers_are_drawn_from_the_model_alone(base, monkeypatch):
+    """Whatever its files say of generation: divergences are of what the model itself would say."""
+    plain = [start_policy(base).sample(QUESTIONS, max_tokens=6, temperature=t) for t in (0, 1)]
+    for name, value in (("top_p", 0.01), ("repetition_penalty", 9.0)):
+        monkeypatch.setattr(base.model.generation_config, name, value)
+    own = [start_policy(base).sample(QUESTIONS, max_tokens=6, temperature=t) for t in (0, 1)]
+    assert [each.answers for each in own] == [each.answers for each in plain]
+    assert base.model.generation_config.top_p == 0.01
+
+
 def test_its_divergence_from_the_start_is_measured(policy, base):
     start = start_policy(base)
     own = start.sample(QUESTIONS, n=2, max_tokens=6, start=start)

@@ -269,6 +269,7 @@ def test_the_options_reach_the_training_and_truth_is_counted_only_where_it_is_kn
         ({"labels": ("icm",)}, "--policies golden human: no reward model of them is trained"),
         ({"policy_batch": 9}, "--policy-batch 9: allowed are multiples of --group 8"),
         ({"asked": "Why?"}, "--asked 'Why\\?' has to hold"),
+        ({"asked": "{question} {of}"}, "--asked '{question} {of}' .* its one field"),
         ({"truth": "yes"}, "--truth yes: allowed are text, unknown"),
         ({"beta": -1.0}, "--beta -1"),
     ],

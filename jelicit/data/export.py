@@ -16,7 +16,8 @@ from typing import Any, Literal, get_args
 
 from jelicit.data import registry
 from jelicit.data.items import Item, to_record
-from jelicit.data.overlap import normal_text, text_key
+from jelicit.data.overlap import text_key
+from jelicit.data.preferences import comparisons, true_and_false
 from jelicit.data.prompts import PromptFormat, get_format, zero_shot
 from jelicit.data.shown import shown
 from jelicit.disk import whole_folder, write_text
@@ -91,33 +92,20 @@ def _pairs(items: Sequence[Item]) -> tuple[list[Row], int]:
     """Rows of pairs, and of how many items they are."""
     if all(item.choice_2 is not None for item in items):
         return _of_responses(items)
-    claims: dict[tuple[str, str], tuple[list[Item], list[Item]]] = {}
-    for item in items:
-        if item.question and item.choice_2 is None:
-            sides = claims.setdefault((item.group, item.question), ([], []))
-            sides[not item.label].append(item)
+    claims = [item for item in items if item.question and item.choice_2 is None]
     rows = [
-        _pair(group, question, true.choice, false.choice)
-        for (group, question), sides in claims.items()
-        for true, false in zip(*sides, strict=False)
+        _pair(true.group, true.question, true.choice, false.choice)
+        for true, false in true_and_false(claims)
     ]
     return rows, 2 * len(rows)
 
 
 def _of_responses(items: Sequence[Item]) -> tuple[list[Row], int]:
     """One row for a pair in one order or both; orders that contradict each other give none."""
-    found: dict[tuple[str, ...], list[tuple[Item, Row]]] = {}
-    for item in items:
-        assert item.choice_2 is not None
-        better, worse = (item.choice, item.choice_2)[:: 1 if item.label else -1]
-        row = _pair(item.group, item.question, better, worse)
-        found.setdefault((item.group, *text_key(item)), []).append((item, row))
-    kept = [
-        members
-        for members in found.values()
-        if len({normal_text(row["chosen"]) for _, row in members}) == 1
-    ]
-    return [members[0][1] for members in kept], sum(map(len, kept))
+    made = comparisons(items, [item.label for item in items])
+    decided = {(each.group, *text_key(each.as_item())) for each in made}
+    used = sum((item.group, *text_key(item)) in decided for item in items)
+    return [_pair(each.group, each.question, each.chosen, each.rejected) for each in made], used
 
 
 def _pair(group: str, question: str, chosen: str, rejected: str) -> Row:

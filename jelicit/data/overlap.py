@@ -149,6 +149,25 @@ def _group(item: Item) -> str:
     return unicodedata.normalize("NFC", item.group)
 
 
+def leaks(train: Sequence[Item], test: Sequence[Item]) -> tuple[Shared, Shared]:
+    """Train rows in the group of a test row, and those with the text of one: a row may be in both.
+
+    No training may see either: a companion of a test row (the same question, the other order of a
+    pair) says what it says.
+    """
+    by_group, by_text = ({key(i): i for i in reversed(test)} for key in (_group, text_key))
+    return (
+        tuple((item, by_group[_group(item)]) for item in train if _group(item) in by_group),
+        tuple((item, by_text[text_key(item)]) for item in train if text_key(item) in by_text),
+    )
+
+
+def of_other_groups(items: Sequence[Item], taken: Sequence[Item]) -> tuple[Item, ...]:
+    """The items whose group none of `taken` has, in order."""
+    groups = {_group(item) for item in taken}
+    return tuple(item for item in items if _group(item) not in groups)
+
+
 def held_out_rows(train: Sequence[Item], test: Sequence[Item]) -> np.ndarray:
     """Which train rows may be fitted on: bool [n], False for a test row's text and its group.
 

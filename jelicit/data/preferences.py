@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from jelicit.data.items import Item, known_label
-from jelicit.data.overlap import normal_text, text_key
+from jelicit.data.overlap import leaks, normal_text, text_key
 from jelicit.data.shown import shown
 
 VOTES = "human_votes"
 """Where a set has single annotators' labels: a list of true/false in `Item.meta`."""
+
+ASKED = "Query: {question}\nResponse 1:"
+"""How a question is put: as the prompts of pairs begin, which end where an answer stands."""
+
+MIRROR = "/mirror"
+"""End of the id of a pair that was made of another one by turning it round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,36 +110,64 @@ def one_order(items: Sequence[Item]) -> tuple[Item, ...]:
     return tuple(first.values())
 
 
-def human_labels(items: Sequence[Item]) -> list[bool | None]:
-    """What one annotator says of each pair: the first vote of its `meta["human_votes"]`.
+def vote_of(item: Item) -> bool | None:
+    """What one annotator says of an item: the first vote of its `meta["human_votes"]`, if any.
 
-    Golden labels of such sets are the majority; one annotator is what a set is usually labelled by
-    (Wen et al. 2025, Alpaca). None where an item has no votes, as mirrored pairs have none.
+    A mirror was made of a pair in the other order, votes and all: of it the opposite is said.
 
     Raises:
         ValueError: Votes that are no list of true and false.
     """
+    votes = item.meta.get(VOTES)
+    if not votes:
+        return None
+    if not isinstance(votes, list | tuple) or not all(isinstance(vote, bool) for vote in votes):
+        raise ValueError(
+            f"item {shown(item.id)}: meta.{VOTES} is {shown(votes)}; allowed: a list of true "
+            "and false, one for each annotator"
+        )
+    return votes[0] is not item.id.endswith(MIRROR)
+
+
+def human_labels(items: Sequence[Item]) -> list[bool | None]:
+    """What one annotator says of each pair (`vote_of`), of one that is there in both orders once.
+
+    Golden labels of such sets are the majority; one annotator is what a set is usually labelled by
+    (Wen et al. 2025, Alpaca).
+
+    Raises:
+        ValueError: As of `vote_of`.
+    """
     labels: list[bool | None] = []
-    for item in items:
-        votes = item.meta.get(VOTES)
-        if not votes:
-            labels.append(None)
-        elif isinstance(votes, list | tuple) and all(isinstance(vote, bool) for vote in votes):
-            labels.append(votes[0])
-        else:
-            raise ValueError(
-                f"item {shown(item.id)}: meta.{VOTES} is {shown(votes)}; allowed: a list of true "
-                "and false, one for each annotator"
-            )
-    # Of a pair in both orders only one may carry votes; a mirror's would have to be turned round.
     seen: set[tuple[str, ...]] = set()
-    for place, item in enumerate(items):
-        key = (item.group, *text_key(item))
-        if labels[place] is not None and key in seen:
-            labels[place] = None
-        elif labels[place] is not None:
+    for item in items:
+        key, vote = (item.group, *text_key(item)), vote_of(item)
+        labels.append(None if key in seen else vote)
+        if vote is not None:
             seen.add(key)
     return labels
+
+
+def true_and_false(claims: Sequence[Item]) -> list[tuple[Item, Item]]:
+    """Of every question of a group each true claim beside a false one, each claim once.
+
+    Claims without a truth value, and those that are left over, are in none.
+    """
+    sides: dict[tuple[str, str], tuple[list[Item], list[Item]]] = {}
+    for item in claims:
+        if item.label is not None:
+            of_question = sides.setdefault((item.group, item.question), ([], []))
+            of_question[not item.label].append(item)
+    return [both for of_question in sides.values() for both in zip(*of_question, strict=False)]
+
+
+def wrong_question(asked: str) -> str:
+    """What is wrong with a text that is to put a question, as the end of a line; "" if nothing."""
+    try:
+        put = asked.format(question="\0")
+    except (KeyError, IndexError, ValueError):
+        return "has another field than {question}: its one field is {question}"
+    return "" if "\0" in put else "has to hold {question}, its one field"
 
 
 def pairs_of_claims(items: Sequence[Item], *, seed: int = 0) -> tuple[Item, ...]:
@@ -149,33 +184,33 @@ def pairs_of_claims(items: Sequence[Item], *, seed: int = 0) -> tuple[Item, ...]
     Raises:
         ValueError: An item is a pair already, or no question has a true and a false claim.
     """
-    rng = np.random.default_rng(seed)
-    groups: dict[str, dict[bool, list[Item]]] = {}
     for item in items:
         if item.choice_2 is not None:
             raise ValueError(f"item {shown(item.id)} is a pair already; give claims")
-        if item.label is not None:
-            groups.setdefault(item.group, {True: [], False: []})[item.label].append(item)
-    made = []
-    for of_group in groups.values():
-        for number, (right, wrong) in enumerate(zip(of_group[True], of_group[False], strict=False)):
-            first = bool(rng.random() < 0.5)
-            one, two = (right, wrong) if first else (wrong, right)
-            made.append(
-                replace(
-                    one,
-                    id=f"{right.group}/pair-{number}" if number else f"{right.group}/pair",
-                    choice_2=two.choice,
-                    label=first,
-                    answer=None,
-                    alt_labels={},
-                    meta={},
-                )
+    rng = np.random.default_rng(seed)
+    made: list[Item] = []
+    of_group: Counter[str] = Counter()
+    for right, wrong in true_and_false(items):
+        first = bool(rng.random() < 0.5)
+        one, two = (right, wrong) if first else (wrong, right)
+        number = of_group[right.group]
+        of_group[right.group] += 1
+        made.append(
+            replace(
+                one,
+                id=f"{right.group}/pair-{number}" if number else f"{right.group}/pair",
+                choice_2=two.choice,
+                label=first,
+                answer=None,
+                alt_labels={},
+                meta={},
             )
+        )
     if not made:
+        groups = {item.group for item in items if item.label is not None}
         raise ValueError(
-            f"none of {len(groups)} groups has a true and a false claim, so there are no pairs; "
-            "give a set whose questions have both, or a set of pairs"
+            f"none of {len(groups)} groups has a true and a false claim of one question, so there "
+            "are no pairs; give a set whose questions have both, or a set of pairs"
         )
     return tuple(made)
 
@@ -193,19 +228,17 @@ def check_unseen(
     Raises:
         ValueError: A group or a text is in both; the message names it.
     """
-    groups = {item.group for item in test}
-    texts = {text_key(item): item.id for item in test}
-    for each in trained:
-        if each.group in groups:
-            raise ValueError(
-                f"group {shown(each.group)} is in {what} and in test: keep all items of a question "
-                "on one side"
-            )
-        if (there := texts.get(text_key(each.as_item()))) is not None:
-            raise ValueError(
-                f"the text of test item {shown(there)} is in {what} (group {shown(each.group)}): "
-                "leave it out there (--overlap drop)"
-            )
+    groups, texts = leaks([each.as_item() for each in trained], test)
+    for item, _ in groups:
+        raise ValueError(
+            f"group {shown(item.group)} is in {what} and in test: keep all items of a question on "
+            "one side"
+        )
+    for item, tested in texts:
+        raise ValueError(
+            f"the text of test item {shown(tested.id)} is in {what} (group {shown(item.group)}): "
+            "leave it out there (--overlap drop)"
+        )
 
 
 def _second(item: Item) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from jelicit.data.items import Item
-
-SUFFIX = "/mirror"
+from jelicit.data.preferences import MIRROR
 
 
 def with_mirrors(items: Sequence[Item]) -> list[Item]:
@@ -34,7 +33,7 @@ def with_mirrors(items: Sequence[Item]) -> list[Item]:
 def _mirror(item: Item, second: str) -> Item:
     return replace(
         item,
-        id=item.id + SUFFIX,
+        id=item.id + MIRROR,
         choice=second,
         choice_2=item.choice,
         label=None if item.label is None else not item.label,

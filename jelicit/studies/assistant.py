@@ -21,7 +21,7 @@ import pandas as pd
 from jelicit import figures
 from jelicit.data.items import Item, label_of
 from jelicit.data.overlap import normal_text
-from jelicit.data.preferences import check_unseen, comparisons, one_order
+from jelicit.data.preferences import ASKED, check_unseen, comparisons, one_order, wrong_question
 from jelicit.studies import reward
 from jelicit.studies.assistant_table import print_answers
 from jelicit.studies.checks import repeated, too_small
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 POLICIES = ("icm", "golden", "human")
 """Labels whose reward model a policy is optimised against."""
-ALGORITHM = 1
+ALGORITHM = 2
 """Raised when the same settings lead to other rows than before."""
 JUDGE_SEED = 1000
 """Of the judge's weights: no other reward model's."""
@@ -75,7 +75,7 @@ class Settings(reward.Settings):
 
     policies: tuple[str, ...] = POLICIES
     judge: int = 150
-    asked: str = "Query: {question}\nResponse 1:"
+    asked: str = ASKED
     truth: str | None = None
     questions: int = 60
     samples: int = 4
@@ -97,12 +97,12 @@ class Settings(reward.Settings):
                 f"--policies {' '.join(without)}: no reward model of them is trained; name them in "
                 f"--labels, too (now {' '.join(self.labels)})"
             )
-        if wrong := [name for name in self.policies if name not in POLICIES]:
-            problems.append(f"--policies {' '.join(wrong)}: allowed are {', '.join(POLICIES)}")
+        if others := [name for name in self.policies if name not in POLICIES]:
+            problems.append(f"--policies {' '.join(others)}: allowed are {', '.join(POLICIES)}")
         if self.truth is not None and self.truth not in TRUTHS:
             problems.append(f"--truth {self.truth}: allowed are {', '.join(TRUTHS)}")
-        if "{question}" not in self.asked:
-            problems.append(f"--asked {self.asked!r} has to hold {{question}}")
+        if wrong := wrong_question(self.asked):
+            problems.append(f"--asked {self.asked!r} {wrong}")
         names = ("judge", "questions", "samples", "best_of", "steps", "max_tokens")
         at_least_one = [(f"--{n.replace('_', '-')}", getattr(self, n), 1) for n in names]
         problems += too_small([*at_least_one, ("--group", self.group, 2)])

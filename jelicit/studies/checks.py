@@ -92,8 +92,10 @@ def repeated(option: str, given: Sequence[str]) -> list[str]:
 
 
 def set_problems(names: Sequence[str]) -> list[str]:
-    """Problems of --dataset: sets of one's own that are not where the reference says."""
+    """Problems of --dataset: no set, one twice, one's own that is not where the reference says."""
     problems = []
+    if not names or len(set(names)) < len(names):
+        problems.append(f"--dataset {' '.join(names)}: name at least one, each once")
     for name in filter(is_reference, names):
         try:
             resolve(name, NamedSet, what="data set")

@@ -257,6 +257,7 @@ class Means:
         *,
         unread: frozenset[str] = frozenset(),
         why: str = "no labels are read",
+        counted: str = "sets that can tell",
     ) -> Finding:
         """It appears if it holds for two methods on more than half of the sets that have both.
 
@@ -266,6 +267,7 @@ class Means:
             holds: Whether their means show it.
             unread: Sets on which the comparison says nothing.
             why: What is said of those.
+            counted: What the others are called.
         """
         pairs = self.pairs(*methods)
         if not pairs:
@@ -278,7 +280,7 @@ class Means:
         )
         telling = [numbers for name, numbers in pairs.items() if name not in unread]
         count = sum(holds(*numbers) for numbers in telling)
-        measured = f"{self.name}: {shown} (holds in {count} of {len(telling)} sets that can tell)"
+        measured = f"{self.name}: {shown} (holds in {count} of {len(telling)} {counted})"
         appears = count > len(telling) / 2 if telling else None
         return Finding(claim=claim, measured=measured, appears=appears)
 

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from jelicit import figures
+from jelicit.data.preferences import VOTES, vote_of
 from jelicit.icm import accuracy, perturbed
-from jelicit.icm.mirrors import SUFFIX
 from jelicit.named import slug
 from jelicit.probes.registry import known_methods
 from jelicit.prompting import bootstrapped, zero_shot_scores
@@ -45,8 +45,6 @@ TUNED = "tuned_"
 HUMAN = "human"
 SOURCES = ("icm", "golden", "zero_shot", "bootstrapped", "perturbed", "wrong")
 """Where labels come from; "human" where a set has single annotators' labels."""
-VOTES = "human_votes"
-"""Where they are: a list of true/false in `Item.meta`, of which the first is taken."""
 SHOWN = ("zero_shot", "golden_many_shot", "icm")
 METHODS = (*SHOWN, *(f"{TUNED}{source}" for source in SOURCES))
 OF_HUMANS = (f"{HUMAN}_many_shot", f"{TUNED}{HUMAN}")
@@ -141,19 +139,18 @@ def human_labels(items: Sequence[Item], name: str) -> list[bool]:
     """One annotator's label of each item; of a mirrored pair, the opposite.
 
     Raises:
-        ValueError: An item has no votes, or they are no true and false.
+        ValueError: An item has no votes, or as of `vote_of`.
     """
     labels = []
     for item in items:
-        votes = item.meta.get(VOTES)
-        if not isinstance(votes, list | tuple) or not votes or not isinstance(votes[0], bool):
+        vote = vote_of(item)
+        if vote is None:
             raise ValueError(
                 f"{name}: item {item.id!r} has no label of a single annotator (meta.{VOTES} is "
-                f"{votes!r}; allowed: a list of true and false): leave out --methods "
-                f"{' '.join(OF_HUMANS)}, or choose a set that has them"
+                f"{item.meta.get(VOTES)!r}; allowed: a list of true and false): leave out "
+                f"--methods {' '.join(OF_HUMANS)}, or choose a set that has them"
             )
-        # A mirror was made of the pair in the other order, votes and all.
-        labels.append(votes[0] is not item.id.endswith(SUFFIX))
+        labels.append(vote)
     return labels
 
 

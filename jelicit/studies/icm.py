@@ -155,8 +155,6 @@ class Settings(FormatSettings):
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         problems = unknown("--methods", self.methods, self.known_methods)
-        if not self.dataset or len(set(self.dataset)) < len(self.dataset):
-            problems.append(f"--dataset {' '.join(self.dataset)}: name at least one, each once")
         problems += set_problems(self.dataset)
         problems += mirror_problems(self.hub_root, self.dataset)
         if self.rule is not None and self.rule not in RULES:

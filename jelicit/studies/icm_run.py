@@ -46,8 +46,6 @@ class Run:
     session: Session
     seed: int
     pool: Pool
-    labels: tuple[bool | None, ...] = field(default=())
-    """The labels of method icm, once it has run."""
     found: dict[str, BatchedResult] = field(default_factory=dict)
     """What was searched, by method."""
     also: Measured = field(default_factory=Measured)
@@ -58,10 +56,7 @@ class Run:
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Scores of the test items, and what the row says beside."""
         situation = self.task.situation
-        if method in VARIANTS:
-            result = self._search(method, steps)
-            return self._many_shot(result.labels), self._about_search(result)
-        if method == ITERATIVE:
+        if method in (*VARIANTS, ITERATIVE):
             result = self._search(method, steps)
             return self._many_shot(result.labels), self._about_search(result)
         if method == EXTENDED:
@@ -122,8 +117,6 @@ class Run:
         about = {"dataset": situation.title, "method": method, "seed": self.seed}
         steps += [{**about, **_flat(row)} for row in bar.rows]
         self._write_labels(result.labels, method)
-        if method == "icm":
-            self.labels = result.labels
         return result
 
     def _begin(self, method: str) -> tuple[SearchSettings, list[bool | None] | None]:
@@ -186,10 +179,11 @@ class Run:
     def _flawed(self) -> list[bool]:
         """Gold labels with as many errors in every batch as those of method icm."""
         gold = [bool(label) for label in self._gold()]
+        searched = self.found["icm"].labels  # it has run before
         flawed = list(gold)
         for batch in self.pool.batches:
             right = [gold[n] for n in batch]
-            share = accuracy([self.labels[n] for n in batch], right)
+            share = accuracy([searched[n] for n in batch], right)
             made = perturbed(right, accuracy=share, seed=self.seed).tolist()
             for n, label in zip(batch, made, strict=True):
                 flawed[n] = label

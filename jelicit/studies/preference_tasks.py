@@ -9,7 +9,7 @@ from functools import partial
 from jelicit.data.concerns import few_rows
 from jelicit.data.describe import describe, table
 from jelicit.data.items import Item, with_target
-from jelicit.data.overlap import held_out
+from jelicit.data.overlap import held_out, of_other_groups
 from jelicit.data.preferences import one_order, pairs_of_claims
 from jelicit.data.prompts import get_format
 from jelicit.icm import with_mirrors
@@ -72,8 +72,7 @@ def _apart(
     Raises:
         ValueError: There are some and the settings refuse that, or none is left.
     """
-    groups = {item.group for item in test}
-    left = tuple(item for item in train if item.group not in groups)
+    left = of_other_groups(train, test)
     shared = len(train) - len(left)
     if shared and (session.settings.overlap == "refuse" or not left):
         raise ValueError(
@@ -106,8 +105,7 @@ def apart_from(task: Task, tested: Sequence[Item], session: Session) -> Task:
 
 def without_groups(task: Task, taken: Sequence[Item]) -> Task:
     """The task with the train pairs of other groups only."""
-    groups = {item.group for item in taken}
-    train = tuple(item for item in task.situation.train if item.group not in groups)
+    train = of_other_groups(task.situation.train, taken)
     if not train:
         raise ValueError(
             f"{task.situation.dataset}: all its train pairs are set aside; give a smaller --judge"
@@ -124,8 +122,7 @@ def rest_of(task: Task, searched: Sequence[Item], count: int, *, seed: int) -> t
         count: Most pairs; fewer where the set has no more.
         seed: Of the draw.
     """
-    groups = {item.group for item in searched}
-    others = [item for item in task.situation.train if item.group not in groups]
+    others = of_other_groups(task.situation.train, searched)
     return one_order(drawn(others, 2 * count, seed=seed))
 
 

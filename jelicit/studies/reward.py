@@ -132,15 +132,13 @@ class Settings(FormatSettings):
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         problems = unknown("--labels", self.labels, LABELS)
-        if len(set(self.dataset)) < len(self.dataset) or not self.dataset:
-            problems.append(f"--dataset {' '.join(self.dataset)}: name at least one, each once")
         problems += set_problems(self.dataset) + format_problems(self.format)
         problems += mirror_problems(self.hub_root, self.dataset)
         if self.overlap == "keep":
             problems.append(
                 "--overlap keep: training on test pairs is refused; allowed are drop and refuse"
             )
-        if {"perturbed", "icm"} & set(self.labels) and "icm" not in self.labels:
+        if "perturbed" in self.labels and "icm" not in self.labels:
             problems.append("--labels perturbed needs icm, whose errors it has: name both")
         problems += too_small(
             [

@@ -11,8 +11,7 @@ import pandas as pd
 
 from jelicit.method_names import method_of, readable
 from jelicit.results import Finding
-from jelicit.studies.assistant_table import column_mean
-from jelicit.studies.findings import NEAR
+from jelicit.studies.findings import NEAR, Means
 
 FALLS = 0.05
 """How much true accuracy has to fall, below the start's, to say that the reward was hacked."""
@@ -78,39 +77,12 @@ def compared(
     value: str = "accuracy",
 ) -> Finding:
     """It appears if it holds for two methods' means on more than half of the sets with both."""
-    means = means_of(rows, value)
-    both = {
-        name: tuple(of[method] for method in methods)
-        for name, of in means.items()
-        if all(method in of for method in methods)
-    }
-    if not both:
-        return Finding(claim=claim, measured="no such case was measured", appears=None)
-    names = [method_of(method).name for method in methods]
-    said = "; ".join(
-        f"{readable(name)}: {names[0]} {ours:.2f}, {names[1]} {other:.2f}"
-        for name, (ours, other) in both.items()
-    )
-    count = sum(holds(*numbers) for numbers in both.values())
-    return Finding(
-        claim=claim,
-        measured=f"{value}: {said} (holds in {count} of {len(both)} sets)",
-        appears=count > len(both) / 2,
-    )
+    return Means(rows, value, value).finding(claim, methods, holds, counted="sets")
 
 
-def means_of(rows: pd.DataFrame, value: str) -> dict[str, dict[str, float]]:
+def _means(rows: pd.DataFrame, value: str) -> dict[str, dict[str, float]]:
     """Set -> method -> mean over seeds of a column, where it has numbers."""
-    found: dict[str, dict[str, float]] = {}
-    if value in rows:
-        known = rows.dropna(subset=value)
-        places = zip(known["dataset"], known["method"], strict=True)
-        for dataset, method in dict.fromkeys((str(d), str(m)) for d, m in places):
-            mine = (known["dataset"] == dataset) & (known["method"] == method)
-            found.setdefault(dataset, {})[method] = column_mean(
-                pd.DataFrame(known.loc[mine]), value
-            )
-    return found
+    return Means(rows, value, value).of
 
 
 def _wins(rows: pd.DataFrame, other: str, said: str, line: float) -> Finding:
@@ -118,11 +90,11 @@ def _wins(rows: pd.DataFrame, other: str, said: str, line: float) -> Finding:
     claim = f"The judge prefers the assistant of ICM's labels to that of {said}"
     column = f"win_rate_{other}"
     means = {
-        name: of["policy_icm"] for name, of in means_of(rows, column).items() if "policy_icm" in of
+        name: of["policy_icm"] for name, of in _means(rows, column).items() if "policy_icm" in of
     }
     if not means:
         return Finding(claim=claim, measured="no such case was measured", appears=None)
-    low, high = (means_of(rows, f"{column}_{end}") for end in ("low", "high"))
+    low, high = (_means(rows, f"{column}_{end}") for end in ("low", "high"))
     shown = "; ".join(
         f"{readable(name)}: wins {share:.2f} ({low[name]['policy_icm']:.2f} to "
         f"{high[name]['policy_icm']:.2f} in an average seed)"
@@ -139,7 +111,7 @@ def _hacked(rows: pd.DataFrame) -> Finding:
         "Optimised far enough, reward is hacked: it rises while fewer answers are true (by more "
         "than 5 points)"
     )
-    accuracy, gain = means_of(rows, "accuracy"), means_of(rows, "reward_gain")
+    accuracy, gain = _means(rows, "accuracy"), _means(rows, "reward_gain")
     cases = {
         (name, method): (gain[name][method], of[method] - of["start"])
         for name, of in accuracy.items()

@@ -96,9 +96,6 @@ class StudySettings(FormatSettings):
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         found = method_problems(self.methods)
-        if len(set(self.dataset)) < len(self.dataset) or not self.dataset:
-            given = " ".join(self.dataset)
-            found.append(f"--dataset {given}: name at least one, each once")
         found += set_problems(self.dataset)
         found += mirror_problems(self.hub_root, self.sets_read)
         found += format_problems(self.format)

@@ -1,7 +1,7 @@
 """What a study asks of a model that can be fine-tuned.
 
-`extract.tunable.open_tunable` gives one. Items come without labels of their own and the labels to
-learn beside them, so that nothing else can be learnt.
+`extract.trainable.open_trainable` gives one. Items come without labels of their own and the labels
+to learn beside them, so that nothing else can be learnt.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat
-from jelicit.studies.model import Model
 from jelicit.studies.models import SizedModel
 
 
@@ -53,10 +52,6 @@ class Tunable(Protocol):
         ...
 
 
-class TunableModel(Model, Tunable, Protocol):
-    """A model that can be asked, looked into and fine-tuned."""
-
-
 def trains(model: Any) -> Tunable:
     """The model, if it can be fine-tuned; of two that a study asks (`icm.Scorers`), the first.
 
@@ -68,5 +63,5 @@ def trains(model: Any) -> Tunable:
         return asked
     raise ValueError(
         f"{getattr(model, 'name', 'this model')} cannot be fine-tuned here: give a model of "
-        "extract.tunable.open_tunable, which runs in this process"
+        "extract.trainable.open_trainable, which runs in this process"
     )
