@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.patches import Rectangle
 
 from jelicit.figures import assistant_figure, warnings_figure
 
@@ -38,7 +39,8 @@ def test_the_figure_of_warnings_shows_every_area_and_names_what_it_shows():
     assert not any(
         line.get_clip_on() for line in left.lines if line.get_marker() not in ("", "None")
     )
-    assert [bar.get_width() for bar in right.patches] == [0.3, 0.3]
+    bars = [bar for bar in right.patches if isinstance(bar, Rectangle)]
+    assert [bar.get_width() for bar in bars] == [0.3, 0.3]
 
 
 def answers(dataset: str) -> list[dict[str, Any]]:

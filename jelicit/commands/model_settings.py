@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,9 +73,9 @@ def keep_compiled() -> None:
     import jax
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    jax.config.update(
-        "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", "runs/compiled")
-    )
+    # Whole, since the folder that a process works in may change while it compiles.
+    kept = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", "runs/compiled")).absolute()
+    jax.config.update("jax_compilation_cache_dir", str(kept))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
