@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import norm
 
+from jelicit.method_names import readable
 from jelicit.metrics import auroc, auroc_samples
 from jelicit.studies.spread import SOURCES, components, components_of
 from jelicit.studies.stress_cases import Case
@@ -213,7 +214,7 @@ def test_rows_are_of_all_prompts_where_there_are_some_and_of_plain_claims_elsewh
     )
     areas = np.asarray(auroc(scores, LABELS), float)
     assert pca["auroc"] == pytest.approx(areas.mean(), abs=1e-6)
-    assert plain[["sd_prompts", "sd_prompt_seed"]].isna().all()
+    assert np.all(plain[["sd_prompts", "sd_prompt_seed"]].isna())
     assert plain["sd_seeds"] >= 0
 
 
@@ -230,9 +231,10 @@ def test_what_no_number_tells_is_told_by_a_dash_and_never_as_zero(spread):
     table = spread_table(spread)
     cells = {(line[1], line[0]): line[3:] for line in table.lines}
     assert table.heads[3:] == ("Questions", "Seeds", "Prompts", "Prompt x seed")
-    assert cells["arrays", "PCA *"][2:] == ("-", "-")
-    assert cells["asked", "Zero-shot"][1] == cells["asked", "Zero-shot"][3] == "-"
-    assert "-" not in cells["asked", "PCA *"]
+    asked, arrays = readable("asked"), readable("arrays")
+    assert cells[arrays, "PCA *"][2:] == ("-", "-")
+    assert cells[asked, "Zero-shot"][1] == cells[asked, "Zero-shot"][3] == "-"
+    assert "-" not in cells[asked, "PCA *"]
     clipped = spread.assign(sd_prompts=0.0, below_zero="prompts")
     assert {line[5] for line in spread_table(clipped).lines} == {"0 (<0)"}
     said = Console(file=io.StringIO(), width=120)

@@ -333,9 +333,11 @@ def test_what_areas_are_uncertain_from_is_printed_last_and_in_the_report(first):
     rows = result.rows[result.rows["challenge"] == "plain"].set_index(["dataset", "method"])
     np.testing.assert_allclose(spread["auroc"], rows["auroc"][spread.index], atol=1e-6)
     # Nothing of this method is drawn, and train rows decide nothing: runs are the same.
-    assert (spread.xs("knowing", level="method")["sd_seeds"] == 0).all()
-    assert (spread["sd_questions"] > 0).any()
-    assert spread["sd_prompts"].isna().all()
+    knowing = pd.DataFrame(spread.xs("knowing", level="method"))
+    assert knowing["sd_seeds"].tolist() == [0.0, 0.0]
+    # Where every true claim is above every false one, no draw of questions moves anything.
+    assert (spread["sd_questions"] > 0).tolist() == (spread["auroc"] < 1).tolist()
+    assert np.all(spread["sd_prompts"].isna())
     title = "What an AUROC on the plain claims is uncertain from"
     assert "Knows the place" in printed[printed.rindex(title) :]
     assert printed.rindex(title) > printed.rindex("Scorecard")
@@ -474,8 +476,8 @@ def test_prompts_are_compared_in_all_formats_that_fit(commanded):
     spread = pd.read_parquet(file)
     assert set(spread["prompts"]) == {"claim, statement, asking"}
     # One seed tells nothing of seeds, and something of prompts.
-    assert spread["sd_seeds"].isna().all()
-    assert spread["sd_prompts"].notna().all()
+    assert np.all(spread["sd_seeds"].isna())
+    assert np.all(spread["sd_prompts"].notna())
 
 
 def test_the_list_of_commands_has_stress_and_its_help_has_the_options(capsys):

@@ -104,20 +104,15 @@ def components(areas: np.ndarray, samples: np.ndarray) -> Components:
         return Components(np.nan, np.nan, np.nan, np.nan)
     errors = _centred(samples - samples[..., :1], 2)
     degrees = samples.shape[-1] - 1
-    of_questions = _mean_squares(errors)
-    left = _MeanSquares(
-        *(
-            float(square - noise.sum() / degrees)
-            for square, noise in zip(_mean_squares(areas), of_questions, strict=True)
-        )
-    )
+    pairs = zip(_mean_squares(areas), _mean_squares(errors), strict=True)
+    left = _MeanSquares(*(square - noise.sum() / degrees for square, noise in pairs))
     questions = float(np.square(errors).sum(-1).mean() / degrees)
     return Components(questions, *_solved(left, *areas.shape))
 
 
 def seeds_fitted(areas: np.ndarray) -> np.ndarray:
-    """Which seeds have an AUROC under every prompt: [P, S] -> bool [S]."""
-    return ~np.isnan(areas).any(0)
+    """Which seeds have an AUROC under every prompt: of AUROCs [P, S], bool [S]."""
+    return np.isfinite(areas).all(axis=0, keepdims=True)[0]
 
 
 def components_of(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Components:

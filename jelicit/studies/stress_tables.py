@@ -131,7 +131,7 @@ def print_text_table(table: TextTable, console: Console) -> None:
     """A table of texts: names to the left, numbers to the right."""
     shown = Table(title=escape(table.title), caption=escape(table.note), caption_justify="left")
     for place, head in enumerate(table.heads):
-        shown.add_column(escape(head), justify="left" if place < 2 else "right", no_wrap=True)
+        shown.add_column(escape(head), justify="left" if place < 2 else "right")
     for line in table.lines:
         shown.add_row(*map(escape, line))
     console.print(shown)
