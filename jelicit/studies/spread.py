@@ -24,9 +24,9 @@ The estimates are the solution (analysis of variance, the method of moments):
 where Q_x is the sum of the mean squares of A*_ps - mean A*_ps over the B resamples, over B - 1.
 The plain variance between the prompts' means is M_p / S: it holds 1 / S of the interaction of
 prompts and seeds, and the part of the questions' error that is not the same under all prompts.
-What all fits share (seeds here, questions that are hard for all) drops out of it. The estimates
-are unbiased up to the bootstrap's own error, and may be below 0 where a component is small beside
-its noise; a standard deviation is then 0, and that is said.
+What is the same under all prompts (the seeds' own effects, questions that are hard for every fit)
+drops out of it. The estimates are unbiased up to the bootstrap's own error, and may be below 0
+where a component is small beside its noise; a standard deviation is then 0, and that is said.
 
 With one prompt there is v_s = M_s - Q_s, of fits under this very prompt: seeds and prompt x seed
 together. With one seed, likewise, v_p.
@@ -112,7 +112,7 @@ def components(areas: np.ndarray, samples: np.ndarray) -> Components:
 
 def seeds_fitted(areas: np.ndarray) -> np.ndarray:
     """Which seeds have an AUROC under every prompt: of AUROCs [P, S], bool [S]."""
-    return np.isfinite(areas).all(axis=0, keepdims=True)[0]
+    return np.asarray(np.isfinite(areas).all(axis=0))
 
 
 def components_of(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Components:
