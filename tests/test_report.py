@@ -26,7 +26,7 @@ from jelicit.report.document import document, part, scripts
 from jelicit.report.item_browser import about_items, tables_of
 from jelicit.report.packing import pack
 from jelicit.report.row_table import about_chart, table_of
-from jelicit.results import Finding, Record, Results
+from jelicit.results import Finding, Record, Results, TextTable
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,25 @@ def test_where_nothing_is_doubted_the_page_has_no_part_for_it(folder, tmp_path):
     assert "doubts" not in re.findall(
         r'id="([^"]+)"', write_report(tmp_path / "run").read_text(encoding="utf-8")
     )
+
+
+def test_tables_of_a_record_stand_in_the_page_as_text(folder, page, tmp_path):
+    assert "tables" not in re.findall(r'id="([^"]+)"', page)
+    shutil.copytree(folder, tmp_path / "run")
+    table = TextTable(
+        title="Sources", heads=("Method", "Seeds"), lines=((HOSTILE[0], "0.01"),), note="in words"
+    )
+    replace(Record.read(folder), tables=(table,)).write(tmp_path / "run")
+    assert Record.read(tmp_path / "run").tables == (table,)
+    again = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    part = again[again.index('<section id="tables">') :].partition("</section>")[0]
+    assert f'<th scope="row">{html.escape(HOSTILE[0])}</th><td>0.01</td>' in part
+    assert "<p>Sources</p>" in part
+    assert "<p>in words</p>" in part
+    assert '<a href="#tables">' in again
+    assert [tag for tag, _ in Tags(again).tags].count("script") == [
+        tag for tag, _ in Tags(page).tags
+    ].count("script")
 
 
 @pytest.mark.parametrize("text", HOSTILE)

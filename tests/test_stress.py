@@ -312,7 +312,7 @@ def test_what_was_finished_before_a_stop_is_not_measured_again(first, place, mon
     pd.testing.assert_frame_equal(result.rows, first[0].rows)
 
 
-def test_the_scorecard_is_printed_last_drawn_and_in_the_report(first):
+def test_the_scorecard_is_printed_drawn_and_in_the_report(first):
     result, printed = first
     table = printed[printed.rindex("Scorecard") :]
     assert "Knows the place" in table
@@ -324,6 +324,24 @@ def test_the_scorecard_is_printed_last_drawn_and_in_the_report(first):
     assert (result.folder / "salience" / "report.html").is_file()
     again = pd.concat(map(pd.read_parquet, (result.folder / "rows").glob("*.parquet")))
     assert len(again) == len(result.rows)
+
+
+def test_what_areas_are_uncertain_from_is_printed_last_and_in_the_report(first):
+    result, printed = first
+    spread = stress.spread(result).set_index(["dataset", "method"])
+    assert set(spread.index.get_level_values("dataset")) == {"one", "two"}
+    rows = result.rows[result.rows["challenge"] == "plain"].set_index(["dataset", "method"])
+    np.testing.assert_allclose(spread["auroc"], rows["auroc"][spread.index], atol=1e-6)
+    # Nothing of this method is drawn, and train rows decide nothing: runs are the same.
+    knowing = pd.DataFrame(spread.xs("knowing", level="method"))
+    assert knowing["sd_seeds"].tolist() == [0.0, 0.0]
+    # Where every true claim is above every false one, no draw of questions moves anything.
+    assert (spread["sd_questions"] > 0).tolist() == (spread["auroc"] < 1).tolist()
+    assert np.all(spread["sd_prompts"].isna())
+    title = "What an AUROC on the plain claims is uncertain from"
+    assert "Knows the place" in printed[printed.rindex(title) :]
+    assert printed.rindex(title) > printed.rindex("Scorecard")
+    assert f"<p>{title}</p>" in (result.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_figure_says_of_every_worst_case_its_area_and_verdict(first):
@@ -454,6 +472,12 @@ def test_prompts_are_compared_in_all_formats_that_fit(commanded):
     rows = pd.concat(map(pd.read_parquet, (commanded[1] / "rows").glob("*.parquet")))
     shown = rows.loc[rows["challenge"] == "prompts", "feature"]
     assert set(shown) == {"as claim", "as statement", "as asking"}
+    (file,) = (commanded[1] / "spread").glob("*.parquet")
+    spread = pd.read_parquet(file)
+    assert set(spread["prompts"]) == {"claim, statement, asking"}
+    # One seed tells nothing of seeds, and something of prompts.
+    assert np.all(spread["sd_seeds"].isna())
+    assert np.all(spread["sd_prompts"].notna())
 
 
 def test_the_list_of_commands_has_stress_and_its_help_has_the_options(capsys):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from jelicit.results import Finding
+from jelicit.results import Finding, TextTable
 
 # Characters that hide, reorder or cut text: controls, line separators, bidirectional overrides and
 # isolates, zero-width spaces, halves of surrogate pairs. The page shows them by number.
@@ -65,6 +65,12 @@ def grid(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         f'<div class="wide"><table class="grid"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def text_table(table: TextTable) -> str:
+    """A table of a record, under its title and above its note."""
+    note = f"<p>{escape(table.note)}</p>" if table.note else ""
+    return f"<p>{escape(table.title)}</p>{grid(table.heads, table.lines)}{note}"
 
 
 def flat(entries: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

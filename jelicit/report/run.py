@@ -20,9 +20,10 @@ def write_report(folder: str | Path) -> Path:
     """Writes `report.html` into a run folder: everything that the run found, in one file.
 
     The page needs no network and no other file. It has the record (`report.json`) with what speaks
-    against its numbers and the paper's findings checked, the figures, a chart and a table of all
-    rows, and a browser of the items that have scores. Measured numbers have four digits; full
-    precision stays in the Parquet files. The same folder gives the same bytes.
+    against its numbers and the paper's findings checked, the figures, tables of its own if it has
+    any, a chart and a table of all rows, and a browser of the items that have scores. Measured
+    numbers have four digits; full precision stays in the Parquet files. The same folder gives the
+    same bytes.
 
     Args:
         folder: Where an experiment wrote report.json, rows/, figures and, for some runs, items/.
@@ -56,6 +57,7 @@ def _navigation(run: RunFolder, *, has_chart: bool) -> dict[str, str]:
         "doubts": ("Doubts", bool(run.record.doubts)),
         "findings": ("Findings", bool(run.record.findings)),
         "figures": ("Figures", bool(run.figures)),
+        "tables": ("Tables", bool(run.record.tables)),
         "chart": ("Chart", has_chart),
         "rows": ("Rows", True),
         "items": ("Items", bool(run.items)),
@@ -75,6 +77,9 @@ def _body(run: RunFolder, *, has_chart: bool) -> str:
     if run.figures:
         drawn = "".join(html.figure(name, svg) for name, svg in run.figures.items())
         parts.append(html.section("figures", "Figures", drawn))
+    if run.record.tables:
+        told = "".join(map(html.text_table, run.record.tables))
+        parts.append(html.section("tables", "Tables", told))
     if has_chart:
         parts.append(html.section("chart", "Every method at one setting"))
     parts.append(html.section("rows", "All rows"))

@@ -2,7 +2,7 @@
 
 from jelicit.results.identity import run_id
 from jelicit.results.item_scores import ItemScores, ItemScoreStore
-from jelicit.results.record import Finding, Record
+from jelicit.results.record import Finding, Record, TextTable
 from jelicit.results.rows import Rows, as_frame, asked_for, name_of_targets, summarise
 from jelicit.results.store import Results
 from jelicit.results.tables import comparison_table, print_sweep, print_table, sweep_table
@@ -14,6 +14,7 @@ __all__ = [
     "Record",
     "Results",
     "Rows",
+    "TextTable",
     "as_frame",
     "asked_for",
     "comparison_table",

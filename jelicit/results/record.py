@@ -29,6 +29,23 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextTable:
+    """A small table as it is to be read, beside the table of rows.
+
+    Attributes:
+        title: What it says.
+        heads: Of its columns.
+        lines: Its cells; the first of a line names what the line is about.
+        note: How to read it.
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """What a command ran and found.
 
@@ -49,6 +66,7 @@ class Record:
             train, too few items to stop training by.
         titles: Name and group of methods that are the user's own, by key: whoever reads the record
             may not have them (`method_names.own_titles`).
+        tables: What is to be read beside the rows, each with a title.
     """
 
     experiment: str
@@ -64,6 +82,7 @@ class Record:
     findings: tuple[Finding, ...] = field(default=())
     doubts: tuple[str, ...] = ()
     titles: dict[str, tuple[str, str]] = field(default_factory=dict)
+    tables: tuple[TextTable, ...] = ()
 
     def write(self, folder: str | Path) -> None:
         """Writes it as `report.json`, whole or not at all."""
@@ -91,6 +110,13 @@ class Record:
             found["doubts"] = tuple(map(str, found.get("doubts", ())))
             titles = found.get("titles", {})
             found["titles"] = {key: (str(name), str(of)) for key, (name, of) in titles.items()}
+            found["tables"] = tuple(map(_table, found.get("tables", ())))
             return cls(**found)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no record of a command ({error}); delete it") from error
+
+
+def _table(told: dict[str, Any]) -> TextTable:
+    """A table as it was written."""
+    heads, lines = tuple(map(str, told["heads"])), tuple(tuple(map(str, o)) for o in told["lines"])
+    return TextTable(title=str(told["title"]), heads=heads, lines=lines, note=str(told["note"]))

@@ -21,13 +21,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from jelicit import figures
 from jelicit.probes.registry import PAPER, PEERS, PROPOSALS
-from jelicit.results import Finding, run_id
+from jelicit.results import Finding, TextTable, run_id
 from jelicit.studies.checks import given, unknown
 from jelicit.studies.session import Session
 from jelicit.studies.settings import StudySettings
@@ -41,15 +42,21 @@ from jelicit.studies.stress_card import (
     scorecard,
     verdicts,
 )
-from jelicit.studies.stress_cases import PLAIN
+from jelicit.studies.stress_cases import PLAIN, Case
 from jelicit.studies.stress_parts import CHALLENGES, Part, plan_part, settings_of, with_twins
-from jelicit.studies.stress_tables import print_challenge, print_scorecard
-from jelicit.studies.study import Study
+from jelicit.studies.stress_spread import read_spread, spread_folder, spread_name, spread_rows
+from jelicit.studies.stress_tables import (
+    print_challenge,
+    print_scorecard,
+    print_text_table,
+    spread_table,
+)
+from jelicit.studies.study import Study, StudyResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["LINE", "RULE", "STUDY", "Settings", "run", "scorecard"]
+__all__ = ["LINE", "RULE", "STUDY", "Settings", "run", "scorecard", "spread"]
 
 SIGNS = ("oracle", "easy")
 OF_CHALLENGES = {
@@ -160,7 +167,10 @@ def plan(settings: Settings, session: Session) -> list[Part]:
 
 
 def measure(parts: Sequence[Part], session: Session) -> None:
-    """Carry out every study, and make the scorecard of what they left, unless it is there."""
+    """Carry out every study; make of what they left whatever is not there yet.
+
+    That is the scorecard, and what AUROCs on the plain claims are uncertain from.
+    """
     for part in parts:
         session.say(f"challenge: {part.challenge}")
         part.carry_out()
@@ -171,19 +181,26 @@ def measure(parts: Sequence[Part], session: Session) -> None:
     made_of = hashlib.sha256(repr(sorted(runs.items())).encode()).hexdigest()
     run = run_id(chosen, made_of, {"scorecard": ALGORITHM})
     session.folder.runs.append(run)
+    about = {"boot": settings.boot, "sign": settings.sign, "model": session.model.name}
+
+    @cache
+    def cases() -> list[Case]:
+        return [case for part in parts for case in part.cases()]
+
     if results.has(run):
         session.say(f"scorecard: reused (run {run}, same runs of all challenges)")
-        return
-    cases = [case for part in parts for case in part.cases()]
-    about = {"boot": settings.boot, "sign": settings.sign, "model": session.model.name}
-    results.write(run, card_rows(cases, **about), chosen)
+    else:
+        results.write(run, card_rows(cases(), **about), chosen)
+    spreads, name = spread_folder(session.folder.folder), spread_name(run)
+    if not spreads.has(name) and (rows := spread_rows(cases(), **about)):
+        spreads.write(name, rows, chosen)
 
 
 # --- what is shown -------------------------------------------------------------------------------
 
 
 def show(rows: pd.DataFrame, session: Session) -> None:
-    """A table per challenge, and the scorecard."""
+    """A table per challenge, the scorecard, and what AUROCs are uncertain from."""
     worst = scorecard(rows)
     left_out = rows.loc[~rows["counted"].astype(bool)]
     for place in dict.fromkeys(zip(left_out["dataset"], left_out["feature"], strict=True)):
@@ -197,6 +214,29 @@ def show(rows: pd.DataFrame, session: Session) -> None:
         session.say("there is no scorecard: no case counts")
     else:
         print_scorecard(worst, session.console)
+    for table in tables(rows, session):
+        print_text_table(table, session.console)
+
+
+def tables(rows: pd.DataFrame, session: Session) -> list[TextTable]:
+    """What AUROCs are uncertain from, where plain claims were measured."""
+    (run,) = rows["run_id"].unique()
+    told = read_spread(session.folder.folder, str(run))
+    return [] if told.empty else [spread_table(told)]
+
+
+def spread(result: StudyResult) -> pd.DataFrame:
+    """What the AUROC of every method on the plain claims is uncertain from, a row per set.
+
+    Standard deviations, in units of AUROC, of one fit under one prompt: `sd_questions`, `sd_seeds`,
+    `sd_prompts`, `sd_prompt_seed`; see `jelicit.studies.spread`. nan where one seed or one prompt
+    cannot tell; `below_zero` names those whose estimate lay below 0, and are 0 therefore.
+
+    Args:
+        result: Of `run`.
+    """
+    (run,) = result.rows["run_id"].unique()
+    return read_spread(result.folder, str(run))
 
 
 def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
@@ -240,5 +280,6 @@ STUDY = Study(
     show=show,
     figures=draw,
     findings=findings,
+    tables=tables,
 )
 run = STUDY.run

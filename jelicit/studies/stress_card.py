@@ -118,17 +118,23 @@ class Draws:
         return self._drawn[case.dataset][:, place]
 
 
-def areas_of(case: Case, draws: Draws) -> dict[Key, Area]:
-    """The AUROC of every method of a case; seeds whose fit failed do not count."""
+def areas_by_seed(case: Case, draws: Draws) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
+    """The AUROC of every method of a case, seed by seed [S], and that of every resample [S, B]."""
     every = np.concatenate(list(case.scores.values()))
     values = np.asarray(metrics.auroc(every, case.labels), float)
     samples = np.asarray(metrics.auroc_samples(every, case.labels, draws.weights(case)), float)
-    areas, begin = {}, 0
-    for key, seeds in case.scores.items():
-        rows = slice(begin, begin := begin + len(seeds))
-        known = values[rows][~np.isnan(values[rows])]
+    ends = np.cumsum([len(seeds) for seeds in case.scores.values()])[:-1]
+    of_keys = zip(np.split(values, ends), np.split(samples, ends), strict=True)
+    return dict(zip(case.scores, of_keys, strict=True))
+
+
+def areas_of(case: Case, draws: Draws) -> dict[Key, Area]:
+    """The AUROC of every method of a case; seeds whose fit failed do not count."""
+    areas = {}
+    for key, (values, samples) in areas_by_seed(case, draws).items():
+        known = values[~np.isnan(values)]
         spread = float(known.std(ddof=1)) if len(known) > 1 else np.nan
-        areas[key] = Area(float(_mean(values[rows])), _mean(samples[rows]), spread)
+        areas[key] = Area(float(_mean(values)), _mean(samples), spread)
     return areas
 
 

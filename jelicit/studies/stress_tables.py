@@ -1,4 +1,4 @@
-"""The scorecard in a terminal: a table per challenge, and one of all challenges."""
+"""The scorecard in a terminal: a table per challenge, one of all, and what AUROCs vary by."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from jelicit.method_names import in_reading_order, readable
+from jelicit.results import TextTable
 from jelicit.studies.cells import number, with_interval
+from jelicit.studies.spread import SOURCES
 from jelicit.studies.stress_card import BLOCKS, RULE, verdicts
 
 MARKS = {"survives": "yes", "fails": "no", "open": "?"}
 NOTES = "* sign chosen with train labels (oracle)    = within noise of the best of its block"
+SPREAD_NOTES = (
+    "* sign chosen with train labels (oracle). Standard deviations of the AUROC of one fit under "
+    "one prompt: over draws of test questions, over seeds (starts and train rows), over prompts, "
+    "and of what a seed does under one prompt only. -: one prompt, or one seed, cannot tell. "
+    "0 (<0): the estimate is below 0, so the source is small beside noise."
+)
 
 
 def print_challenge(worst: pd.DataFrame, challenge: str, console: Console) -> None:
@@ -87,3 +95,43 @@ def in_blocks(worst: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
         here = [row for row in rows if row["block"] == block]
         if here:
             yield block, here
+
+
+# --- what an AUROC is uncertain from -------------------------------------------------------------
+
+
+def spread_table(spread: pd.DataFrame) -> TextTable:
+    """A line per set and method: its AUROC on the plain claims, and a column per source.
+
+    Args:
+        spread: Of `stress_spread`.
+    """
+    lines = [
+        (signed(row), readable(row["dataset"]), number(row["auroc"]), *_sources(row))
+        for _, of_set in spread.groupby("dataset", sort=False)
+        for _, methods in in_blocks(pd.DataFrame(of_set))
+        for row in methods
+    ]
+    return TextTable(
+        title="What an AUROC on the plain claims is uncertain from",
+        heads=("Method", "Set", "AUROC", "Questions", "Seeds", "Prompts", "Prompt x seed"),
+        lines=tuple(lines),
+        note=SPREAD_NOTES,
+    )
+
+
+def _sources(row: Any) -> Iterator[str]:
+    below = str(row["below_zero"]).split(", ")
+    for source in SOURCES:
+        value = row[f"sd_{source}"]
+        yield "-" if pd.isna(value) else "0 (<0)" if source in below else f"{value:.3f}"
+
+
+def print_text_table(table: TextTable, console: Console) -> None:
+    """A table of texts: names to the left, numbers to the right."""
+    shown = Table(title=escape(table.title), caption=escape(table.note), caption_justify="left")
+    for place, head in enumerate(table.heads):
+        shown.add_column(escape(head), justify="left" if place < 2 else "right")
+    for line in table.lines:
+        shown.add_row(*map(escape, line))
+    console.print(shown)

@@ -19,7 +19,7 @@ from rich.console import Console
 from jelicit import figures
 from jelicit.method_names import own_titles
 from jelicit.report import write_report
-from jelicit.results import Finding, Record
+from jelicit.results import Finding, Record, TextTable
 from jelicit.results.identity import plain
 from jelicit.studies.checks import refuse
 from jelicit.studies.format_rows import told_apart
@@ -54,6 +54,7 @@ class Study:
         show: (rows, session): prints tables.
         figures: (rows, session) -> file name without ending -> figure.
         findings: Rows -> the paper's findings, checked.
+        tables: (rows, session) -> what the report shows beside the table of rows.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Study:
     show: Callable[[pd.DataFrame, Session], None]
     figures: Callable[[pd.DataFrame, Session], Mapping[str, Figure]]
     findings: Callable[[pd.DataFrame], Sequence[Finding]] = lambda rows: ()
+    tables: Callable[[pd.DataFrame, Session], Sequence[TextTable]] = lambda rows, session: ()
 
     def run(
         self,
@@ -167,6 +169,7 @@ class Study:
             findings=findings,
             doubts=tuple(dict.fromkeys(session.folder.doubts)),
             titles=own_titles(rows["method"]),
+            tables=tuple(self.tables(shown, session)),
         ).write(folder)
         session.say(f"rows: {folder / 'rows'} ({len(rows)} of this command)")
         for path in files:
