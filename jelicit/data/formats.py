@@ -99,9 +99,7 @@ BASE_FORMATS: dict[str, PromptFormat] = {
             third_word=" Indeterminate",
         ),
         PromptFormat(name="asking", text=_ASKING),
-        PromptFormat(
-            name="literal", text=_CLAIM, third_word=" Indeterminate", system=_LITERALLY
-        ),
+        PromptFormat(name="literal", text=_CLAIM, third_word=" Indeterminate", system=_LITERALLY),
         PromptFormat(
             name="professor", text=_CLAIM, third_word=" Indeterminate", system=_TO_A_PROFESSOR
         ),
