@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from experiment_scripts import planned
 from rich.console import Console
 from test_chat import chatty
 from tiny_models import CONFIGS, make_items, random_weights, tiny
 from tokenizers import Tokenizer, models, trainers
 from transformers import PreTrainedTokenizerFast
 
+from extract import opened
 from extract.chat import rendered
 from extract.hidden_states import extract
 from extract.info import show
@@ -24,6 +26,7 @@ from extract.verdicts import Encoded, encode, with_after
 from jelicit.data.features import add_feature
 from jelicit.data.items import digest
 from jelicit.data.prompts import FORMATS, after_verdict, contrast_pair, segments
+from jelicit.studies import salience
 
 CLAIM = FORMATS["claim"]
 LAYERS = (1, 3)
@@ -136,28 +139,30 @@ def test_a_text_that_is_one_token_with_the_verdict_is_refused():
     words = (" True", " False")
     rows = encode(glued, [("so",)], words)
     assert with_after(glued, rows, [""], words) == rows
-    with pytest.raises(ValueError, match="the text '.' after the verdicts ' True', ' False' adds"):
+    with pytest.raises(
+        ValueError, match=r"the text '\.' after the verdicts ' True', ' False' adds"
+    ):
         with_after(glued, rows, ["."], words)
     assert Encoded((1,), ((2,), (3, 4)), after=((5,), (5, 6))).branches == ((2, 5), (3, 4, 5, 6))
 
 
-def test_the_study_measures_both(random_model, tmp_path):
-    from extract import open_model
-    from jelicit.studies import salience
-    from jelicit.studies.settings import PromptSettings
-
-    result = salience.run(
-        open_model(str(random_model), stores=str(tmp_path / "stores")),
-        dataset=("pocket/arithmetic",),
-        features=("random_words", "alice"),
-        methods=("pca",),
-        seeds=1,
-        max_rows=40,
-        layers=("1",),
-        easy="none",
-        prompts=PromptSettings(prompting=("none",)),
-        out=tmp_path / "out",
-        quiet=True,
+def test_studies_take_them_by_name_and_keep_their_stores_apart(tmp_path, monkeypatch):
+    folders: list[str] = []
+    monkeypatch.setattr(
+        opened, "extract", lambda lm, items, form, folder, **rest: folders.append(folder)
     )
-    assert set(result.rows["feature"]) == {"random_words", "alice"}
-    assert result.rows["salience_feature"].notna().all()
+    model = opened.OpenedModel(tiny, "stores")
+    settings = salience.Settings(
+        dataset=("pocket/arithmetic",),
+        features=("none", "random_words", "alice"),
+        format=("claim", "literal"),
+        max_rows=40,
+    )
+    in_formats = planned(salience.STUDY, settings, tmp_path)
+    situations = [each for plan in in_formats for each in plan.situations]
+    assert [each.feature for each in situations] == ["none", "random_words", "alice"] * 2
+    for each in situations:
+        words = {after_verdict(item) for item in each.test}
+        assert words == ({". Banana", ". Shed"} if each.feature == "random_words" else {""})
+        model.store("arithmetic", each.train, each.format, (1,))
+    assert len(set(folders)) == 6

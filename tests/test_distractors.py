@@ -45,7 +45,7 @@ def test_random_words_follow_both_verdicts_alike_and_nothing_else_changes():
 @pytest.mark.parametrize(("value", "word"), [(True, "right"), (False, "wrong")])
 def test_alice_speaks_after_the_item_and_before_the_verdict(value, word):
     once = f"Alice, who is an expert, thinks that this is {word}."
-    items = [item for item in add_feature(make(), "alice", seed=0)]
+    items = add_feature(make(), "alice", seed=0)
     item = next(item for item in items if item.alt_labels["alice"] is value)
     assert zero_shot(item, CLAIM) == (
         f"Question: Is it so?\nClaim: It is so.\n{once}\nI think this claim is"
@@ -117,7 +117,7 @@ def test_texts_after_the_verdict_follow_one_another():
 def test_what_no_feature_can_be_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Feature("f", "", **options)
-    with pytest.raises(ValueError, match="known: none, sycophancy, .*random_words, alice"):
+    with pytest.raises(ValueError, match=r"known: none, sycophancy, .*random_words, alice"):
         get_feature("bananas")
 
 
