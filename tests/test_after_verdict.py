@@ -11,7 +11,7 @@ import torch
 from experiment_scripts import planned
 from rich.console import Console
 from test_chat import chatty
-from tiny_models import CONFIGS, make_items, random_weights, tiny
+from tiny_models import CONFIGS, make_items, random_weights, sentencepiece_like, tiny
 from tokenizers import Tokenizer, models, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -128,6 +128,14 @@ def test_the_text_counts_towards_the_models_context():
         assert list(row.prompt + row.branches[1]) == ids
         assert (row.prompt, row.verdicts) == (short.prompt, short.verdicts)
     assert longest(rows[0]) > longest(plain[0])
+
+
+def test_sentencepieces_own_space_does_not_come_between():
+    llama2, words = sentencepiece_like(), (" True", " False")
+    rows = with_after(llama2, encode(llama2, [("is it",)], words), [". Shed"], words)
+    for branch, word in zip(rows[0].branches, words, strict=True):
+        whole = llama2(f"is it{word}. Shed")["input_ids"]
+        assert list(rows[0].prompt + branch) == whole
 
 
 def test_a_text_that_is_one_token_with_the_verdict_is_refused():

@@ -1,5 +1,7 @@
 """Farquhar et al.'s distractors: exact wording, where it stands, and that no default knows them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ CLAIM = BASE_FORMATS["claim"]
 
 
 def make(n=8, **changes) -> list[Item]:
-    plain = {"question": "Is it so?", "choice": "It is so."} | changes
+    plain: dict[str, Any] = {"question": "Is it so?", "choice": "It is so."} | changes
     return [
         Item(id=f"i{row}", label=row % 2 == 0, group=f"g{row // 2}", **plain) for row in range(n)
     ]
