@@ -2,7 +2,9 @@
 
 Item i's prompt x_i ends just before a verdict. phi_i+ and phi_i- are the hidden states at the last
 token of x_i + true word and x_i + false word (Burns et al. 2022; Canavan et al. 2026); the
-zero-shot log-probabilities of the two verdicts come from the same pass.
+zero-shot log-probabilities of the two verdicts come from the same pass. Where an item has a text
+after its verdict (`jelicit.data.prompts.after_verdict`), both sequences go on with it, states are
+those of its last token, and the log-probabilities are of the verdict alone, as ever.
 """
 
 from __future__ import annotations

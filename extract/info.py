@@ -177,7 +177,7 @@ def _prompts(store: ActivationStore) -> dict[str, str]:
             f"(trained length: {texts.get('trained_length') or 'not known'})"
         )
     parts = texts.get("parts", [texts])
-    facts |= _joins(parts) | _left_out(parts)
+    facts |= _joins(parts) | _after_verdicts(parts) | _left_out(parts)
     shares = [one["byte_share"] for one in parts if "byte_share" in one]
     if shares:
         least, most = f"{min(shares):.1%}", f"{max(shares):.1%}"
@@ -212,6 +212,20 @@ def _joins(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if control := sorted({name for part in known for name in part["control_tokens_in_letters"]}):
         facts["control tokens"] = f"{', '.join(control)} of the format are read as letters"
     return facts
+
+
+def _after_verdicts(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Texts after verdicts, of a store that has some."""
+    told = [part["after_verdict"] for part in parts if "after_verdict" in part]
+    if not told:
+        return {}
+    texts = sorted({text for one in told for text in one["texts"]})
+    more = f" and {len(texts) - 4} more" if len(texts) > 4 else ""
+    count = sum(one["items"] for one in told)
+    return {
+        "after the verdict": f"{count} items have a text, at whose end states are read: "
+        f"{', '.join(map(repr, texts[:4]))}{more}"
+    }
 
 
 def _left_out(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -4,8 +4,9 @@ Two ways to the same numbers. `Separate` runs prompt + verdict as two sequences 
 right for every causal model, and the reference in the tests. `Shared` reads every beginning that
 sequences share once (see `extract.token_trees`): less than half the work, for attention models.
 
-Both give the attention mask and the position ids explicitly, read the states of the verdict's last
-token only, and ask for logits only at the positions that predict a verdict token.
+Both give the attention mask and the position ids explicitly, read the states of the last token only
+(the verdict's, or that of a text after it), and ask for logits only at the positions that predict a
+verdict token.
 """
 
 from __future__ import annotations
@@ -119,14 +120,15 @@ class Shared:
         ends = np.empty((2, len(batch), 2), np.int64)
         for number, (_, members) in enumerate(self._group(batch, sys.maxsize)):
             pairs = [(item, side) for item in members for side in (0, 1)]
-            sequences = [batch[item].prompt + batch[item].verdicts[side] for item, side in pairs]
+            sequences = [batch[item].prompt + batch[item].branches[side] for item, side in pairs]
             row = lay_out(sequences, start=len(self._prefix))
             rows.append(row)
             for (item, side), columns in zip(pairs, row.columns, strict=True):
                 ends[side, item] = number, columns[-1]
-                verdict = batch[item].verdicts[side]
+                verdict, branch = batch[item].verdicts[side], batch[item].branches[side]
                 # The column before a token of a verdict predicts it.
-                for token, column in zip(verdict, columns[-len(verdict) - 1 : -1], strict=True):
+                before = columns[-len(branch) - 1 : -1][: len(verdict)]
+                for token, column in zip(verdict, before, strict=True):
                     place = wanted.setdefault((number, int(column)), len(wanted))
                     picks.append((item, side, place, token))
         return Layout(tuple(rows), ends, tuple(wanted), np.array(picks))
@@ -154,7 +156,7 @@ class Layout(NamedTuple):
 
     rows: tuple[Row, ...]
     ends: np.ndarray
-    """[2, n, 2]: row and column of the last token of each item's true and false verdict."""
+    """[2, n, 2]: row and column of the last token of each item's true and false branch."""
     wanted: tuple[tuple[int, int], ...]
     """The m (row, column) whose logits are needed."""
     picks: np.ndarray
@@ -170,8 +172,8 @@ def shared_prefix(items: Sequence[Encoded]) -> Tokens:
 
 
 def _branches(item: Encoded) -> int:
-    """Tokens that an item's verdicts add to its prompt in a row."""
-    true, false = item.verdicts
+    """Tokens that an item's verdicts, with what follows, add to its prompt in a row."""
+    true, false = item.branches
     return len(true) + len(false) - common(true, false)
 
 
@@ -264,7 +266,8 @@ class Separate:
         lm, device = self.lm, self.lm.device
         prompts = [item.prompt for side in (0, 1) for item in arranged]
         verdicts = [item.verdicts[side] for side in (0, 1) for item in arranged]
-        rows = [prompt + verdict for prompt, verdict in zip(prompts, verdicts, strict=True)]
+        branches = [item.branches[side] for side in (0, 1) for item in arranged]
+        rows = [prompt + branch for prompt, branch in zip(prompts, branches, strict=True)]
         padded = pad(rows, padding=self._padding, device=device)
         first = padded.offsets + _lengths(prompts, device) - 1
         # Column that predicts each verdict token; short verdicts repeat their last one, masked.
@@ -284,8 +287,8 @@ def _attention(lm: LanguageModel) -> str:
 
 
 def longest(item: Encoded) -> int:
-    """Tokens of an item's prompt with its longer verdict."""
-    return len(item.prompt) + max(len(verdict) for verdict in item.verdicts)
+    """Tokens of an item's prompt with its longer verdict and what follows that."""
+    return len(item.prompt) + max(len(branch) for branch in item.branches)
 
 
 class Padded(NamedTuple):

@@ -19,21 +19,23 @@ from extract.verdicts import (
     joint_counts,
     own_prefix,
     tokenise,
+    with_after,
 )
 from jelicit.data.items import Item
-from jelicit.data.prompts import PromptFormat, segments
+from jelicit.data.prompts import PromptFormat, after_verdict, segments
 
 NAMED = 20
-"""Ids of left out items that a store names."""
+"""Ids of left out items, and texts after verdicts, that a store names."""
 
 
 def encode_items(lm: TextModel, items: Sequence[Item], format: PromptFormat) -> list[Encoded]:
-    """Token ids of every item's prompt and of its two verdicts.
+    """Token ids of every item's prompt, of its two verdicts and of the text after them, if any.
 
     Raises:
         ValueError: If there is no item, a text has half a character, a prompt does not fit the
             model's context, or both verdicts have the same tokens (the message names the item); or
-            if verdicts do not follow their prompts as a text would (`check_joints`).
+            if verdicts do not follow their prompts as a text would (`check_joints`), or texts after
+            verdicts these (`extract.verdicts.with_after`).
     """
     if not items:
         raise ValueError("there are no items to extract")
@@ -83,7 +85,10 @@ def _encoded(lm: TextModel, items: Sequence[Item], format: PromptFormat) -> list
     prompts = [segments(item, format) for item in items]
     for item, prompt in zip(items, prompts, strict=True):
         check_text("".join(prompt), f"item {item.id!r}")
-    return encode_for(lm, prompts, (format.true_word, format.false_word))
+    words = (format.true_word, format.false_word)
+    encoded = encode_for(lm, prompts, words)
+    stand = words if lm.chat is None else lm.chat.words(words)
+    return with_after(lm.tokenizer, encoded, [after_verdict(item) for item in items], stand)
 
 
 def _joins(
@@ -134,6 +139,21 @@ def _turns(
     }
 
 
+def _after(lm: TextModel, items: Sequence[Item], encoded: Sequence[Encoded]) -> dict[str, Any]:
+    """The texts after verdicts, and how much of them is spelled; nothing where there is none."""
+    texts = [text for item in items if (text := after_verdict(item))]
+    if not texts:
+        return {}
+    ids = (branch for row in encoded for branch in row.after)
+    return {
+        "after_verdict": {
+            "items": len(texts),
+            "texts": sorted(set(texts))[:NAMED],
+            "byte_share": byte_share(lm.tokenizer, ids),
+        }
+    }
+
+
 def describe_texts(
     lm: TextModel,
     items: Sequence[Item],
@@ -147,7 +167,7 @@ def describe_texts(
     Lengths in tokens, how many exceed the trained length (warned of once), byte share; what they
     begin with, how verdicts follow them, control tokens that the format spells (warned of), how
     many prompts have other tokens than their text in one piece (in a chat template instead: which,
-    and the first prompt as it renders it); and the items left out.
+    and the first prompt as it renders it); texts after verdicts, if any; and the items left out.
     """
     lengths = [len(row.prompt) for row in encoded]
     whole = [longest(row) for row in encoded]
@@ -170,6 +190,7 @@ def describe_texts(
         "beyond_trained_length": beyond,
         "byte_share": byte_share(lm.tokenizer, (row.prompt for row in encoded)),
         **_joins(lm, items, format, encoded),
+        **_after(lm, items, encoded),
         "left_out": {
             "longer_than_context": len(left_out),
             "ids": [item.id for item in left_out[:NAMED]],

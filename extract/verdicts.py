@@ -47,6 +47,15 @@ class Encoded(NamedTuple):
     """Ids of each verdict word, none empty."""
     joint: Joint = "clean"
     """How the verdicts follow; of two ways, the worse."""
+    after: tuple[tuple[int, ...], ...] = ()
+    """Ids of a text after each verdict, at whose end hidden states are read; () = no text."""
+
+    @property
+    def branches(self) -> tuple[tuple[int, ...], ...]:
+        """All that is read after the prompt: per verdict its ids, and those of the text after."""
+        if not self.after:
+            return self.verdicts
+        return tuple(v + text for v, text in zip(self.verdicts, self.after, strict=True))
 
 
 def encode(
@@ -100,6 +109,39 @@ def verdicts_after(
     """
     verdicts = tuple(_verdict(ids, text, word) for word in words)
     return verdicts, _joint(tokenizer, ids, text, words)
+
+
+def with_after(
+    tokenizer: Any, encoded: Sequence[Encoded], texts: Sequence[str], words: Sequence[str]
+) -> list[Encoded]:
+    """Prompts with a text after either verdict, whose ids are what it adds to the verdict's word.
+
+    Prompts and verdicts keep their ids: the verdict is asked for before the text.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        encoded: n prompts with their verdicts.
+        texts: n texts; "" for none.
+        words: The verdicts, as they stand after the prompts.
+
+    Raises:
+        ValueError: If a text is one token with the verdict before it.
+    """
+    some = set(texts) - {""}
+    if not some:
+        return list(encoded)
+    ids = tokenise(tokenizer, {*words, *(word + text for word in words for text in some)})
+    added = {text: tuple(_adds(ids, word, text) for word in words) for text in some}
+    for text, sides in added.items():
+        if not all(sides):
+            raise ValueError(
+                f"the text {text!r} after the verdicts {', '.join(map(repr, words))} adds no token "
+                "of its own; begin it with a space, or with a mark that this tokenizer keeps apart"
+            )
+    return [
+        row._replace(after=added[text]) if text else row
+        for row, text in zip(encoded, texts, strict=True)
+    ]
 
 
 def joint_counts(encoded: Sequence[Encoded]) -> dict[str, int]:

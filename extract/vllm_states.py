@@ -225,7 +225,12 @@ class VllmModel:
                 f"{list(self.layers)} and saves no others; load the model with all that you need"
             )
         requests = [
-            _Request(f"item {row} of the batch, verdict {side}", item.prompt, item.verdicts[side])
+            _Request(
+                f"item {row} of the batch, verdict {side}",
+                item.prompt,
+                item.verdicts[side],
+                item.branches[side],
+            )
             for row, item in enumerate(batch)
             for side in (0, 1)
         ]
@@ -305,15 +310,16 @@ class VllmPass:
 
 
 class _Request(NamedTuple):
-    """One sequence: a prompt and one of its verdicts."""
+    """One sequence: a prompt and one of its verdicts, with what follows that."""
 
     what: str
     prompt: tuple[int, ...]
     verdict: tuple[int, ...]
+    branch: tuple[int, ...]
 
     @property
     def ids(self) -> list[int]:
-        return [*self.prompt, *self.verdict]
+        return [*self.prompt, *self.branch]
 
 
 class _Source(NamedTuple):
@@ -485,7 +491,8 @@ def _log_prob(request: _Request, output: Any) -> float:
             f"{len(output.prompt_token_ids)} tokens, not those of the {len(ids)} tokens it was sent"
         )
     total = 0.0
-    for place in range(len(request.prompt), len(ids)):
+    start = len(request.prompt)
+    for place in range(start, start + len(request.verdict)):
         if ids[place] not in scored[place]:
             raise ValueError(
                 f"{request.what}: vLLM gave no log-probability of the verdict's token {ids[place]}"

@@ -298,7 +298,11 @@ def test_formats_are_those_that_stores_and_result_ids_were_made_with():
         text = json.dumps([vars(get_format(n)) for n in sorted(names)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    came_later = {"asking": "f0f188b36af158bb"}
+    came_later = {
+        "asking": "f0f188b36af158bb",
+        "literal": "5b6a5aa30ef266fb",
+        "professor": "212a56310c049e21",
+    }
     assert {name: of([name]) for name in came_later} == came_later
     first = set(FORMATS) - set(came_later)
     assert (len(first), of(first)) == (19, "e8fb8425cfeae811")

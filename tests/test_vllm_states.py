@@ -238,6 +238,16 @@ def test_the_numbers_are_those_of_transformers(faults, folder, tmp_path, n):
         assert_same(lm.pairs(batch(n), (2, 0)), expected, (2, 0))
 
 
+def test_a_text_after_the_verdict_is_read_to_its_end_and_not_scored(faults, folder, tmp_path):
+    after = [row._replace(after=((11, 12), (11, 12))) for row in batch(3)]
+    expected = in_transformers(folder, after)
+    with load(folder, tmp_path) as lm:
+        assert_same(lm.pairs(after, LAYERS), expected, LAYERS)
+    verdicts = in_transformers(folder, batch(3))
+    torch.testing.assert_close(expected.log_probs, verdicts.log_probs, atol=1e-5, rtol=1e-5)
+    assert (expected.states[1][0] - verdicts.states[1][0]).abs().amax(1).min() > 0.1
+
+
 def test_prompts_in_a_chat_template_are_those_of_transformers(faults, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "chat")
     tokenizer = AutoTokenizer.from_pretrained(folder)

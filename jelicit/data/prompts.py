@@ -15,6 +15,10 @@ from jelicit.named import is_reference, resolve
 GAP = "\n\n"
 """Blank line after every example. Segments are cut only here: each can be tokenised apart."""
 
+AFTER_VERDICT = "after_verdict"
+"""Key of `Item.meta`: a text that follows both verdicts of the item's contrast pair. Of the item,
+so that its digest, and every store and row that is called by it, knows of the text."""
+
 
 class _Formats(Mapping[str, PromptFormat]):
     """The formats by name, read when asked: sets of other packages are found only then."""
@@ -108,11 +112,31 @@ def zero_shot(item: Item, format: str | PromptFormat) -> str:
     return "".join(segments(item, format))
 
 
+def after_verdict(item: Item) -> str:
+    """What follows both verdicts of the item's contrast pair, its own leading space included; "".
+
+    Hidden states are read at its end. Prompts that ask for the verdict, and examples, are without.
+
+    Raises:
+        ValueError: If `meta["after_verdict"]` is no text.
+    """
+    text = item.meta.get(AFTER_VERDICT, "")
+    if not isinstance(text, str):
+        raise ValueError(
+            f"item {shown(item.id)}: meta[{AFTER_VERDICT!r}] is {shown(text)}; allowed: the text "
+            "that follows the verdict, or leave it out"
+        )
+    return text
+
+
 def contrast_pair(item: Item, format: str | PromptFormat) -> tuple[str, str]:
-    """The two prompts (x_i+, x_i-) of Burns et al. 2022: x_i with the true and the false word."""
+    """The two prompts (x_i+, x_i-) of Burns et al. 2022: x_i with the true and the false word.
+
+    Both end in the item's text after the verdict (`after_verdict`), where it has one.
+    """
     format = get_format(format)
-    prompt = zero_shot(item, format)
-    return prompt + format.true_word, prompt + format.false_word
+    prompt, after = zero_shot(item, format), after_verdict(item)
+    return prompt + format.true_word + after, prompt + format.false_word + after
 
 
 def few_shot(

@@ -54,10 +54,10 @@ class Settings(PromptedStudySettings):
     """Measure every method on truth and on a spurious feature.
 
     Attributes:
-        features: Features to add: none, sycophancy, punctuation, tense, or one's own as
-            package.module:NAME or file.py:NAME. Sets with two labels of
-            their own (facts and party, comments and topic, LIAR) bring their feature with them:
-            there each label is asked for in turn and the other one is spurious.
+        features: Features to add: none, sycophancy, punctuation, tense; random_words, alice,
+            alice_repeated; or one's own as package.module:NAME or file.py:NAME. Sets with two
+            labels of their own (facts and party, comments and topic, LIAR) bring their feature with
+            them: there each label is asked for in turn and the other one is spurious.
         train_size: Train rows of a run, a multiple of 4; None = 80 % of the largest balanced
             subset.
         labels: Files of labelled items, as icm.py writes them: the supervised probe learns from

@@ -79,13 +79,14 @@ class Settings(StudySettings):
             own as package.module:NAME or file.py:NAME. The supervised probe is always measured,
             since it is the ceiling.
         challenges: Which of salience, imbalance, impossible, transfer and prompts.
-        features: Features to add, for salience.
+        features: Features to add, for salience; random_words, alice and alice_repeated, for
+            example, beside these.
         shares: Shares of true claims among the train rows, for imbalance.
         impossible: The set without truth values, for impossible.
         others: Further sets that transfer trains and tests on. The same statements in the other
             polarity are always among them where they are a set (cities and neg_cities).
         formats: Prompt formats to compare, for prompts; default: those of claim, statement and
-            asking that fit all sets.
+            asking that fit all sets. literal and professor are claim with an instruction in front.
         sign: Who picks the sign of an unlabelled direction: oracle (train labels), or easy (labels
             of the easy set).
         layers: A hidden-state index, or "best": the layer with the best CCS AUROC on plain train
