@@ -22,12 +22,13 @@ from jelicit.probes.methods import get_method
 from jelicit.probes.sweep.doubts import doubts
 from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.progress import progress
+from jelicit.prompting import ZERO_SHOT_CALIBRATED, Scorer
 from jelicit.results import run_id
 from jelicit.studies import scoring
 from jelicit.studies.formats import formats_asked
 from jelicit.studies.measuring import Measured, measure, without_training
 from jelicit.studies.model import Cases, Model
-from jelicit.studies.prompted import measure_prompting
+from jelicit.studies.prompted import measure_prompting, measure_zero_shot_calibrated
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.settings import REBALANCED, PromptedStudySettings, fit_identity
 from jelicit.studies.situation import Runs, Situation
@@ -238,9 +239,16 @@ class Session:
         return measured
 
     def methods(self, situation: Situation, runs: Runs, states: States) -> Measured:
-        """Every probe of the settings, also those on rebalanced rows; zero-shot, and controls."""
+        """Every probe of the settings, also those on rebalanced rows; zero-shot, and controls.
+
+        Zero-shot is there calibrated, too, where the settings ask for that.
+        """
         boot = situation.boot(self.settings.boot)
         measured = without_training(situation, states, boot)
+        if self.prompts_asked and ZERO_SHOT_CALIBRATED in self.settings.prompts.methods_asked:
+            measured += measure_zero_shot_calibrated(
+                situation, states, self._scorer(), boot=boot, say=self.say
+            )
         plain = tuple(m for m in self.settings.methods if m not in REBALANCED)
         measured += self.probes(situation, runs, states, plain, boot)
         again = {REBALANCED[name]: name for name in self.settings.methods if name in REBALANCED}
@@ -280,19 +288,23 @@ class Session:
     def prompts(self, situation: Situation, runs: Runs) -> Measured:
         """The prompting methods of the settings."""
         settings = self.settings
-        if not (self.prompts_asked and runs.about):
+        if not (self.prompts_asked and runs.about and settings.prompts.few_shot_asked):
             return Measured()
         assert isinstance(settings, PromptedStudySettings)
-        assert not isinstance(self.model, Cases)
         return measure_prompting(
             situation,
             runs,
-            self.model.scorer(progress=sys.stderr.isatty()),
+            self._scorer(),
             settings.prompts,
             boot=settings.boot,
             journals=self.folder.folder / "rounds",
             say=self.say,
         )
+
+    def _scorer(self) -> Scorer:
+        """The model as whoever is asked."""
+        assert not isinstance(self.model, Cases)
+        return self.model.scorer(progress=sys.stderr.isatty())
 
     def run(
         self,
