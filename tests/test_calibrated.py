@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tyro
 from asked_model import AskedModel
+from experiment_scripts import session_of
 
 from jelicit.data.formats import PromptFormat
 from jelicit.data.items import Item
@@ -25,7 +26,6 @@ from jelicit.prompting.calibrated import (
     offset,
 )
 from jelicit.prompting.forecast import need_of_method
-from jelicit.results import ItemScoreStore
 from jelicit.studies import salience
 from jelicit.studies.settings import PromptSettings
 
@@ -191,13 +191,16 @@ def test_a_study_has_calibrated_rows_where_they_are_asked_for(tmp_path):
     words += ["--max-rows", "40", "--seeds", "1", "--boot", "9", "--prompting", *asked]
     settings = tyro.cli(salience.Settings, args=words)
     model = AskedModel()
-    done = salience.run(model, settings, out=tmp_path, quiet=True)
-    rows = done.rows.loc[done.rows["role"] == "truth"].set_index("method")
+    run = session_of(salience.STUDY, settings, tmp_path, model=model)
+    salience.measure(salience.plan(run.settings, run), run)
+    rows = run.folder.rows().loc[lambda each: each["role"] == "truth"].set_index("method")
     plain, calibrated = rows.loc["zero_shot"], rows.loc["zero_shot_calibrated"]
     assert calibrated["auroc"] == pytest.approx(plain["auroc"], abs=1e-6)
     assert calibrated["auroc_low"] == pytest.approx(plain["auroc_low"], abs=1e-6)
     shift = zero_shot_offset(AskedModel(), "claim")
-    scores = _item_scores(done)
+    [written] = run.folder.runs
+    found = run.folder.items.read(written)
+    scores = {each["method"]: found.scores[:, k] for k, each in enumerate(found.settings)}
     spread = np.nanstd(scores["zero_shot"])
     assert spread == pytest.approx(1, abs=1e-3)
     moved = scores["zero_shot"] - scores["zero_shot_calibrated"]
@@ -206,15 +209,10 @@ def test_a_study_has_calibrated_rows_where_they_are_asked_for(tmp_path):
     assert calibrated["accuracy"] != plain["accuracy"]
     assert set(rows.index) >= {*asked, "zero_shot", "pca"}
     assert not set(rows.index) & set(METHODS)
-    # 8 targets of random examples and 3 content-free prompts each; 3 of zero-shot prompts.
-    assert len(model.scored) == 3 + 8 * 4
-
-
-def _item_scores(done):
-    """Scores of the test items of the one run, by method; PCA's by one sign."""
-    [run] = done.rows["run_id"].unique()
-    found = ItemScoreStore(done.folder / "items").read(run)
-    return {each["method"]: found.scores[:, k] for k, each in enumerate(found.settings)}
+    # 3 of zero-shot prompts, 8 targets, and 3 for each draw of examples.
+    draws = {prompt[:-1] for prompt, _ in model.scored[3:]}
+    assert len(model.scored) == 3 + 8 + 3 * len(draws)
+    assert len(draws) > 4
 
 
 def test_names_and_settings_know_the_calibrated_methods():

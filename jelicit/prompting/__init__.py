@@ -1,4 +1,4 @@
-"""Prompting: the scorer protocol, few-shot methods, calibration, what fits a prompt, and consistency rules."""
+"""Prompting: the scorer, few-shot methods, calibration, what fits a prompt, consistency rules."""
 
 from jelicit.prompting.calibrated import calibrated_scores, zero_shot_offset
 from jelicit.prompting.few_shot import (

@@ -15,6 +15,9 @@ from jelicit.studies.checks import repeated
 
 Split = tuple[Item, ...]
 
+ENSEMBLE = "ensemble"
+"""The format that rows of several formats together are of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FormatSettings:
@@ -44,6 +47,11 @@ def format_problems(formats: Sequence[str | PromptFormat] | None) -> list[str]:
             names.append(get_format(each).name)
         except ValueError as error:
             problems.append(f"--format: {error}")
+    if len(names) > 1 and ENSEMBLE in names:
+        problems.append(
+            f"--format: {ENSEMBLE!r} is what rows of several formats together are called; give the "
+            "format of that name another one"
+        )
     return problems + repeated("--format", names)
 
 

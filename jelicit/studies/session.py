@@ -26,7 +26,12 @@ from jelicit.prompting import ZERO_SHOT_CALIBRATED, Scorer
 from jelicit.results import run_id
 from jelicit.studies import scoring
 from jelicit.studies.formats import formats_asked
-from jelicit.studies.measuring import Measured, measure, without_training
+from jelicit.studies.measuring import (
+    Measured,
+    measure,
+    untrained_members,
+    without_training,
+)
 from jelicit.studies.model import Cases, Model
 from jelicit.studies.prompted import measure_prompting, measure_zero_shot_calibrated
 from jelicit.studies.run_folder import RunFolder
@@ -200,6 +205,7 @@ class Session:
         names: Mapping[str, str] | None = None,
         taught: np.ndarray | None = None,
         fits: str | None = None,
+        members: bool = False,
     ) -> Measured:
         """Probes at every layer of the states; see `measure`.
 
@@ -231,6 +237,7 @@ class Session:
                 names=names,
                 store=store,
                 report=report,
+                members=members,
             )
         failed = [f"{situation.title}: {line}" for line in measured.doubts]
         for line in failed:
@@ -238,10 +245,13 @@ class Session:
         measured.doubts = [*doubtful, *failed]
         return measured
 
-    def methods(self, situation: Situation, runs: Runs, states: States) -> Measured:
+    def methods(
+        self, situation: Situation, runs: Runs, states: States, *, members: bool = False
+    ) -> Measured:
         """Every probe of the settings, also those on rebalanced rows; zero-shot, and controls.
 
-        Zero-shot is there calibrated, too, where the settings ask for that.
+        Zero-shot is there calibrated, too, where the settings ask for that. `members` as of
+        `measure`.
         """
         boot = situation.boot(self.settings.boot)
         measured = without_training(situation, states, boot)
@@ -249,14 +259,18 @@ class Session:
             measured += measure_zero_shot_calibrated(
                 situation, states, self._scorer(), boot=boot, say=self.say
             )
+        if members:
+            measured.members += untrained_members(situation, measured)
         plain = tuple(m for m in self.settings.methods if m not in REBALANCED)
-        measured += self.probes(situation, runs, states, plain, boot)
+        measured += self.probes(situation, runs, states, plain, boot, members=members)
         again = {REBALANCED[name]: name for name in self.settings.methods if name in REBALANCED}
         odds = states.train_log_probs
         if again and odds is not None:
             verdicts = odds[:, 0] > odds[:, 1]
             fewer = Runs(about=runs.about, subsets=rebalanced(runs.subsets, verdicts))
-            measured += self.probes(situation, fewer, states, tuple(again), boot, names=again)
+            measured += self.probes(
+                situation, fewer, states, tuple(again), boot, names=again, members=members
+            )
         return measured
 
     def format_of(self, situation: Situation) -> dict[str, Any]:
@@ -315,8 +329,8 @@ class Session:
         *,
         about: Mapping[str, Any] | None = None,
         note: str = "",
-    ) -> None:
-        """Measure a situation unless its rows are there, and say which.
+    ) -> str:
+        """Measure a situation unless its rows are there, and say which; the run's id.
 
         Args:
             situation: What is measured.
@@ -334,7 +348,7 @@ class Session:
             **self.format_of(situation),
             **settings,
         }
-        self.keep(situation, chosen, measure, about=about, note=note)
+        return self.keep(situation, chosen, measure, about=about, note=note)
 
     def has(self, situation: Situation, chosen: Mapping[str, Any]) -> bool:
         """Whether `keep` would read rows back."""
