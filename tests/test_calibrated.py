@@ -1,13 +1,11 @@
 """Content-free calibration: what is planted in prompts is taken off, and nothing else."""
 
 import hashlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tyro
-from asked_model import AskedModel
-from experiment_scripts import session_of
 
 from jelicit.data.formats import PromptFormat
 from jelicit.data.items import Item
@@ -26,7 +24,8 @@ from jelicit.prompting.calibrated import (
     offset,
 )
 from jelicit.prompting.forecast import need_of_method
-from jelicit.studies import salience
+from jelicit.studies import Situation, States, scoring
+from jelicit.studies.prompted import measure_zero_shot_calibrated
 from jelicit.studies.settings import PromptSettings
 
 FORMAT = PromptFormat(name="test", text="Q: {question}\nSay: {choice}\nThat is", system="Judge.")
@@ -184,35 +183,27 @@ def test_the_forecast_counts_the_content_free_prompts(method):
     assert need_of_method("zero_shot_calibrated", Counted(), [], [], FORMAT, shots=()).requests == 3
 
 
-def test_a_study_has_calibrated_rows_where_they_are_asked_for(tmp_path):
-    asked = ("zero_shot_calibrated", "random_few_shot_calibrated")
-    words = ["--shots", "2", "--pool", "8", "--prompt-tests", "8", "--methods", "pca"]
-    words += ["--features", "none", "--dataset", "pocket/arithmetic", "--layers", "1"]
-    words += ["--max-rows", "40", "--seeds", "1", "--boot", "9", "--prompting", *asked]
-    settings = tyro.cli(salience.Settings, args=words)
-    model = AskedModel()
-    run = session_of(salience.STUDY, settings, tmp_path, model=model)
-    salience.measure(salience.plan(run.settings, run), run)
-    rows = run.folder.rows().loc[lambda each: each["role"] == "truth"].set_index("method")
-    plain, calibrated = rows.loc["zero_shot"], rows.loc["zero_shot_calibrated"]
-    assert calibrated["auroc"] == pytest.approx(plain["auroc"], abs=1e-6)
-    assert calibrated["auroc_low"] == pytest.approx(plain["auroc_low"], abs=1e-6)
-    shift = zero_shot_offset(AskedModel(), "claim")
-    [written] = run.folder.runs
-    found = run.folder.items.read(written)
-    scores = {each["method"]: found.scores[:, k] for k, each in enumerate(found.settings)}
-    spread = np.nanstd(scores["zero_shot"])
-    assert spread == pytest.approx(1, abs=1e-3)
-    moved = scores["zero_shot"] - scores["zero_shot_calibrated"]
-    assert moved.std() == pytest.approx(0, abs=1e-5)
-    assert np.sign(moved.mean()) == np.sign(shift)
-    assert calibrated["accuracy"] != plain["accuracy"]
-    assert set(rows.index) >= {*asked, "zero_shot", "pca"}
-    assert not set(rows.index) & set(METHODS)
-    # 3 of zero-shot prompts, 8 targets, and 3 for each draw of examples.
-    draws = {prompt[:-1] for prompt, _ in model.scored[3:]}
-    assert len(model.scored) == 3 + 8 + 3 * len(draws)
-    assert len(draws) > 4
+def test_calibration_moves_the_accuracy_of_one_prompt_and_no_order():
+    test, leaning, told = claims(12, split="test"), Leaning(by=2.5), []
+    situation = Situation(dataset="claims", format=FORMAT, train=tuple(claims(4)), test=tuple(test))
+    raw = zero_shot_scores(leaning, test, FORMAT)
+    leaning.asked.clear()
+    states = States(layers=(), train={}, test_log_probs=np.stack([raw, np.zeros(12)], 1))
+    boot = situation.boot(5)
+    done = measure_zero_shot_calibrated(situation, states, leaning, boot=boot, say=told.append)
+    assert len(leaning.asked) == 3
+    [row] = done.rows
+    [plain] = scoring.fixed_rows({"zero_shot": raw}, situation.targets(), boot)
+    assert (plain["accuracy"], row["accuracy"]) == (0.5, 1.0)
+    assert all(plain[k] == row[k] for k in ("auroc", "auroc_low", "auroc_high", "n_train", "role"))
+    [(about, scores)] = done.scores
+    assert about == {"method": "zero_shot_calibrated", "orientation": "none"}
+    np.testing.assert_allclose(scores, raw - 2.5, atol=1e-12)
+    assert told == [
+        "claims: of no claim the prompt says True (log-odds +2.50); accuracy without that 1.00"
+    ]
+    unknown = replace(states, test_log_probs=None)
+    assert not measure_zero_shot_calibrated(situation, unknown, leaning, boot=boot).rows
 
 
 def test_names_and_settings_know_the_calibrated_methods():

@@ -1,6 +1,6 @@
 """Ensembles over prompts: means of what each prompt says, on one scale."""
 
-from dataclasses import replace
+import json
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,16 @@ from jelicit.studies.format_rows import format_table, told_apart
 from jelicit.studies.formats import format_problems
 from jelicit.studies.prompt_ensembles import mean_over_prompts
 
-FORMATS = ("claim", "statement", "asking")
-METHODS = ("pca", "supervised")
+FORMATS = ("claim", "statement")
+CALIBRATED = ("zero_shot_calibrated", "random_few_shot_calibrated")
 
 
-def measured(folder: Any, formats: tuple[str, ...], **changes: Any) -> Any:
+def measured(folder: Any, formats: tuple[str, ...]) -> Any:
     """A run of salience without figures and report."""
-    words = ["--prompting", "zero_shot_calibrated", "--methods", *METHODS, "--layers", "1"]
-    words += ["--features", "none", "punctuation", "--dataset", "pocket/arithmetic"]
-    words += ["--max-rows", "40", "--seeds", "2", "--boot", "9", "--format", *formats]
-    settings = replace(tyro.cli(salience.Settings, args=words), **changes)
+    words = ["--methods", "pca", "--layers", "1", "--features", "punctuation"]
+    words += ["--dataset", "pocket/arithmetic", "--max-rows", "40", "--seeds", "2", "--boot", "9"]
+    words += ["--shots", "2", "--pool", "8", "--prompt-tests", "8", "--prompting", *CALIBRATED]
+    settings = tyro.cli(salience.Settings, args=[*words, "--format", *formats]).for_model(512)
     run = session_of(salience.STUDY, settings, folder, model=AskedModel())
     salience.measure(salience.plan(run.settings, run), run)
     return run
@@ -39,7 +39,7 @@ def several(tmp_path_factory):
     return measured(tmp_path_factory.mktemp("several"), FORMATS)
 
 
-KEY = ["feature", "method", "orientation", "target", "seed"]
+KEY = ["method", "orientation", "target", "seed"]
 
 
 def ensembles(run: Any) -> pd.DataFrame:
@@ -47,16 +47,21 @@ def ensembles(run: Any) -> pd.DataFrame:
     return pd.DataFrame(rows.loc[rows["format"] == "ensemble"]).set_index(KEY).sort_index()
 
 
-def item_scores(run: Any, form: str, feature: str) -> ItemScores:
+def run_of(run: Any, form: str) -> str:
     rows = run.folder.rows()
-    [written] = rows.loc[(rows["format"] == form) & (rows["feature"] == feature), "run_id"].unique()
-    return run.folder.items.read(written)
+    [written] = rows.loc[rows["format"] == form, "run_id"].unique()
+    return written
 
 
-def members(run: Any, form: str, feature: str) -> ItemScores:
-    rows = run.folder.rows()
-    [written] = rows.loc[(rows["format"] == form) & (rows["feature"] == feature), "run_id"].unique()
-    return run.folder.members.read(written)
+def members(run: Any, form: str) -> ItemScores:
+    return run.folder.members.read(run_of(run, form))
+
+
+def labels_of(run: Any) -> dict[str, np.ndarray]:
+    """Both labels of the test items, by target."""
+    items = run.folder.items.read(run_of(run, "claim")).items
+    added = [json.loads(others)["punctuation"] for others in items["others"]]
+    return {"truth": items["label"].to_numpy(), "punctuation": np.array(added)}
 
 
 def test_the_scale_is_that_of_the_runs_own_train_rows_and_0_stays():
@@ -70,7 +75,7 @@ def test_the_scale_is_that_of_the_runs_own_train_rows_and_0_stays():
     twice = scoring.on_one_scale(
         {("a", "oracle"): 2 * test},  # type: ignore[dict-item]
         scores._replace(train={"a": 2 * train}),  # type: ignore[dict-item]
-        subsets=subsets[:1],
+        subsets=subsets,
     )
     np.testing.assert_array_equal(twice["a", "oracle"][0], test[0])
 
@@ -88,51 +93,50 @@ def test_the_mean_does_not_hear_the_order_of_the_prompts():
 
 
 def test_rows_are_those_of_the_mean_by_hand(several):
-    rows, checked = ensembles(several), 0
-    truth = item_scores(several, "claim", "punctuation").items
-    others = truth["others"].str.contains('"punctuation": true').to_numpy()
-    labels = {"truth": truth["label"].to_numpy(), "punctuation": others}
-    of_formats = [members(several, form, "punctuation") for form in FORMATS]
-    for place, about in enumerate(of_formats[0].settings):
-        mean = 0.0
-        for each in of_formats:
-            assert each.settings[place] == about
-            mean = mean + each.scores[:, place].astype(np.float64) / 3
-        row = rows.loc[
-            "punctuation", about["method"], about["orientation"], about["target"], about["seed"]
-        ]
+    rows, labels, checked = ensembles(several), labels_of(several), 0
+    claim, statement = (members(several, form) for form in FORMATS)
+    assert claim.settings == statement.settings
+    for place, about in enumerate(claim.settings):
+        mean = (claim.scores[:, place].astype(float) + statement.scores[:, place]) / 2
+        row = rows.loc[tuple(about[name] for name in KEY)]
         label = labels[about["target"]]
         assert row["auroc"] == pytest.approx(roc_auc_score(label, mean), abs=1e-6)
         assert row["accuracy"] == pytest.approx(((mean > 0) == label).mean(), abs=1e-6)
+        assert row["auroc_low"] <= row["auroc"] <= row["auroc_high"]
         assert (row["layer"], row["n_train"]) == (1, about["n_train"])
         checked += 1
-    # Two kinds of zero-shot, PCA by two signs, the supervised probe; two seeds and labels.
-    assert checked == len(rows.loc["punctuation"]) == (2 + 2 * 2 + 2) * 2
+    # Zero-shot, calibrated or not, and PCA by two signs and seeds; of two labels.
+    assert checked == len(rows) == (2 + 2 * 2) * 2
 
 
-def test_zero_shot_is_the_mean_of_log_odds_and_probes_are_signed_as_in_their_own_rows(several):
-    def column(found: ItemScores, **about: Any) -> np.ndarray:
-        [place] = [k for k, own in enumerate(found.settings) if {**own, **about} == own]
-        return found.scores[:, place]
-
-    store = AskedStore  # log-odds of the test items, as the model says them
+def test_members_are_log_odds_as_they_are_and_probes_signed_as_in_their_own_rows(several):
     test = salience.plan(several.settings, several)[0].situations[0].test
+    labels, rows = labels_of(several), several.folder.rows()
     for form in FORMATS:
-        said = store([contrast_pair(item, form) for item in test]).log_probs
-        kept = column(members(several, form, "none"), method="zero_shot", target="truth")
-        np.testing.assert_allclose(kept, said[:, 0] - said[:, 1], rtol=1e-5)
+        said = AskedStore([contrast_pair(item, form) for item in test]).log_probs
+        kept = members(several, form)
+        own = pd.DataFrame(rows.loc[rows["format"] == form]).set_index(KEY)
+        for about, scores in zip(kept.settings, kept.scores.T, strict=True):
+            if about["method"] == "zero_shot":
+                np.testing.assert_allclose(scores, said[:, 0] - said[:, 1], rtol=1e-5)
+            row = own.loc[tuple(about[name] for name in KEY)]
+            area = roc_auc_score(labels[about["target"]], scores)
+            assert row["auroc"] == pytest.approx(area, abs=1e-6)
+
+
+def test_the_calibrated_methods_are_rows_of_each_format(several):
     rows = several.folder.rows()
-    own = rows.loc[(rows["method"] == "pca") & (rows["feature"] == "punctuation")]
-    truth = item_scores(several, "claim", "punctuation").items
-    labels = {
-        "truth": truth["label"].to_numpy(),
-        "punctuation": truth["others"].str.contains('"punctuation": true').to_numpy(),
-    }
-    for row in own.loc[own["format"] == "statement"].to_dict("records"):
-        about = {name: row[name] for name in ("method", "orientation", "target", "seed", "layer")}
-        kept = column(members(several, "statement", "punctuation"), **about)
-        label = labels[row["target"]]
-        assert row["auroc"] == pytest.approx(roc_auc_score(label, kept), abs=1e-6)
+    for form in FORMATS:
+        here = rows.loc[(rows["format"] == form) & (rows["role"] == "truth")].set_index("method")
+        assert set(here.index) >= {*CALIBRATED, "zero_shot", "pca"}
+        assert "random_few_shot" not in here.index
+        areas = here["auroc"]
+        assert areas["zero_shot"] == pytest.approx(areas["zero_shot_calibrated"], abs=1e-6)
+        assert here["n_test"]["random_few_shot_calibrated"] == 8
+    asked = several.model.scored
+    draws = {prompt[:-1] for prompt, _ in asked if len(prompt) > 1}
+    # Of both formats: 3 prompts without examples, 8 targets, and 3 for each draw of examples.
+    assert len(asked) == 2 * (3 + 8) + 3 * len(draws)
 
 
 def test_a_loud_format_does_not_dominate():
@@ -151,31 +155,20 @@ def test_a_loud_format_does_not_dominate():
     assert roc_auc_score(label, scaled) > max(0.85, alone - 0.02)
 
 
-def test_what_one_format_shows_has_no_ensemble_and_nothing_is_kept_for_one(several, tmp_path):
-    alone = measured(tmp_path, ("claim",), features=("none",))
-    rows = alone.folder.rows()
-    assert "format" not in rows
-    assert not alone.folder.members.folder.exists()
-    of_claim = several.folder.rows()
-    of_claim = of_claim.loc[(of_claim["format"] == "claim") & (of_claim["feature"] == "none")]
-    columns = [c for c in rows if c != "run_id" and not str(c).startswith("settings.")]
-    pd.testing.assert_frame_equal(of_claim[columns].reset_index(drop=True), rows[columns])
-
-
 def test_ensembles_are_read_back_and_stand_last_in_the_table(several):
     again = measured(several.folder.folder, FORMATS[::-1])
-    assert again.folder.runs[-2:] == several.folder.runs[-2:]
+    assert again.folder.runs[-1] == several.folder.runs[-1]
+    assert not again.model.scored
     pd.testing.assert_frame_equal(ensembles(again), ensembles(several))
     rows = told_apart(several.folder.rows())
     assert "pocket/arithmetic, format ensemble" in set(rows["dataset"])
-    rows = rows.loc[(rows["feature"] == "none") & (rows["role"] == "truth")]
     cells = {str(c.header): list(c.cells) for c in format_table(rows).columns}
     assert list(cells) == ["Method", *FORMATS, "most - least", "ensemble"]
     place = cells["Method"].index("PCA *")
     numbers = [float(str(cells[form][place])) for form in FORMATS]
     apart = float(str(cells["most - least"][place]))
     assert apart == pytest.approx(max(numbers) - min(numbers), abs=0.011)
-    mean = ensembles(several).loc["none", "pca", "oracle"]["auroc"].mean()
+    mean = ensembles(several).loc[("pca", "oracle", "truth"), "auroc"].mean()
     assert cells["ensemble"][place] == f"{mean:.2f}"
 
 

@@ -236,21 +236,22 @@ def compared(tmp_path_factory):
 def test_each_format_has_rows_of_its_own_that_a_run_of_it_alone_has_too(compared, tmp_path):
     done, _ = compared
     rows = done.rows.loc[done.rows["feature"] == "none"]
-    assert list(dict.fromkeys(rows["format"])) == ["claim", "statement", "exam"]
+    assert list(dict.fromkeys(rows["format"])) == ["claim", "statement", "exam", "ensemble"]
     assert set(rows["dataset"]) == {"pocket/arithmetic"}
     for name in ("claim", "statement"):
         alone = run(salience, tmp_path, format=(name,), features=("none",)).rows
         mine = rows.loc[rows["format"] == name].reset_index(drop=True)
         assert "format" not in alone
+        assert not (tmp_path / "out" / "members").exists()
         columns = [c for c in alone if c != "run_id" and not str(c).startswith("settings.")]
         pd.testing.assert_frame_equal(mine[columns], alone[columns])
-    assert rows.loc[rows["method"] == "pca"].groupby("format")["auroc"].mean().nunique() == 3
+    assert rows.loc[rows["method"] == "pca"].groupby("format")["auroc"].mean().nunique() == 4
 
 
 def test_a_feature_that_a_format_does_not_show_is_left_out_of_it_and_that_is_said(compared):
     done, printed = compared
     with_feature = done.rows.loc[done.rows["feature"] == "sycophancy", "format"]
-    assert set(with_feature) == {"claim", "exam"}
+    assert set(with_feature) == {"claim", "exam", "ensemble"}
     assert "sycophancy left out, its prompt shows no question" in printed
 
 
@@ -269,9 +270,9 @@ def test_tables_figures_findings_and_files_name_the_format(compared):
     assert "format" in facets_of(folder.rows, series="role")
     panels = [panel["name"] for panel in about_items(folder.items, folder.rows)["panels"]]
     assert sorted(panels) == [
-        *["No added feature, format claim", "No added feature, format exam"],
-        *["No added feature, format statement", "Sycophancy, format claim"],
-        "Sycophancy, format exam",
+        *["No added feature, format claim", "No added feature, format ensemble"],
+        *["No added feature, format exam", "No added feature, format statement"],
+        *["Sycophancy, format claim", "Sycophancy, format ensemble", "Sycophancy, format exam"],
     ]
 
 
@@ -282,12 +283,13 @@ def test_formats_stand_side_by_side_with_how_far_they_lie_apart(compared):
     rows = rows.loc[(rows["feature"] == "none") & (rows["role"] == "truth")]
     table = format_table(rows)
     cells = {str(c.header): list(c.cells) for c in table.columns}
-    assert list(cells) == ["Method", "claim", "statement", "exam", "most - least"]
+    assert list(cells) == ["Method", "claim", "statement", "exam", "most - least", "ensemble"]
     place = cells["Method"].index("PCA *")
     pca = rows.loc[(rows["method"] == "pca") & (rows["orientation"] == "oracle")]
     means = pca.set_index("format")["auroc"]
     for name in ("claim", "statement", "exam"):
         assert cells[name][place] == f"{means[name]:.2f}"
+    means = means[["claim", "statement", "exam"]]  # of several prompts one cannot be the least
     assert cells["most - least"][place] == f"{means.max() - means.min():.2f}"
 
 

@@ -5,10 +5,10 @@ Each prompt's probes are fitted, and their signs picked, in that prompt alone; w
     s_i = 1/P sum_p s_ip / sigma_p
 
 with sigma_p the standard deviation of the probe's scores of its own train rows: scores have no
-unit, and no prompt is to decide because its numbers are larger. Zero-shot scores are log-odds, and are
-averaged as they are. ("Full" ensembling of EleutherAI's elk averages credences over all templates
-of an item, after Platt scaling on labels; here no label has a say.) Farquhar et al. 2023 (arXiv
-2312.10029) find that several templates bring nothing systematic.
+unit, and no prompt is to decide because its numbers are larger. Zero-shot scores are
+log-odds, and are averaged as they are. ("Full" ensembling of EleutherAI's elk is the mean over
+templates, too, of one probe for all of them.) Farquhar et al. 2023 (arXiv 2312.10029) find that
+several templates bring nothing systematic.
 """
 
 from __future__ import annotations
