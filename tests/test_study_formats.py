@@ -204,7 +204,9 @@ def test_the_contents_of_a_format_are_in_the_names_of_all_runs(study, named_runs
     for changes in ({"text": TEXT + " certainly"}, {"true_word": " fine"}, {"system": "Exams."}):
         assert not set(ids(study, format=(exam(**changes),))) & set(first), changes
     several = ids(study, format=(exam(), "claim"))
-    assert len(set(several)) == (4 if study is transfer else 2) * len(first)
+    # Transfer tests each format on each, and salience has an ensemble of both.
+    times = {"transfer": 4, "salience": 3}.get(name_of(study), 2)
+    assert len(set(several)) == times * len(first)
     # Rows that say their format are not read back as rows that do not, nor the other way round.
     assert not set(several) & {*first, *ids(study, format=("claim",))}
 
@@ -391,17 +393,17 @@ def test_ensembles_are_read_back_whatever_the_order_of_the_formats(compared):
 
 def test_calibrated_zero_shot_stands_beside_zero_shot_in_each_format(compared):
     done, _ = compared
-    rows = done.rows.loc[done.rows["role"] == "truth"].set_index(["format", "feature", "method"])
+    moved = []
     for form in ("claim", "statement", "exam"):
+        rows = Place(done, form, "none").rows.reset_index()
         plain, calibrated = (
-            rows.loc[(form, "none", method)].iloc[0]
+            rows.loc[rows["method"] == method].to_dict("records")
             for method in ("zero_shot", "zero_shot_calibrated")
         )
-        assert calibrated["auroc"] == pytest.approx(plain["auroc"], abs=1e-6)
-    assert (
-        rows["accuracy"].xs("zero_shot", level=2)
-        != rows["accuracy"].xs("zero_shot_calibrated", level=2)
-    ).any()
+        assert len(plain) == len(calibrated) == 1
+        assert calibrated[0]["auroc"] == pytest.approx(plain[0]["auroc"], abs=1e-6)
+        moved.append(calibrated[0]["accuracy"] - plain[0]["accuracy"])
+    assert any(moved)
 
 
 @pytest.mark.slow
