@@ -296,7 +296,7 @@ def test_findings_say_yes_no_and_cannot_tell():
     assert findings(alone) == [None, None, None]
     few = cases(telling=6.0)
     kept = ~few["failed"] | (few["failed"].cumsum() < warning_signs.LEAST)
-    assert findings(few[kept]) == [None, None, None]
+    assert findings(pd.DataFrame(few[kept])) == [None, None, None]
 
 
 def test_table_and_findings_have_the_intervals_that_rows_were_asked_to_have():
