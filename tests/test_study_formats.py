@@ -351,7 +351,7 @@ def test_rows_of_an_ensemble_are_those_of_the_mean_by_hand(compared, feature, fo
     kept = [each.members for each in of_formats]
     for place, about in enumerate(kept[0].settings):
         assert all(each.settings[place] == about for each in kept)
-        mean = sum(each.scores[:, place].astype(float) for each in kept) / len(kept)
+        mean = np.sum([each.scores[:, place] for each in kept], 0, dtype=float) / len(kept)
         row = ensemble.rows.loc[tuple(about[name] for name in KEY)]
         label = labels[about["target"]]
         assert row["auroc"] == pytest.approx(roc_auc_score(label, mean), abs=1e-6)
@@ -385,9 +385,10 @@ def test_ensembles_are_read_back_whatever_the_order_of_the_formats(compared):
     done, _ = compared
     settings = compared_settings(done.folder.parent).for_model(AskedModel.trained_length)
     settings = type(settings)(**{**vars(settings), "format": settings.format[::-1]})
-    again = session_of(salience.STUDY, settings, done.folder, model=AskedModel())
+    model = AskedModel()
+    again = session_of(salience.STUDY, settings, done.folder, model=model)
     salience.measure(salience.plan(settings, again), again)
-    assert not again.model.scored
+    assert not model.scored
     assert set(again.folder.runs) == set(done.rows["run_id"])
 
 

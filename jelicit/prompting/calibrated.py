@@ -120,14 +120,14 @@ def offset(scores: np.ndarray) -> np.ndarray:
     # In logarithms: a probability within rounding of 1 has no logit.
     true, false = -np.logaddexp(0, -scores), -np.logaddexp(0, scores)
     with np.errstate(invalid="ignore"):
-        found = np.logaddexp.reduce(true, -1) - np.logaddexp.reduce(false, -1)
-    if not np.isfinite(found).all():
+        logits = np.logaddexp.reduce(true, -1) - np.logaddexp.reduce(false, -1)
+    if not np.isfinite(logits).all():
         raise ValueError(
             "content-free prompts have truth scores without bound (a verdict of probability 0), so "
             "nothing can be calibrated by them: choose verdicts that the model gives a "
             "probability, or leave out the calibrated methods"
         )
-    return found
+    return logits
 
 
 def _texts(form: PromptFormat) -> list[str]:

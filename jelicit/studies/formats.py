@@ -27,7 +27,8 @@ class FormatSettings:
         format: How items are shown and which label is asked for, in all sets but the easy one: a
             format's name (claim, statement, claim_icm, pair_gender, ...; a wrong one lists all), a
             file of one's own (FORMAT.toml, FORMAT.json), package.module:NAME or file.py:NAME.
-            Several are measured one by one and compared. None = each set's own.
+            Several are measured one by one and compared; salience averages over them, too (format
+            "ensemble"). None = each set's own.
     """
 
     format: tuple[str, ...] | None = None
