@@ -33,12 +33,18 @@ class MethodName(NamedTuple):
 # Those that are no probes; in reading order within each group: simple before combined.
 _NO_PROBES = (
     MethodName("zero_shot", "Zero-shot", PROMPTING),
+    MethodName("zero_shot_calibrated", "Zero-shot, calibrated", PROMPTING),
     MethodName("zero_shot_assistant", "Zero-shot, as an assistant", PROMPTING),
     MethodName("zero_shot_chat", "Zero-shot, chat model", PROMPTING),
     MethodName("random_few_shot", "Random few-shot", PROMPTING),
+    MethodName("random_few_shot_calibrated", "Random few-shot, calibrated", PROMPTING),
     MethodName("random_many_shot", "Random many-shot", PROMPTING),
     MethodName("bootstrapped", "Bootstrapped", PROMPTING),
+    MethodName("bootstrapped_calibrated", "Bootstrapped, calibrated", PROMPTING),
     MethodName("bootstrapped_consistent", "Bootstrapped + consistency", PROMPTING),
+    MethodName(
+        "bootstrapped_consistent_calibrated", "Bootstrapped + consistency, calibrated", PROMPTING
+    ),
     MethodName("tuned_zero_shot", "Fine-tuned, own answers", PROMPTING),
     MethodName("tuned_bootstrapped", "Fine-tuned, bootstrapped", PROMPTING),
     MethodName("icm", "ICM", COHERENCE),
@@ -54,6 +60,7 @@ _NO_PROBES = (
     MethodName("best_of_icm", "Best of n, ICM", COHERENCE),
     MethodName("policy_icm", "Assistant, ICM", COHERENCE),
     MethodName("golden_few_shot", "Golden few-shot", CEILING),
+    MethodName("golden_few_shot_calibrated", "Golden few-shot, calibrated", CEILING),
     MethodName("golden_many_shot", "Golden many-shot", CEILING),
     MethodName("reward_golden", "Reward model, golden", CEILING),
     MethodName("reward_human", "Reward model, annotator", CEILING),

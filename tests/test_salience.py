@@ -295,7 +295,7 @@ def test_any_other_setting_computes(run, salience, monkeypatch, words):
     measured = []
     settings = (*ARITHMETIC, "--boot", "50", "--layers", "1")
 
-    def measure(session: Session, situation: Any, *rest: Any) -> Measured:
+    def measure(session: Session, situation: Any, *rest: Any, **options: Any) -> Measured:
         measured.append(situation.feature)
         row = {"method": "random", "role": "truth", "orientation": "easy", "target": "truth"}
         # Without a layer: it stands beside the probes of each.

@@ -11,20 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import tyro
-from asked_model import AskedModel
+from asked_model import AskedModel, AskedStore
 from experiment_scripts import joined, planned, session_of
 from rich.console import Console
+from sklearn.metrics import roc_auc_score
 
 from jelicit import figures
 from jelicit.data import registry
 from jelicit.data.formats import BASE_FORMATS, PromptFormat
 from jelicit.data.items import Item, save_items
-from jelicit.data.prompts import get_format
+from jelicit.data.prompts import contrast_pair, get_format
 from jelicit.method_names import in_format, readable
 from jelicit.report.folder import read_folder
 from jelicit.report.item_browser import about_items
 from jelicit.report.row_table import facets_of
-from jelicit.results import Record
+from jelicit.results import ItemScores, Record
 from jelicit.studies import (
     Cases,
     Situation,
@@ -38,7 +39,7 @@ from jelicit.studies import (
 )
 from jelicit.studies.format_rows import format_table, told_apart
 from jelicit.studies.run_folder import RunFolder
-from jelicit.studies.settings import StudySettings
+from jelicit.studies.settings import PromptSettings, StudySettings
 from jelicit.studies.study import Study
 
 STUDIES = (salience, imbalance, impossible, layers, transfer, icm)
@@ -203,7 +204,9 @@ def test_the_contents_of_a_format_are_in_the_names_of_all_runs(study, named_runs
     for changes in ({"text": TEXT + " certainly"}, {"true_word": " fine"}, {"system": "Exams."}):
         assert not set(ids(study, format=(exam(**changes),))) & set(first), changes
     several = ids(study, format=(exam(), "claim"))
-    assert len(set(several)) == (4 if study is transfer else 2) * len(first)
+    # Transfer tests each format on each, and salience has an ensemble of both.
+    times = {"transfer": 4, "salience": 3}.get(name_of(study), 2)
+    assert len(set(several)) == times * len(first)
     # Rows that say their format are not read back as rows that do not, nor the other way round.
     assert not set(several) & {*first, *ids(study, format=("claim",))}
 
@@ -219,38 +222,50 @@ def test_without_a_format_a_name_says_nothing_of_formats(study, named_runs):
 # --- several formats -----------------------------------------------------------------------------
 
 
+COMPARED: dict[str, Any] = {
+    "seeds": 2,
+    "prompts": PromptSettings(
+        prompting=("random_few_shot", "zero_shot_calibrated"), shots=(2,), pool=8, prompt_tests=8
+    ),
+}
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """A run of salience with three formats, and what it printed."""
     place = tmp_path_factory.mktemp("compared")
     (place / "exam.json").write_text(json.dumps(EXAM), encoding="utf-8")
     console = Console(record=True, width=200, file=io.StringIO())
-    formats = ("claim", "statement", str(place / "exam.json"))
-    settings = settings_of(
-        salience, format=formats, features=("none", "sycophancy"), out=place / "out"
-    )
-    done = salience.run(AskedModel(), settings, console=console)
+    done = salience.run(AskedModel(), compared_settings(place), console=console)
     return done, console.export_text()
+
+
+def compared_settings(place: Any) -> Any:
+    """Its settings; the format file and the results lie in a folder."""
+    formats = ("claim", "statement", str(place / "exam.json"))
+    features = ("none", "sycophancy")
+    return settings_of(salience, format=formats, features=features, out=place / "out", **COMPARED)
 
 
 def test_each_format_has_rows_of_its_own_that_a_run_of_it_alone_has_too(compared, tmp_path):
     done, _ = compared
     rows = done.rows.loc[done.rows["feature"] == "none"]
-    assert list(dict.fromkeys(rows["format"])) == ["claim", "statement", "exam"]
+    assert list(dict.fromkeys(rows["format"])) == ["claim", "statement", "exam", "ensemble"]
     assert set(rows["dataset"]) == {"pocket/arithmetic"}
     for name in ("claim", "statement"):
-        alone = run(salience, tmp_path, format=(name,), features=("none",)).rows
+        alone = run(salience, tmp_path, format=(name,), features=("none",), **COMPARED).rows
         mine = rows.loc[rows["format"] == name].reset_index(drop=True)
         assert "format" not in alone
+        assert not (tmp_path / "out" / "members").exists()
         columns = [c for c in alone if c != "run_id" and not str(c).startswith("settings.")]
         pd.testing.assert_frame_equal(mine[columns], alone[columns])
-    assert rows.loc[rows["method"] == "pca"].groupby("format")["auroc"].mean().nunique() == 3
+    assert rows.loc[rows["method"] == "pca"].groupby("format")["auroc"].mean().nunique() == 4
 
 
 def test_a_feature_that_a_format_does_not_show_is_left_out_of_it_and_that_is_said(compared):
     done, printed = compared
     with_feature = done.rows.loc[done.rows["feature"] == "sycophancy", "format"]
-    assert set(with_feature) == {"claim", "exam"}
+    assert set(with_feature) == {"claim", "exam", "ensemble"}
     assert "sycophancy left out, its prompt shows no question" in printed
 
 
@@ -269,9 +284,9 @@ def test_tables_figures_findings_and_files_name_the_format(compared):
     assert "format" in facets_of(folder.rows, series="role")
     panels = [panel["name"] for panel in about_items(folder.items, folder.rows)["panels"]]
     assert sorted(panels) == [
-        *["No added feature, format claim", "No added feature, format exam"],
-        *["No added feature, format statement", "Sycophancy, format claim"],
-        "Sycophancy, format exam",
+        *["No added feature, format claim", "No added feature, format ensemble"],
+        *["No added feature, format exam", "No added feature, format statement"],
+        *["Sycophancy, format claim", "Sycophancy, format ensemble", "Sycophancy, format exam"],
     ]
 
 
@@ -282,13 +297,114 @@ def test_formats_stand_side_by_side_with_how_far_they_lie_apart(compared):
     rows = rows.loc[(rows["feature"] == "none") & (rows["role"] == "truth")]
     table = format_table(rows)
     cells = {str(c.header): list(c.cells) for c in table.columns}
-    assert list(cells) == ["Method", "claim", "statement", "exam", "most - least"]
+    assert list(cells) == ["Method", "claim", "statement", "exam", "most - least", "ensemble"]
     place = cells["Method"].index("PCA *")
     pca = rows.loc[(rows["method"] == "pca") & (rows["orientation"] == "oracle")]
-    means = pca.set_index("format")["auroc"]
+    means = pca.groupby("format")["auroc"].mean()
     for name in ("claim", "statement", "exam"):
         assert cells[name][place] == f"{means[name]:.2f}"
+    assert cells["ensemble"][place] == f"{means['ensemble']:.2f}"
+    means = means.drop("ensemble")
     assert cells["most - least"][place] == f"{means.max() - means.min():.2f}"
+
+
+# --- ensembles over prompts ----------------------------------------------------------------------
+
+KEY = ["method", "orientation", "target", "seed"]
+
+
+class Place:
+    """What one feature has in one format, of the run of three."""
+
+    def __init__(self, done: Any, form: str, feature: str):
+        rows = done.rows
+        rows = rows.loc[(rows["format"] == form) & (rows["feature"] == feature)]
+        self.rows = pd.DataFrame(rows).set_index(KEY)
+        [self.run] = rows["run_id"].unique()
+        self.folder = RunFolder("salience", done.folder)
+
+    @property
+    def members(self) -> ItemScores:
+        """What ensembles are made of."""
+        return self.folder.members.read(self.run)
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The labels of the test items, by target."""
+        items = self.folder.items.read(self.run).items
+        others = [json.loads(text) for text in items["others"]]
+        names = others[0]
+        return {
+            "truth": items["label"].to_numpy(),
+            **{name: np.array([float(own[name]) for own in others]) for name in names},
+        }
+
+
+@pytest.mark.parametrize(
+    ("feature", "formats"),
+    [("none", ("claim", "statement", "exam")), ("sycophancy", ("claim", "exam"))],
+)
+def test_rows_of_an_ensemble_are_those_of_the_mean_by_hand(compared, feature, formats):
+    done, _ = compared
+    of_formats = [Place(done, form, feature) for form in formats]
+    ensemble, labels = Place(done, "ensemble", feature), of_formats[0].labels
+    kept = [each.members for each in of_formats]
+    for place, about in enumerate(kept[0].settings):
+        assert all(each.settings[place] == about for each in kept)
+        mean = np.sum([each.scores[:, place] for each in kept], 0, dtype=float) / len(kept)
+        row = ensemble.rows.loc[tuple(about[name] for name in KEY)]
+        label = labels[about["target"]]
+        assert row["auroc"] == pytest.approx(roc_auc_score(label, mean), abs=1e-6)
+        assert row["accuracy"] == pytest.approx(((mean > 0) == label).mean(), abs=1e-6)
+        assert row["auroc_low"] <= row["auroc"] <= row["auroc_high"]
+        assert (row["layer"], row["n_train"]) == (1, about["n_train"])
+    # Zero-shot, calibrated or not, and PCA by two signs and seeds.
+    assert len(kept[0].settings) == len(ensemble.rows)
+    assert len(ensemble.rows) == (2 + 2 * 2) * (1 if feature == "none" else 2)
+
+
+def test_members_are_log_odds_as_they_are_and_probes_signed_as_in_their_own_rows(compared):
+    done, _ = compared
+    settings = compared_settings(done.folder.parent)
+    plans = planned(salience.STUDY, settings, done.folder)
+    [situation] = [s for s in plans[0].situations if s.feature == "sycophancy"]
+    for form in ("claim", "exam"):
+        here = Place(done, form, "sycophancy")
+        labels, kept = here.labels, here.members
+        of_form = form if form == "claim" else PromptFormat(**EXAM)
+        said = AskedStore([contrast_pair(item, of_form) for item in situation.test]).log_probs
+        for about, scores in zip(kept.settings, kept.scores.T, strict=True):
+            if about["method"] == "zero_shot":
+                np.testing.assert_allclose(scores, said[:, 0] - said[:, 1], rtol=1e-5)
+            area = roc_auc_score(labels[about["target"]], scores)
+            row = here.rows.loc[tuple(about[name] for name in KEY)]
+            assert row["auroc"] == pytest.approx(area, abs=1e-6)
+
+
+def test_ensembles_are_read_back_whatever_the_order_of_the_formats(compared):
+    done, _ = compared
+    settings = compared_settings(done.folder.parent).for_model(AskedModel.trained_length)
+    settings = type(settings)(**{**vars(settings), "format": settings.format[::-1]})
+    model = AskedModel()
+    again = session_of(salience.STUDY, settings, done.folder, model=model)
+    salience.measure(salience.plan(settings, again), again)
+    assert not model.scored
+    assert set(again.folder.runs) == set(done.rows["run_id"])
+
+
+def test_calibrated_zero_shot_stands_beside_zero_shot_in_each_format(compared):
+    done, _ = compared
+    moved = []
+    for form in ("claim", "statement", "exam"):
+        rows = Place(done, form, "none").rows.reset_index()
+        plain, calibrated = (
+            rows.loc[rows["method"] == method].to_dict("records")
+            for method in ("zero_shot", "zero_shot_calibrated")
+        )
+        assert len(plain) == len(calibrated) == 1
+        assert calibrated[0]["auroc"] == pytest.approx(plain[0]["auroc"], abs=1e-6)
+        moved.append(calibrated[0]["accuracy"] - plain[0]["accuracy"])
+    assert any(moved)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import numpy as np
 
 from jelicit.data.items import Item, digest, known_label, label_of
 from jelicit.data.prompts import PromptFormat, few_shot, get_format, segments
+from jelicit.prompting.calibrated import CONTENT_FREE, calibrated_scores
 from jelicit.prompting.consistency import Rule, get_rule, most_likely
 from jelicit.prompting.run_journal import RunJournal, run_key
 from jelicit.prompting.scorer import Scorer, truth_scores
@@ -32,6 +33,15 @@ PAPER_POOL = 512
 
 METHODS = ("random_few_shot", "bootstrapped", "bootstrapped_consistent", "golden_few_shot")
 """The prompting methods that read a pool of train items; zero-shot prompting reads none."""
+
+_CALIBRATED = "_calibrated"
+
+CALIBRATED = tuple(f"{method}{_CALIBRATED}" for method in METHODS)
+"""The same, every truth score less what its prompt says of no claim (`calibrated_scores`).
+Bootstrapping labels the pool by calibrated scores, too."""
+
+ZERO_SHOT_CALIBRATED = f"zero_shot{_CALIBRATED}"
+"""What zero-shot prompting with calibrated scores is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +99,24 @@ class Bootstrapped:
 
 
 def zero_shot_scores(
-    scorer: Scorer, targets: Sequence[Item], format: str | PromptFormat
+    scorer: Scorer,
+    targets: Sequence[Item],
+    format: str | PromptFormat,
+    *,
+    calibrated: bool = False,
 ) -> np.ndarray:
-    """Truth scores [n] without examples: log P(true | x_i) - log P(false | x_i)."""
+    """Truth scores [n] without examples: log P(true | x_i) - log P(false | x_i).
+
+    Args:
+        scorer: The model.
+        targets: n items.
+        format: How items are shown.
+        calibrated: Whether what the format says of no claim is taken off (`calibrated_scores`).
+    """
     format = get_format(format)
     prompts = [segments(item, format) for item in targets]
-    return truth_scores(scorer, prompts, format, items=targets)
+    scored = calibrated_scores if calibrated else truth_scores
+    return scored(scorer, prompts, format, items=targets)
 
 
 def few_shot_scores(
@@ -106,6 +128,7 @@ def few_shot_scores(
     *,
     shots: int,
     seed: int | Sequence[int] = 0,
+    calibrated: bool = False,
 ) -> np.ndarray:
     """Truth scores [n] of targets after examples from a pool with the labels given.
 
@@ -117,9 +140,12 @@ def few_shot_scores(
         format: How items are shown.
         shots: Examples in a prompt.
         seed: Of the draws. An item's examples depend on its place among the targets.
+        calibrated: Whether what the same examples make the model say of no claim is taken off
+            (`calibrated_scores`).
 
     Raises:
-        ValueError: As of `draw_examples`, `jelicit.data.prompts.few_shot` and `truth_scores`.
+        ValueError: As of `draw_examples`, `jelicit.data.prompts.few_shot`, `truth_scores` and
+            `calibrated_scores`.
     """
     format = get_format(format)
     draws = _Draws(pool, labels)
@@ -127,7 +153,8 @@ def few_shot_scores(
         few_shot(item, draws.examples(item, shots, _seed(seed, place)), format)
         for place, item in enumerate(targets)
     ]
-    return truth_scores(scorer, prompts, format, items=targets)
+    scored = calibrated_scores if calibrated else truth_scores
+    return scored(scorer, prompts, format, items=targets)
 
 
 def prompted(
@@ -142,16 +169,16 @@ def prompted(
     seed: int = 0,
     journal: Path | None = None,
 ) -> Bootstrapped:
-    """Targets judged by one of `METHODS`, with the labels of the pool that it went through.
+    """Targets judged by one of the prompting methods, with the labels that the pool went through.
 
     Random few-shot prompts have the first number of shots, golden ones the last (2 and 32 in
     Canavan et al. 2026); bootstrapping goes through all of them.
 
     Args:
-        method: Which.
+        method: Which of `METHODS` or `CALIBRATED`.
         scorer: The model.
         targets: n items.
-        pool: Train items to draw examples from. Their own labels are read by golden_few_shot only:
+        pool: Train items to draw examples from. Their own labels are read by golden prompts only:
             the label that the format asks for.
         format: How items are shown.
         shots: Examples in a prompt, rising.
@@ -162,15 +189,29 @@ def prompted(
     Raises:
         ValueError: If the method is unknown, or as of `bootstrapped` and `few_shot_scores`.
     """
+    known = (*METHODS, *CALIBRATED)
+    if method not in known:
+        raise ValueError(f"unknown prompting method {method!r}; known: {known}")
+    calibrated, method = method in CALIBRATED, uncalibrated(method)
     if method == "golden_few_shot":
-        return _golden(scorer, targets, pool, get_format(format), shots[-1], seed, journal)
-    if method not in METHODS:
-        raise ValueError(f"unknown prompting method {method!r}; known: {METHODS}")
-    few = shots[:1] if method == "random_few_shot" else shots
-    bound = rule if method == "bootstrapped_consistent" else "none"
+        form = get_format(format)
+        return _golden(scorer, targets, pool, form, shots[-1], seed, journal, calibrated=calibrated)
     return bootstrapped(
-        scorer, targets, pool, format, shots=few, rule=bound, seed=seed, journal=journal
+        scorer,
+        targets,
+        pool,
+        format,
+        shots=shots[:1] if method == "random_few_shot" else shots,
+        rule=rule if method == "bootstrapped_consistent" else "none",
+        seed=seed,
+        journal=journal,
+        calibrated=calibrated,
     )
+
+
+def uncalibrated(method: str) -> str:
+    """The method that one of `CALIBRATED` calibrates; any other as it is."""
+    return method.removesuffix(_CALIBRATED)
 
 
 def _golden(
@@ -181,14 +222,19 @@ def _golden(
     shots: int,
     seed: int,
     journal: Path | None,
+    *,
+    calibrated: bool,
 ) -> Bootstrapped:
     gold = golden_labels(pool, format.target)
     # Items do not tell which of their labels were shown.
     shown = json.dumps(gold)
-    record = _journal(journal, scorer, get_rule("none"), targets, pool, format, seed, shots, shown)
+    about = (format, seed, shots, shown, *_mark(calibrated=calibrated))
+    record = _journal(journal, scorer, get_rule("none"), targets, pool, *about)
     found = record.get(1)
     if found is None:
-        scores = few_shot_scores(scorer, targets, pool, gold, format, shots=shots, seed=seed)
+        scores = few_shot_scores(
+            scorer, targets, pool, gold, format, shots=shots, seed=seed, calibrated=calibrated
+        )
         record.put(1, scores=scores.tolist())
     else:
         scores = np.array(found["scores"])
@@ -216,6 +262,7 @@ def bootstrapped(
     rule: str | Rule = "none",
     seed: int = 0,
     journal: Path | None = None,
+    calibrated: bool = False,
 ) -> Bootstrapped:
     """Few-shot prompting with labels that the model gave itself; no label of anybody is used.
 
@@ -235,6 +282,7 @@ def bootstrapped(
         journal: File of finished rounds. A run that was killed goes on after the last of them;
             rounds of other settings in it are left alone. The scorer must have a `name` that pins
             its model, and the rule must be one of `RULES`.
+        calibrated: Whether scores are calibrated in every round (`calibrated_scores`).
 
     Raises:
         ValueError: If there are no shots, the pool has too few groups for them, the journal cannot
@@ -246,7 +294,8 @@ def bootstrapped(
     format, rule = get_format(format), get_rule(rule)
     _check_groups(targets, pool, shots)
     start = random_labels(len(pool), seed=[seed, 0])
-    record = _journal(journal, scorer, rule, targets, pool, format, seed, shots)
+    about = (format, seed, shots, *_mark(calibrated=calibrated))
+    record = _journal(journal, scorer, rule, targets, pool, *about)
     labels, rounds = start, []
 
     def scored(number: int, asked: Sequence[Item]) -> np.ndarray:
@@ -254,9 +303,9 @@ def bootstrapped(
         found = record.get(number)
         if found is not None:
             return np.array(found["scores"])
-        count = shots[number - 1]
+        drawn = {"shots": shots[number - 1], "seed": [seed, number]}
         scores = few_shot_scores(
-            scorer, asked, pool, labels, format, shots=count, seed=[seed, number]
+            scorer, asked, pool, labels, format, **drawn, calibrated=calibrated
         )
         record.put(number, scores=scores.tolist())
         return scores
@@ -360,6 +409,11 @@ class _Draws:
 
 def _seed(seed: int | Sequence[int], place: int) -> list[int]:
     return [*map(int, np.atleast_1d(np.asarray(seed))), place]
+
+
+def _mark(*, calibrated: bool) -> tuple[str, ...]:
+    """What sets the key of a calibrated run apart; keys of others are as they always were."""
+    return ("calibrated", *CONTENT_FREE) if calibrated else ()
 
 
 def _journal(

@@ -15,7 +15,9 @@ import numpy as np
 
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, few_shot, get_format
+from jelicit.prompting.calibrated import CONTENT_FREE, content_free_items
 from jelicit.prompting.context import tokens_needed
+from jelicit.prompting.few_shot import CALIBRATED, ZERO_SHOT_CALIBRATED, uncalibrated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,9 @@ def need_of_method(
     shots: Sequence[int],
     size: int | None = None,
 ) -> Need:
-    """What one of `few_shot.METHODS` takes; see `few_shot.prompted`.
+    """What one of `few_shot.METHODS` or `few_shot.CALIBRATED` takes; see `few_shot.prompted`.
+
+    Zero-shot, calibrated, takes the content-free prompts of its format.
 
     Args:
         method: Which.
@@ -125,13 +129,22 @@ def need_of_method(
         shots: Examples in a prompt, round by round.
         size: Items of the pool that are labelled; None = all.
     """
+    if method == ZERO_SHOT_CALIBRATED:
+        return need_of(scorer, len(CONTENT_FREE), content_free_items(format), format)
+
+    def need(prompts: int, items: Sequence[Item], count: int) -> Need:
+        asked = need_of(scorer, prompts, items, format, examples=pool, shots=count)
+        if method not in CALIBRATED:
+            return asked
+        # At most: the empty text is shorter, and two targets may have the same examples.
+        blank, more = content_free_items(format), prompts * len(CONTENT_FREE)
+        return asked + need_of(scorer, more, blank, format, examples=pool, shots=count)
+
     labelled = len(pool) if size is None else min(size, len(pool))
     rounds = shots[:-1] if method.startswith("bootstrapped") else ()
-    last = shots[0] if method == "random_few_shot" else shots[-1]
-    needs = [
-        need_of(scorer, labelled, pool, format, examples=pool, shots=count) for count in rounds
-    ]
-    return sum(needs, need_of(scorer, len(targets), targets, format, examples=pool, shots=last))
+    last = shots[0] if uncalibrated(method) == "random_few_shot" else shots[-1]
+    needs = [need(labelled, pool, count) for count in rounds]
+    return sum(needs, need(len(targets), targets, last))
 
 
 def forecast(scorer: Metered, need: Need, *, searches: Need | None = None) -> str:

@@ -72,9 +72,31 @@ class ItemScores:
             if runs.shape[1] != len(items):
                 raise ValueError(f"{dict(settings)}: {runs.shape[1]} scores, {len(items)} items")
             columns.append(standardised(runs))
+        return cls._stacked(items, [settings for settings, _ in found], columns, target)
+
+    @classmethod
+    def in_own_units(
+        cls,
+        items: Sequence[Item],
+        found: Sequence[tuple[Mapping[str, Any], np.ndarray]],
+        *,
+        target: str = "label",
+    ) -> ItemScores:
+        """As `of`, from scores [n] that keep the unit they have."""
+        columns = [np.asarray(scores, np.float64) for _, scores in found]
+        return cls._stacked(items, [settings for settings, _ in found], columns, target)
+
+    @classmethod
+    def _stacked(
+        cls,
+        items: Sequence[Item],
+        settings: Sequence[Mapping[str, Any]],
+        columns: Sequence[np.ndarray],
+        target: str,
+    ) -> ItemScores:
         frame = pd.DataFrame([_record(item, target) for item in items], columns=list(ITEM_COLUMNS))
         stacked = np.stack(columns, 1) if columns else np.zeros((len(items), 0))
-        return cls(frame, tuple(dict(s) for s, _ in found), stacked.astype(np.float32))
+        return cls(frame, tuple(map(dict, settings)), stacked.astype(np.float32))
 
 
 def standardised(scores: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from jelicit.data.shown import printable
 from jelicit.method_names import in_format, in_reading_order, readable
 from jelicit.results import summarise
 from jelicit.studies.cells import number
+from jelicit.studies.formats import ENSEMBLE
 
 
 def told_apart(rows: pd.DataFrame) -> pd.DataFrame:
@@ -30,6 +31,11 @@ def told_apart(rows: pd.DataFrame) -> pd.DataFrame:
         trained = rows["train"] != "none"
         names["train"] = rows["train"].where(~trained, _in_format(rows, "train", "train_format"))
     return rows.assign(**names)
+
+
+def without_ensembles(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of single prompts."""
+    return pd.DataFrame(rows.loc[rows["format"] != ENSEMBLE]) if "format" in rows else rows
 
 
 def by_set_alone(rows: pd.DataFrame) -> pd.DataFrame:
@@ -63,6 +69,8 @@ def print_formats(rows: pd.DataFrame, console: Console, *, value: str = "auroc")
 def format_table(rows: pd.DataFrame, *, value: str = "auroc", title: str = "") -> Table:
     """Methods down, formats across: a value on the label asked for, and how far they lie apart.
 
+    An ensemble over the formats stands last, and is none of those that lie apart.
+
     Cells are means over seeds, and over layers where there are several. An unlabelled method's sign
     is the oracle's, as an asterisk says.
 
@@ -73,10 +81,12 @@ def format_table(rows: pd.DataFrame, *, value: str = "auroc", title: str = "") -
     """
     asked = (rows["role"] == "truth") & rows["orientation"].isin(["none", "oracle"])
     rows = pd.DataFrame(rows.loc[asked])
-    formats, methods = list(dict.fromkeys(rows["format"])), in_reading_order(rows["method"])
+    methods, every = in_reading_order(rows["method"]), dict.fromkeys(rows["format"])
+    formats = [form for form in every if form != ENSEMBLE]
+    ensembles = [form for form in every if form == ENSEMBLE]
     by_layer = summarise(rows, by=["format", "method", "layer"], value=value)
     means = by_layer.pivot_table(values="mean", index="method", columns="format", aggfunc="mean")
-    means = means.reindex(index=[method.key for method in methods], columns=formats)
+    means = means.reindex(index=[method.key for method in methods], columns=[*formats, *ensembles])
     signed = set(rows.loc[rows["orientation"] == "oracle", "method"])
     shown = Table(
         title=escape(printable(title)) or None,
@@ -84,11 +94,13 @@ def format_table(rows: pd.DataFrame, *, value: str = "auroc", title: str = "") -
         caption_justify="left",
     )
     shown.add_column("Method", no_wrap=True)
-    for name in (*formats, "most - least"):
+    for name in (*formats, "most - least", *ensembles):
         shown.add_column(escape(str(name)), justify="right")
     for method, cells in zip(methods, means.to_numpy(), strict=True):
         mark = " *" if method.key in signed else ""
         # Of formats without a number nobody knows how far apart they lie.
-        numbers = (*cells, cells.max() - cells.min())
+        of_formats = cells[: len(formats)]
+        apart = of_formats.max() - of_formats.min()
+        numbers = (*of_formats, apart, *cells[len(formats) :])
         shown.add_row(escape(method.name) + mark, *map(number, numbers))
     return shown

@@ -15,6 +15,9 @@ from jelicit.studies.checks import repeated
 
 Split = tuple[Item, ...]
 
+ENSEMBLE = "ensemble"
+"""The format that rows of several formats together are of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FormatSettings:
@@ -24,7 +27,8 @@ class FormatSettings:
         format: How items are shown and which label is asked for, in all sets but the easy one: a
             format's name (claim, statement, claim_icm, pair_gender, ...; a wrong one lists all), a
             file of one's own (FORMAT.toml, FORMAT.json), package.module:NAME or file.py:NAME.
-            Several are measured one by one and compared. None = each set's own.
+            Several are measured one by one and compared; salience averages over them, too (format
+            "ensemble"). None = each set's own.
     """
 
     format: tuple[str, ...] | None = None
@@ -44,6 +48,11 @@ def format_problems(formats: Sequence[str | PromptFormat] | None) -> list[str]:
             names.append(get_format(each).name)
         except ValueError as error:
             problems.append(f"--format: {error}")
+    if len(names) > 1 and ENSEMBLE in names:
+        problems.append(
+            f"--format: {ENSEMBLE!r} is what rows of several formats together are called; give the "
+            "format of that name another one"
+        )
     return problems + repeated("--format", names)
 
 

@@ -24,6 +24,7 @@ from jelicit.data.overlap import held_out
 from jelicit.data.prompts import get_format
 from jelicit.method_names import readable
 from jelicit.named import slug
+from jelicit.prompting.few_shot import uncalibrated
 from jelicit.results import print_table
 from jelicit.studies.checks import refuse, same_names
 from jelicit.studies.findings import impossible_findings
@@ -164,8 +165,9 @@ def _common(format: str, other: Dataset, items: Sequence[Item]) -> str:
 
 def _check_third_word(form: PromptFormat, settings: Settings) -> None:
     """Refuses, before anything is extracted, golden examples that the format has no word for."""
-    if form.third_word is None and GOLDEN in settings.prompts.methods_asked:
-        left = " ".join(m for m in settings.prompts.methods_asked if m != GOLDEN) or "none"
+    asked = settings.prompts.methods_asked
+    if form.third_word is None and GOLDEN in map(uncalibrated, asked):
+        left = " ".join(m for m in asked if uncalibrated(m) != GOLDEN) or "none"
         raise ValueError(
             f"the prompt format {form.name!r} has no third word, which {GOLDEN} shows for claims "
             f"without a truth value: add third_word to it, or give --prompting {left}"

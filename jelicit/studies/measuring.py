@@ -33,6 +33,8 @@ class Measured:
         fits: The probes; None where several measurements were added up.
         signs: Layer, method and orientation -> the sign of every run [R], by the labels asked for.
         doubts: What speaks against the numbers, a line each.
+        members: Where they were asked for, the test scores [n] of every run by which ensembles over
+            prompts are made (`prompt_ensembles`), for each label that a sign was picked by.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -40,11 +42,13 @@ class Measured:
     fits: SweepResult | None = None
     signs: dict[tuple[int, str, str], np.ndarray] = field(default_factory=dict)
     doubts: list[str] = field(default_factory=list)
+    members: list[Score] = field(default_factory=list)
 
     def __iadd__(self, other: Measured) -> Measured:
         self.rows += other.rows
         self.scores += other.scores
         self.doubts += other.doubts
+        self.members += other.members
         self.fits, self.signs = None, {}
         return self
 
@@ -52,6 +56,7 @@ class Measured:
         """Add what was measured at one more layer of the same fits."""
         self.rows += layer.rows
         self.scores += layer.scores
+        self.members += layer.members
         self.signs |= layer.signs
 
 
@@ -67,6 +72,7 @@ def measure(
     names: Mapping[str, str] | None = None,
     store: FitStore | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
+    members: bool = False,
 ) -> Measured:
     """Fit probes, score all rows once, pick signs, and measure: every study goes through here.
 
@@ -82,6 +88,7 @@ def measure(
         names: Method -> what rows and scores call it instead.
         store: Finished fits, taken from there and put there.
         report: Called with (units of work done, all units).
+        members: Whether what ensembles over prompts are made of is wanted (`Measured.members`).
 
     Returns:
         Rows (none without test rows), item scores, the fits and their signs.
@@ -98,7 +105,12 @@ def measure(
             measured.doubts += unsigned(config, runs.subsets, situation.asked)
         weights = situation.boot(boot) if isinstance(boot, int) else boot
     for layer in fits.layers:
-        measured.add(_at_layer(situation, runs, states, fits, layer, weights, orientations, names))
+        measured.add(
+            _at_layer(
+                *(situation, runs, states, fits, layer, weights, orientations, names),
+                members=members,
+            )
+        )
     return measured
 
 
@@ -111,6 +123,8 @@ def _at_layer(
     weights: jax.Array | None,
     orientations: Sequence[str],
     names: Mapping[str, str],
+    *,
+    members: bool,
 ) -> Measured:
     """What `measure` gives of one layer: scores once, then signs and rows for every target."""
     bench = bench_at(states, layer)
@@ -140,6 +154,9 @@ def _at_layer(
             runs=runs.about,
             more=more if target is asked else None,
         )
+        if members:
+            scaled = scoring.on_one_scale(signed, scores, subsets=runs.subsets)
+            measured.members += _members(scaled, target.name, runs, layer, names)
         if target is asked:
             for (method, orientation), values in signed.items():
                 about = {"method": names.get(method, method), "orientation": orientation}
@@ -148,6 +165,41 @@ def _at_layer(
     for row in measured.rows:
         row["method"] = names.get(row["method"], row["method"])
     return measured
+
+
+def _members(
+    scaled: Mapping[tuple[str, str], np.ndarray],
+    target: str,
+    runs: Runs,
+    layer: int,
+    names: Mapping[str, str],
+) -> list[Score]:
+    """What ensembles are made of: scores [n] of each run of each method, and which they are."""
+    return [
+        (
+            {
+                "method": names.get(method, method),
+                "orientation": orientation,
+                "layer": layer,
+                "target": target,
+                "n_train": int(runs.subsets[number].sum()),
+                **run,
+            },
+            values[number],
+        )
+        for (method, orientation), values in scaled.items()
+        for number, run in enumerate(runs.about)
+    ]
+
+
+def untrained_members(situation: Situation, measured: Measured) -> list[Score]:
+    """The same of zero-shot prompting, calibrated or not: log-odds, in the unit that they have."""
+    about = {"layer": None, "n_train": 0, "seed": 0}
+    return [
+        ({**settings, **about, "target": target.name}, scores)
+        for settings, scores in measured.scores
+        for target in situation.targets()
+    ]
 
 
 def sweep_data(

@@ -1,4 +1,8 @@
-"""Prompting methods in a situation: few-shot with random, bootstrapped and golden labels."""
+"""Prompting methods in a situation: few-shot with random, bootstrapped and golden labels.
+
+Calibrated or not; of zero-shot prompting, whose scores come with the hidden states, what calibrates
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,57 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jelicit.data.items import Item, labels
 from jelicit.disk import write_text
 from jelicit.named import slug
-from jelicit.prompting import Bootstrapped, Scorer, prompted
+from jelicit.prompting import (
+    ZERO_SHOT_CALIBRATED,
+    Bootstrapped,
+    Scorer,
+    prompted,
+    zero_shot_offset,
+)
 from jelicit.prompting.forecast import Metered, Need, forecast, need_of_method
 from jelicit.studies import scoring
 from jelicit.studies.measuring import Measured
 from jelicit.studies.settings import PromptSettings
 from jelicit.studies.situation import Runs, Situation
+from jelicit.studies.states import States
+
+
+def measure_zero_shot_calibrated(
+    situation: Situation,
+    states: States,
+    scorer: Scorer,
+    *,
+    boot: jax.Array,
+    say: Callable[[str], None] = print,
+) -> Measured:
+    """The zero-shot scores of the test items, less what the format says of no claim.
+
+    Three prompts are asked. Nothing where nobody knows the zero-shot scores: they have no row then.
+
+    Args:
+        situation: What is measured.
+        states: With the zero-shot scores.
+        scorer: The same model.
+        boot: Bootstrap weights [B, n].
+        say: Told what is taken off.
+    """
+    odds = states.test_log_probs
+    if odds is None:
+        return Measured()
+    offset = zero_shot_offset(scorer, situation.format)
+    scores = odds[:, 0].astype(np.float64) - odds[:, 1] - offset
+    rows = scoring.fixed_rows({ZERO_SHOT_CALIBRATED: scores}, situation.targets(), boot)
+    say(
+        f"{situation.title}: of no claim the prompt says {'True' if offset > 0 else 'False'} "
+        f"(log-odds {offset:+.2f}); accuracy without that {rows[0]['accuracy']:.2f}"
+    )
+    return Measured(rows, [({"method": ZERO_SHOT_CALIBRATED, "orientation": "none"}, scores)])
 
 
 def measure_prompting(
@@ -53,7 +97,7 @@ def measure_prompting(
     for run, subset in zip(runs.about, runs.subsets, strict=True):
         drawn = np.random.default_rng(run["seed"]).permutation(np.flatnonzero(subset))
         pool = [situation.train[row] for row in drawn[: settings.pool]]
-        for method in settings.methods_asked:
+        for method in settings.few_shot_asked:
             begin = time.perf_counter()
             done = _prompted(method, scorer, few, pool, settings, run["seed"], journals)
             right = done.accuracies(labels(pool, situation.target))
@@ -89,7 +133,7 @@ def _forecast(scorer: Metered, few: Situation, runs: Runs, settings: PromptSetti
             shots=settings.shots,
             size=settings.pool,
         )
-        for method in settings.methods_asked
+        for method in settings.few_shot_asked
     ]
     return forecast(scorer, sum(len(runs.about) * needs, Need()))
 

@@ -1,4 +1,7 @@
-"""The folder of a study's run: rows, item scores, layer choices, fits, the record, the report."""
+"""The folder of a study's run: rows, item scores, layer choices, fits, the record, the report.
+
+Where ensembles over prompts are wanted, what they are made of is kept, too (`members`).
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,7 @@ class RunFolder:
         """The study's name and its folder, which `begin` makes."""
         self.study, self.folder = study, folder
         self.results, self.items = Results(folder / "rows"), ItemScoreStore(folder / "items")
+        self.members = ItemScoreStore(folder / "members")
         self.layers = Results(folder / "layers")
         self.runs: list[str] = []
         self.doubts: list[str] = []
@@ -70,7 +74,7 @@ class RunFolder:
             name: Of the part: a model, for example.
         """
         part = RunFolder(self.study, self.folder / slug(name))
-        part.results, part.items = self.results, self.items
+        part.results, part.items, part.members = self.results, self.items, self.members
         part.runs, part.doubts = self.runs, self.doubts
         return part
 
@@ -135,6 +139,9 @@ class RunFolder:
             measured = measure()
             scores = ItemScores.of(situation.test, measured.scores, target=situation.target)
             self.items.write(run, scores)
+            if measured.members:
+                members = ItemScores.in_own_units(situation.test, measured.members)
+                self.members.write(run, members)
             chosen = {"experiment": self.study, **settings}
             rows = [{**about, **row} for row in measured.rows]
             self.results.write(run, rows, chosen, doubts=measured.doubts)

@@ -27,14 +27,15 @@ from jelicit.data.features import FEATURES, add_feature, get_feature, plain_id
 from jelicit.data.items import digest, load_items, with_target
 from jelicit.data.prompts import PromptFormat, get_format
 from jelicit.named import slug
-from jelicit.results import print_table
+from jelicit.results import Finding, print_table
 from jelicit.studies import scoring
 from jelicit.studies.checks import refuse, repeated, same_names
 from jelicit.studies.findings import salience_findings
-from jelicit.studies.format_rows import by_set_alone, print_formats
+from jelicit.studies.format_rows import by_set_alone, print_formats, without_ensembles
 from jelicit.studies.formats import formats_asked
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
+from jelicit.studies.prompt_ensembles import Member, measure_ensembles
 from jelicit.studies.session import Session
 from jelicit.studies.sets import asking, easy_for, load, read_set
 from jelicit.studies.settings import PromptedStudySettings
@@ -210,17 +211,33 @@ def _with_features(
 
 
 def measure(plans: Sequence[Plan], session: Session) -> None:
-    """Extract, fit and measure the situations of every set."""
+    """Extract, fit and measure the situations of every set; of several formats, ensembles, too."""
+    several = len(formats_asked(session.settings)) > 1
+    members = [one for each in plans for one in measure_set(each, session, members=several)]
+    if several:
+        measure_ensembles(members, session)
+
+
+def measure_apart(plans: Sequence[Plan], session: Session) -> None:
+    """As `measure`, without ensembles over prompts."""
     for each in plans:
         measure_set(each, session)
 
 
-def measure_set(plan: Plan, session: Session) -> None:
-    """Extract, fit and measure the situations of one set."""
+def measure_set(plan: Plan, session: Session, *, members: bool = False) -> list[Member]:
+    """Extract, fit and measure the situations of one set.
+
+    Args:
+        plan: The set.
+        session: The run.
+        members: Whether what ensembles over prompts are made of is kept.
+    """
     _describe(plan, session)
     layers = session.layers_of(plan.plain, runs_on_plain(plan, session.settings))
-    for situation in plan.situations:
-        measure_situation(situation, layers, session)
+    return [
+        measure_situation(situation, layers, session, members=members)
+        for situation in plan.situations
+    ]
 
 
 def runs_on_plain(plan: Plan, settings: Settings) -> Runs:
@@ -242,11 +259,13 @@ def _describe(plan: Plan, session: Session) -> None:
     session.console.print(table(shown))
 
 
-def measure_situation(situation: Situation, layers: tuple[int, ...], session: Session) -> None:
-    """Extract, fit and measure one situation unless its rows are there."""
+def measure_situation(
+    situation: Situation, layers: tuple[int, ...], session: Session, *, members: bool = False
+) -> Member:
+    """Extract, fit and measure one situation unless its rows are there; see `measure_set`."""
     settings, states = session.settings, session.states(situation, layers)
     given = labels_given(situation, settings.labels, session)
-    session.run(
+    run = session.run(
         situation,
         states,
         {
@@ -255,10 +274,13 @@ def measure_situation(situation: Situation, layers: tuple[int, ...], session: Se
             "asked": named(situation.target),
             "train_size": settings.train_size,
             "labels": [digest(load_items(path)) for path in settings.labels],
+            # Runs without them are not taken for runs with them.
+            **({"members": True} if members else {}),
         },
-        lambda: _measured(situation, states, given, session),
+        lambda: _measured(situation, states, given, session, members=members),
         note=_spelled(states),
     )
+    return Member(situation=situation, layers=states.layers, run=run)
 
 
 def _spelled(states: States) -> str:
@@ -268,11 +290,16 @@ def _spelled(states: States) -> str:
 
 
 def _measured(
-    situation: Situation, states: States, given: np.ndarray | None, session: Session
+    situation: Situation,
+    states: States,
+    given: np.ndarray | None,
+    session: Session,
+    *,
+    members: bool,
 ) -> Measured:
     settings = session.settings
     runs = Runs.balanced(situation, settings.seeds, size=settings.train_size)
-    measured = session.methods(situation, runs, states)
+    measured = session.methods(situation, runs, states, members=members)
     if session.prompts_asked:
         measured += session.prompts(
             situation, Runs.balanced(situation, settings.prompts.runs, size=settings.train_size)
@@ -286,6 +313,7 @@ def _measured(
             situation.boot(settings.boot),
             names={"supervised": "icm_supervised"},
             taught=given,
+            members=members,
         )
     measured.rows = _with_salience(measured.rows, situation, states)
     return measured
@@ -361,6 +389,11 @@ def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
     return drawn
 
 
+def _findings(rows: pd.DataFrame) -> list[Finding]:
+    """The paper's, of each prompt: an ensemble over prompts is none of its cases."""
+    return salience_findings(without_ensembles(rows))
+
+
 STUDY = Study(
     name="salience",
     title="Salient features that are not the truth",
@@ -375,6 +408,6 @@ STUDY = Study(
     measure=measure,
     show=show,
     figures=draw,
-    findings=salience_findings,
+    findings=_findings,
 )
 run = STUDY.run

@@ -138,6 +138,28 @@ def signed_scores(
     }
 
 
+def on_one_scale(
+    signed: Mapping[tuple[str, str], jax.Array], scores: LayerScores, *, subsets: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
+    """Signed test scores [R, n] over the standard deviation of the run's own train scores.
+
+    0 stays where the probe put it. A probe that says the same of all its train rows keeps its unit.
+
+    Args:
+        signed: Of `signed_scores`.
+        scores: Of the same layer.
+        subsets: The hard train rows of each run, bool [R, N].
+    """
+    scaled = {}
+    for (method, orientation), values in signed.items():
+        of_train = np.asarray(scores.train[method], np.float64)
+        own = [row[used] for row, used in zip(of_train, subsets, strict=True)]
+        # Not by the deviation alone: that of equal numbers is rounding, not always 0.
+        units = [row.std() if row.size and row.max() > row.min() else 1.0 for row in own]
+        scaled[method, orientation] = np.asarray(values, np.float64) / np.array(units)[:, None]
+    return scaled
+
+
 def calibrated(
     scores: LayerScores,
     signs: Signs,

@@ -22,12 +22,18 @@ from jelicit.probes.methods import get_method
 from jelicit.probes.sweep.doubts import doubts
 from jelicit.probes.sweep.fitstore import FitStore
 from jelicit.progress import progress
+from jelicit.prompting import ZERO_SHOT_CALIBRATED, Scorer
 from jelicit.results import run_id
 from jelicit.studies import scoring
 from jelicit.studies.formats import formats_asked
-from jelicit.studies.measuring import Measured, measure, without_training
+from jelicit.studies.measuring import (
+    Measured,
+    measure,
+    untrained_members,
+    without_training,
+)
 from jelicit.studies.model import Cases, Model
-from jelicit.studies.prompted import measure_prompting
+from jelicit.studies.prompted import measure_prompting, measure_zero_shot_calibrated
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.settings import REBALANCED, PromptedStudySettings, fit_identity
 from jelicit.studies.situation import Runs, Situation
@@ -199,6 +205,7 @@ class Session:
         names: Mapping[str, str] | None = None,
         taught: np.ndarray | None = None,
         fits: str | None = None,
+        members: bool = False,
     ) -> Measured:
         """Probes at every layer of the states; see `measure`.
 
@@ -230,6 +237,7 @@ class Session:
                 names=names,
                 store=store,
                 report=report,
+                members=members,
             )
         failed = [f"{situation.title}: {line}" for line in measured.doubts]
         for line in failed:
@@ -237,18 +245,32 @@ class Session:
         measured.doubts = [*doubtful, *failed]
         return measured
 
-    def methods(self, situation: Situation, runs: Runs, states: States) -> Measured:
-        """Every probe of the settings, also those on rebalanced rows; zero-shot, and controls."""
+    def methods(
+        self, situation: Situation, runs: Runs, states: States, *, members: bool = False
+    ) -> Measured:
+        """Every probe of the settings, also those on rebalanced rows; zero-shot, and controls.
+
+        Zero-shot is there calibrated, too, where the settings ask for that. `members` as of
+        `measure`.
+        """
         boot = situation.boot(self.settings.boot)
         measured = without_training(situation, states, boot)
+        if self.prompts_asked and ZERO_SHOT_CALIBRATED in self.settings.prompts.methods_asked:
+            measured += measure_zero_shot_calibrated(
+                situation, states, self._scorer(), boot=boot, say=self.say
+            )
+        if members:
+            measured.members += untrained_members(situation, measured)
         plain = tuple(m for m in self.settings.methods if m not in REBALANCED)
-        measured += self.probes(situation, runs, states, plain, boot)
+        measured += self.probes(situation, runs, states, plain, boot, members=members)
         again = {REBALANCED[name]: name for name in self.settings.methods if name in REBALANCED}
         odds = states.train_log_probs
         if again and odds is not None:
             verdicts = odds[:, 0] > odds[:, 1]
             fewer = Runs(about=runs.about, subsets=rebalanced(runs.subsets, verdicts))
-            measured += self.probes(situation, fewer, states, tuple(again), boot, names=again)
+            measured += self.probes(
+                situation, fewer, states, tuple(again), boot, names=again, members=members
+            )
         return measured
 
     def format_of(self, situation: Situation) -> dict[str, Any]:
@@ -280,19 +302,23 @@ class Session:
     def prompts(self, situation: Situation, runs: Runs) -> Measured:
         """The prompting methods of the settings."""
         settings = self.settings
-        if not (self.prompts_asked and runs.about):
+        if not (self.prompts_asked and runs.about and settings.prompts.few_shot_asked):
             return Measured()
         assert isinstance(settings, PromptedStudySettings)
-        assert not isinstance(self.model, Cases)
         return measure_prompting(
             situation,
             runs,
-            self.model.scorer(progress=sys.stderr.isatty()),
+            self._scorer(),
             settings.prompts,
             boot=settings.boot,
             journals=self.folder.folder / "rounds",
             say=self.say,
         )
+
+    def _scorer(self) -> Scorer:
+        """The model as whoever is asked."""
+        assert not isinstance(self.model, Cases)
+        return self.model.scorer(progress=sys.stderr.isatty())
 
     def run(
         self,
@@ -303,8 +329,8 @@ class Session:
         *,
         about: Mapping[str, Any] | None = None,
         note: str = "",
-    ) -> None:
-        """Measure a situation unless its rows are there, and say which.
+    ) -> str:
+        """Measure a situation unless its rows are there, and say which; the run's id.
 
         Args:
             situation: What is measured.
@@ -322,7 +348,7 @@ class Session:
             **self.format_of(situation),
             **settings,
         }
-        self.keep(situation, chosen, measure, about=about, note=note)
+        return self.keep(situation, chosen, measure, about=about, note=note)
 
     def has(self, situation: Situation, chosen: Mapping[str, Any]) -> bool:
         """Whether `keep` would read rows back."""

@@ -13,6 +13,7 @@ from jelicit.data.overlap import Policy
 from jelicit.probes.methods import METHODS, SweepConfig, get_method
 from jelicit.probes.sweep import check_config
 from jelicit.probes.sweep.identity import algorithms_of
+from jelicit.prompting import CALIBRATED, ZERO_SHOT_CALIBRATED
 from jelicit.prompting import METHODS as PROMPTING
 from jelicit.prompting.consistency import RULES
 from jelicit.studies.checks import (
@@ -160,7 +161,10 @@ class PromptSettings:
     length they were trained on, paper A's for all others.
 
     Attributes:
-        prompting: Which prompting methods; none with --prompting none.
+        prompting: Which prompting methods; none with --prompting none. Beside the default ones:
+            zero_shot_calibrated, random_few_shot_calibrated, bootstrapped_calibrated,
+            bootstrapped_consistent_calibrated and golden_few_shot_calibrated, which take off what
+            the same prompt says of no claim (Zhao et al. 2021).
         shots: Examples in a prompt, round by round; None = 2 8 (pocket) or 2 32.
         pool: Train items that bootstrapping labels; None = 48 (pocket) or 512.
         prompt_tests: Test items that prompting methods are measured on; None = 64 (pocket) or 512.
@@ -179,6 +183,11 @@ class PromptSettings:
     def methods_asked(self) -> tuple[str, ...]:
         """The prompting methods asked for."""
         return () if self.prompting == ("none",) else self.prompting
+
+    @property
+    def few_shot_asked(self) -> tuple[str, ...]:
+        """Those of them that show examples."""
+        return tuple(name for name in self.methods_asked if name != ZERO_SHOT_CALIBRATED)
 
     @property
     def runs(self) -> int:
@@ -207,7 +216,9 @@ class PromptSettings:
         """Everything that is wrong with these settings by themselves."""
         found = []
         if self.prompting != ("none",):
-            found += unknown("--prompting", self.prompting, PROMPTING)
+            found += unknown(
+                "--prompting", self.prompting, (*PROMPTING, ZERO_SHOT_CALIBRATED, *CALIBRATED)
+            )
         else:
             options = given(self, [each.name for each in fields(self) if each.name != "prompting"])
             found += [f"{option} does nothing with --prompting none" for option in options]

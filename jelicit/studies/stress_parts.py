@@ -28,7 +28,8 @@ def _plain_claims(settings: salience.Settings, session: Session) -> list[salienc
     return [replace(each, situations=(each.plain,)) for each in plans]
 
 
-_PLAIN_CLAIMS = replace(salience.STUDY, plan=_plain_claims)
+# The worst prompt is the challenge; what the mean of all says is no case of it.
+_PLAIN_CLAIMS = replace(salience.STUDY, plan=_plain_claims, measure=salience.measure_apart)
 
 STUDIES: Mapping[str, Study] = {
     PLAIN: _PLAIN_CLAIMS,
