@@ -22,6 +22,7 @@ import assistant_tables
 import pandas as pd
 import real_tables
 import roofline
+import stress_tables
 import tyro
 from result_tables import RECORDS, ROWS, STUDIES, records
 from result_tables import TABLES as OF_THE_POCKET_MODEL
@@ -41,6 +42,7 @@ SHOWN_FIGURES = {
     "transfer": "transfer.svg",
     "icm": "icm-accuracy.svg",
     "warning_signs": "warning_signs.svg",
+    "stress": "stress.svg",
     "assistant": "assistant-answers.svg",
     "finetune": "finetune-accuracy.svg",
 }
@@ -53,6 +55,7 @@ KEPT = (
     *("evaluations_per_label", "draws", "reads", "reads_alone"),
     *("source", "prompt", "tested", "taught", "kind", "failed", "boot", COMBINED, *INDICATORS),
     *assistant_tables.KEPT_OF_ASSISTANTS,
+    *stress_tables.KEPT_OF_STRESS,
 )
 """Columns that the tables read, or that a reader of the row files would ask for."""
 
@@ -67,7 +70,13 @@ REAL_FIGURES = (
 )
 """Figures of runs of real models that the manual shows: name of the run, and of the figure."""
 
-TABLES = {**OF_THE_POCKET_MODEL, **real_tables.TABLES, **roofline.TABLES, **assistant_tables.TABLES}
+TABLES = {
+    **OF_THE_POCKET_MODEL,
+    **real_tables.TABLES,
+    **roofline.TABLES,
+    **assistant_tables.TABLES,
+    **stress_tables.TABLES,
+}
 
 MARKER = re.compile(
     r"(?P<head><!-- table: (?P<name>[\w-]+) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL

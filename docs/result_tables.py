@@ -26,7 +26,7 @@ CAMPAIGN = ROOT / "docs/results/campaign.json"
 
 STUDIES = (
     *("salience", "imbalance", "impossible", "layers", "transfer", "icm"),
-    *("warning_signs", "finetune", "assistant"),
+    *("stress", "warning_signs", "finetune", "assistant"),
 )
 JUDGED = ("salience", "imbalance", "impossible", "icm", "finetune", "assistant")
 """Studies whose rows are compared with what the papers find."""

@@ -17,9 +17,10 @@ from jelicit.studies import salience, stress
 from jelicit.studies.model import Cases
 from jelicit.studies.situation import Situation
 from jelicit.studies.states import States
-from jelicit.studies.stress_card import LINE, RULE, card_rows, verdict_of
+from jelicit.studies.stress_card import KEPT, RULE, card_rows, verdict_of
 from jelicit.studies.stress_cases import Case, with_sign
 from jelicit.studies.study import StudyResult
+from jelicit.studies.warning_cases import LINE as FAILED
 
 D, TRAIN, TEST = 12, 160, 120
 TRUTH, MOOD = 0, 1
@@ -126,7 +127,7 @@ def test_a_planted_direction_survives_everything_and_pca_fails_beside_a_larger_f
     assert worst.loc[("salience", "pca"), "feature"] == "mood"
     assert worst.loc[("salience", "mean_difference"), "verdict"] == "survives"
     # At the ends PCA has one class only: of the truth, which all rows share, nothing is left.
-    assert worst.loc[("imbalance", "pca"), "auroc"] < LINE
+    assert worst.loc[("imbalance", "pca"), "share"] < KEPT
     assert worst.loc[("imbalance", "pca"), "verdict"] != "survives"
 
 
@@ -269,11 +270,21 @@ def test_a_case_that_even_labels_do_not_solve_is_not_held_against_anybody():
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
-    [(0.75, 0.9, "survives"), (0.6, 0.749, "fails"), (0.6, 0.75, "open"), (np.nan, 1.0, "open")],
+    [(0.67, 0.9, "survives"), (0.4, 0.66, "fails"), (0.6, 0.67, "open"), (np.nan, 1.0, "open")],
 )
 def test_the_rule_of_survival(low, high, verdict):
     assert verdict_of(low, high) == verdict
-    assert f"{LINE:g}" in RULE
+    assert "two thirds" in RULE
+    assert KEPT == 2 / 3
+
+
+def test_the_line_is_not_where_scores_led_by_a_feature_lie():
+    """Truth and feature +-1 and independent: the feature leads, the truth settles the rest."""
+    truth, feature = (np.ravel(grid) for grid in np.meshgrid([False, True], [-1.0, 1.0]))
+    area = roc_auc_score(truth, 2 * feature + truth)
+    assert area == 0.75
+    assert (area - 0.5) / 0.5 < KEPT < (roc_auc_score(truth, feature + 2 * truth) - 0.5) / 0.5
+    assert area < FAILED < 1
 
 
 def test_methods_with_labels_stand_apart_and_the_supervised_probe_is_always_there(first):
@@ -455,7 +466,7 @@ def test_the_command_gives_a_model_and_a_method_of_ones_own_their_line(commanded
     for challenge in ("plain", "salience", "transfer", "prompts"):
         assert worst.loc[(challenge, "supervised"), "verdict"] == "survives"
         # The first coordinate is drawn, and PCA finds the largest.
-        assert worst.loc[(challenge, "knowing"), "auroc"] < LINE
+        assert worst.loc[(challenge, "knowing"), "share"] < KEPT
     assert worst.loc[("plain", "pca"), "verdict"] == "survives"
     assert "Knows the place" in (out / "report.html").read_text(encoding="utf-8")
 

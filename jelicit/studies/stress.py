@@ -11,9 +11,9 @@ cases side by side:
     stress.scorecard(result.rows)
 
 A method survives a challenge by a fixed rule, `stress_card.RULE`: in its worst case the whole 95 %
-interval of its AUROC on the truth lies at 0.75 or above. It fails where the whole interval lies
-below; otherwise these questions leave it open. A case counts where the supervised probe reaches
-0.75: nobody finds what the hidden states do not hold.
+interval of its share of the ceiling lies at two thirds or above. It fails where the whole interval
+lies below; otherwise these questions leave it open. A case counts where the supervised probe
+reaches 0.75: nobody finds what the hidden states do not hold.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from jelicit.studies.settings import StudySettings
 from jelicit.studies.stress_card import (
     ALGORITHM,
     CEILING,
-    LINE,
+    COUNTS,
     RULE,
     WITHOUT,
     card_rows,
@@ -56,7 +56,7 @@ from jelicit.studies.study import Study, StudyResult
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["LINE", "RULE", "STUDY", "Settings", "run", "scorecard", "spread"]
+__all__ = ["RULE", "STUDY", "Settings", "run", "scorecard", "spread"]
 
 SIGNS = ("oracle", "easy")
 OF_CHALLENGES = {
@@ -206,7 +206,7 @@ def show(rows: pd.DataFrame, session: Session) -> None:
     left_out = rows.loc[~rows["counted"].astype(bool)]
     for place in dict.fromkeys(zip(left_out["dataset"], left_out["feature"], strict=True)):
         session.doubt(
-            f"{', '.join(place)}: the supervised probe does not reach {LINE:g} or was not "
+            f"{', '.join(place)}: the supervised probe does not reach {COUNTS:g} or was not "
             "measured; the case does not count"
         )
     for challenge, here in worst.groupby("challenge", sort=False):

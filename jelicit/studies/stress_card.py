@@ -29,19 +29,27 @@ from jelicit.probes.registry import known_methods
 from jelicit.studies.settings import REBALANCED
 from jelicit.studies.stress_cases import PLAIN, TAUGHT_APART, Case, Key
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Of the scorecard; raised whenever its numbers change."""
 
-LINE = 0.75
-"""The AUROC that tells failing from surviving."""
+COUNTS = 0.75
+"""The AUROC of the supervised probe from which a case can be held against a method."""
+
+KEPT = 2 / 3
+"""The share of the ceiling that tells failing from surviving.
+
+Not 1/2: scores that are led by an independent feature, and by the truth among claims whose feature
+is alike, have an AUROC on the truth of 3/4 exactly, half of what can be had. A rule that lies there
+is a coin's throw for just the failure that it is about. Of scores that both lead alike it is 7/8.
+"""
 
 CEILING: Key = ("supervised", "none")
 
 RULE = (
-    f"In its worst case a method survives where the whole 95 % interval of its AUROC on the truth "
-    f"lies at {LINE:g} or above, and fails where the whole interval lies below; otherwise these "
-    f"questions leave it open. A case counts where the supervised probe reaches {LINE:g}: nobody "
-    f"finds what the hidden states do not hold."
+    "In its worst case a method survives where the whole 95 % interval of its share of the ceiling "
+    "lies at two thirds or above, and fails where the whole interval lies below; otherwise these "
+    f"questions leave it open. A case counts where the supervised probe reaches {COUNTS:g}: nobody "
+    "finds what the hidden states do not hold."
 )
 """How `verdict_of` and the choice of cases decide, in words."""
 
@@ -80,12 +88,12 @@ class Entry:
     @property
     def counted(self) -> bool:
         """Whether the case can be held against a method: labels would find the truth."""
-        return self.ceiling is not None and self.ceiling.value >= LINE
+        return self.ceiling is not None and self.ceiling.value >= COUNTS
 
 
 def verdict_of(low: float, high: float) -> str:
-    """What an interval of the AUROC in the worst case says; see `RULE`."""
-    return "survives" if low >= LINE else "fails" if high < LINE else "open"
+    """What an interval of the share of the ceiling in the worst case says; see `RULE`."""
+    return "survives" if low >= KEPT else "fails" if high < KEPT else "open"
 
 
 def block_of(method: str) -> str:
@@ -203,7 +211,7 @@ def card_rows(
         is_worst = worst.get(at) is entry
         row = {"model": model, **_measured(entry), "worst": is_worst, "verdict": ""}
         if is_worst:
-            row["verdict"] = verdict_of(row["auroc_low"], row["auroc_high"])
+            row["verdict"] = verdict_of(row["share_low"], row["share_high"])
             row |= _behind(entry, best[at[0], block_of(entry.key[0])])
         rows.append(row)
     return rows

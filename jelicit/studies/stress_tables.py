@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,7 +17,10 @@ from jelicit.studies.cells import number, with_interval
 from jelicit.studies.spread import SOURCES
 from jelicit.studies.stress_card import BLOCKS, RULE, verdicts
 
-MARKS = {"survives": "yes", "fails": "no", "open": "?"}
+MARKS = {"survives": "+", "fails": "-", "open": "?"}
+WIDE = 132
+"""Columns of a terminal from which every number of a challenge's table has its interval."""
+
 NOTES = "* sign chosen with train labels (oracle)    = within noise of the best of its block"
 SPREAD_NOTES = (
     "* sign chosen with train labels (oracle). Standard deviations of the AUROC of one fit under "
@@ -27,12 +31,17 @@ SPREAD_NOTES = (
 
 
 def print_challenge(worst: pd.DataFrame, challenge: str, console: Console) -> None:
-    """Each method's worst case in a challenge: where it is, and every number with its interval."""
-    table = Table(title=escape(f"Worst cases: {challenge}"), caption=NOTES, caption_justify="left")
-    table.add_column("Method", no_wrap=True)
+    """Each method's worst case in a challenge: where it is, and how far it lies from others.
+
+    In a narrow terminal only the AUROC has its interval; the rows and the report have them all.
+    """
+    wide = console.width >= WIDE
+    table = _compact(f"Worst cases: {challenge}", NOTES)
+    table.add_column("Method", min_width=14)
     table.add_column("Worst case")
-    for head in ("AUROC", "Loss", "% of ceiling", "Behind best", "Survives"):
+    for head in ("AUROC", "Loss", "% of ceiling" if wide else "% top", "Behind best", "Survives"):
         table.add_column(head, justify="right")
+    shown = with_interval if wide else _alone
     for block, methods in in_blocks(worst):
         table.add_section()
         table.add_row(f"[bold]{escape(block)}[/bold]")
@@ -44,24 +53,31 @@ def print_challenge(worst: pd.DataFrame, challenge: str, console: Console) -> No
                 escape(signed(row)),
                 escape(place),
                 with_interval(row, "auroc"),
-                with_interval(row, "loss"),
-                with_interval(row, "share", percent=True),
-                ("= " if row["near_best"] else "") + with_interval(row, "behind"),
+                shown(row, "loss"),
+                shown(row, "share", percent=True),
+                ("= " if row["near_best"] else "") + shown(row, "behind"),
                 row["verdict"],
             )
     console.print(table)
+
+
+def _alone(row: Any, column: str, *, percent: bool = False) -> str:
+    """A number without its interval."""
+    if percent:
+        return "" if pd.isna(row[column]) else f"{row[column]:.0%}"
+    return number(row[column])
 
 
 def print_scorecard(worst: pd.DataFrame, console: Console) -> None:
     """Methods down, challenges across: the AUROC of the worst case and who survives."""
     challenges = list(dict.fromkeys(worst["challenge"]))
     said = {key: of for key, _, of in verdicts(worst.to_dict("records"))}  # type: ignore[arg-type]
-    caption = f"{NOTES}\nyes / no / ?: survives, fails, open. {RULE}"
-    table = Table(title="Scorecard: AUROC of the worst case", caption=escape(caption))
-    table.caption_justify = "left"
-    table.add_column("Method", no_wrap=True)
-    for challenge in (*challenges, "survives"):
-        table.add_column(challenge, justify="right", no_wrap=True)
+    table = _compact(
+        "Scorecard: AUROC of the worst case", f"{NOTES}\n+ / - / ?: survives, fails, open. {RULE}"
+    )
+    table.add_column("Method", min_width=14)
+    for head in (*challenges, "all"):
+        table.add_column(head, justify="right", no_wrap=True)
     for block, methods in in_blocks(worst):
         table.add_section()
         table.add_row(f"[bold]{escape(block)}[/bold]")
@@ -75,10 +91,22 @@ def print_scorecard(worst: pd.DataFrame, console: Console) -> None:
     console.print(table)
 
 
+def _compact(title: str, note: str) -> Table:
+    """A table without lines between columns, so that seven of them fit 80 characters."""
+    return Table(
+        title=escape(title),
+        caption=escape(note),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+
+
 def cell(row: Any) -> str:
     """A worst case in a few letters: mark of the best, AUROC, verdict."""
-    near = "= " if row["near_best"] else ""
-    return f"{near}{number(row['auroc'])} {MARKS[row['verdict']]:>3}"
+    near = "=" if row["near_best"] else ""
+    return f"{near}{number(row['auroc'])}{MARKS[row['verdict']]}"
 
 
 def signed(row: Any) -> str:
@@ -129,7 +157,7 @@ def _sources(row: Any) -> Iterator[str]:
 
 def print_text_table(table: TextTable, console: Console) -> None:
     """A table of texts: names to the left, numbers to the right."""
-    shown = Table(title=escape(table.title), caption=escape(table.note), caption_justify="left")
+    shown = _compact(table.title, table.note)
     for place, head in enumerate(table.heads):
         shown.add_column(escape(head), justify="left" if place < 2 else "right")
     for line in table.lines:

@@ -2,7 +2,7 @@
 
 Takes rows of other runs, or runs the parts of the stress test, and asks over all cases how well
 each label-free indicator of a fit (`jelicit.indicators`), and all of them together, tell methods
-that failed (AUROC on the truth below 0.75) from those that did not:
+that failed (AUROC on the truth below 5/6) from those that did not:
 
     from extract import open_model
     from jelicit.studies import warning_signs
@@ -34,11 +34,10 @@ from jelicit.studies.cells import number, with_interval
 from jelicit.studies.checks import given
 from jelicit.studies.model import Cases
 from jelicit.studies.session import Session
-from jelicit.studies.stress_card import LINE
 from jelicit.studies.stress_parts import Part, plan_part
 from jelicit.studies.study import Study
+from jelicit.studies.warning_cases import LINE, Source, all_cases, read_sources
 from jelicit.studies.warning_cases import STUDY as NAME
-from jelicit.studies.warning_cases import Source, all_cases, read_sources
 from jelicit.studies.warning_judge import COMBINED, EVERY, FOUND, held_out, judged
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STUDY", "Settings", "judged", "run"]
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Of cases and warnings; raised whenever their numbers change."""
 
 RELIABLE = 0.2
@@ -173,7 +172,7 @@ def show(rows: pd.DataFrame, session: Session) -> None:
     failed = int(rows["failed"].to_numpy(bool).sum())
     session.say(
         f"{len(rows)} cases of {rows['tested'].nunique()} sets; {failed} failed (AUROC on what is "
-        f"asked for below {LINE:g})"
+        f"asked for below {LINE:.2f})"
     )
     print_warnings(table_of(rows), session.console)
 
@@ -280,7 +279,7 @@ STUDY = Study(
         "A direction that is not the truth looks like one that is. Here labels are known, so it "
         "can be asked whether anything that needs none would have warned. A case is a method that "
         f"sees no label in a situation; it failed where its AUROC on what is asked for is below "
-        f"{LINE:g}. An indicator warns on the side that was named beforehand. All together are a "
+        f"{LINE:.2f}. An indicator warns on the side that was named beforehand. All together are a "
         "logistic regression that has seen no case of the set it is tested on; intervals are of a "
         "bootstrap of whole sets."
     ),
