@@ -98,8 +98,8 @@ def _compact(title: str, note: str) -> Table:
         caption=escape(note),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+        show_edge=False,
+        padding=0,
     )
 
 
