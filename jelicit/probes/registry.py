@@ -18,6 +18,7 @@ from jelicit.probes.mean_difference import MEAN_DIFFERENCE
 from jelicit.probes.method import EASY, NEEDS, TARGETS, Method
 from jelicit.probes.mlp import MLP
 from jelicit.probes.negation import DRC, MIDPOINT, VINC
+from jelicit.probes.paraphrases import CCS_PARAPHRASES
 from jelicit.probes.pca import PCA
 from jelicit.probes.pca_ensemble import PCA_ENSEMBLE_CONSENSUS, PCA_ENSEMBLE_E2H
 from jelicit.probes.random_ensemble import RANDOM_ENSEMBLE_CONSENSUS, RANDOM_ENSEMBLE_E2H
@@ -51,7 +52,10 @@ _PROPOSALS = (
     MLP,
 )
 
-BUILT_IN: tuple[Method, ...] = (*_OF_PAPER_A, *_PEERS, *_PROPOSALS)
+# Where every item has one wording, as in most studies, this is CCS by another name.
+_OVER_WORDINGS = (CCS_PARAPHRASES,)
+
+BUILT_IN: tuple[Method, ...] = (*_OF_PAPER_A, *_PEERS, *_PROPOSALS, *_OVER_WORDINGS)
 """Every method that ships with the project; within each group, in reading order."""
 
 PAPER: tuple[str, ...] = tuple(method.name for method in _OF_PAPER_A)
