@@ -22,9 +22,8 @@ def planted() -> tuple[Pairs, np.ndarray, np.ndarray]:
     truth = (rng.random(ITEMS) < 0.5)[items]
     mood = rng.random(len(items)) < 0.5
     differ = 2 * np.outer(2 * truth - 1, np.eye(D)[0]) + 2.5 * np.outer(2 * mood - 1, np.eye(D)[1])
-    pairs = Pairs(
-        *(np.float32(0.3 * rng.normal(size=(len(items), D)) + sign * differ) for sign in (1, -1))
-    )
+    noise = 0.3 * rng.normal(size=(2, len(items), D))
+    pairs = Pairs(np.float32(noise[0] + differ), np.float32(noise[1] - differ))  # type: ignore[arg-type]
     return pairs, truth, items
 
 

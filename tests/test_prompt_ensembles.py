@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from jelicit.data.items import Item
+from jelicit.pairs import Pairs
 from jelicit.results import ItemScores
 from jelicit.studies import Situation, scoring
 from jelicit.studies.formats import format_problems
@@ -19,6 +20,7 @@ from jelicit.studies.measuring import Measured
 from jelicit.studies.prompt_ensembles import Member, mean_over_prompts, measure_ensembles
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.session import Session
+from jelicit.studies.states import States
 
 
 def test_the_scale_is_that_of_the_runs_own_train_rows_and_0_stays():
@@ -86,7 +88,9 @@ def member(folder: RunFolder, prompt: str, layer: int, scores: np.ndarray, **mor
     if more:  # a method that no other format has
         kept.append(({**kept[0][0], **more}, scores[0]))
     folder.members.write(prompt, ItemScores.in_own_units(test, kept))
-    return Member(situation=situation, layers=(layer,), run=prompt)
+    # Nobody reads them.
+    states = States.of_arrays({layer: Pairs(scores, scores)})
+    return Member(situation=situation, layers=(layer,), run=prompt, states=states)
 
 
 def ensembles_of(members: list[Member], folder: RunFolder) -> tuple[list[Any], list[str]]:

@@ -11,7 +11,7 @@ from jelicit.data.shown import printable
 from jelicit.method_names import in_format, in_reading_order, readable
 from jelicit.results import summarise
 from jelicit.studies.cells import number
-from jelicit.studies.formats import ENSEMBLE
+from jelicit.studies.formats import OVER_FORMATS
 
 
 def told_apart(rows: pd.DataFrame) -> pd.DataFrame:
@@ -35,7 +35,9 @@ def told_apart(rows: pd.DataFrame) -> pd.DataFrame:
 
 def without_ensembles(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of single prompts."""
-    return pd.DataFrame(rows.loc[rows["format"] != ENSEMBLE]) if "format" in rows else rows
+    if "format" not in rows:
+        return rows
+    return pd.DataFrame(rows.loc[~rows["format"].isin(OVER_FORMATS)])
 
 
 def by_set_alone(rows: pd.DataFrame) -> pd.DataFrame:
@@ -69,7 +71,8 @@ def print_formats(rows: pd.DataFrame, console: Console, *, value: str = "auroc")
 def format_table(rows: pd.DataFrame, *, value: str = "auroc", title: str = "") -> Table:
     """Methods down, formats across: a value on the label asked for, and how far they lie apart.
 
-    An ensemble over the formats stands last, and is none of those that lie apart.
+    Ensembles over the formats and probes of all of them stand last, and are none of those that lie
+    apart.
 
     Cells are means over seeds, and over layers where there are several. An unlabelled method's sign
     is the oracle's, as an asterisk says.
@@ -82,8 +85,8 @@ def format_table(rows: pd.DataFrame, *, value: str = "auroc", title: str = "") -
     asked = (rows["role"] == "truth") & rows["orientation"].isin(["none", "oracle"])
     rows = pd.DataFrame(rows.loc[asked])
     methods, every = in_reading_order(rows["method"]), dict.fromkeys(rows["format"])
-    formats = [form for form in every if form != ENSEMBLE]
-    ensembles = [form for form in every if form == ENSEMBLE]
+    formats = [form for form in every if form not in OVER_FORMATS]
+    ensembles = [form for form in every if form in OVER_FORMATS]
     by_layer = summarise(rows, by=["format", "method", "layer"], value=value)
     means = by_layer.pivot_table(values="mean", index="method", columns="format", aggfunc="mean")
     means = means.reindex(index=[method.key for method in methods], columns=[*formats, *ensembles])

@@ -18,6 +18,12 @@ Split = tuple[Item, ...]
 ENSEMBLE = "ensemble"
 """The format that rows of several formats together are of."""
 
+JOINT = "joint"
+"""The format that rows of probes of several formats at once are of."""
+
+OVER_FORMATS = (ENSEMBLE, JOINT)
+"""What rows call as a format and is none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FormatSettings:
@@ -48,11 +54,12 @@ def format_problems(formats: Sequence[str | PromptFormat] | None) -> list[str]:
             names.append(get_format(each).name)
         except ValueError as error:
             problems.append(f"--format: {error}")
-    if len(names) > 1 and ENSEMBLE in names:
-        problems.append(
-            f"--format: {ENSEMBLE!r} is what rows of several formats together are called; give the "
-            "format of that name another one"
-        )
+    problems += [
+        f"--format: {name!r} is what rows of several formats together are called; give the format "
+        "of that name another one"
+        for name in OVER_FORMATS
+        if len(names) > 1 and name in names
+    ]
     return problems + repeated("--format", names)
 
 

@@ -208,6 +208,7 @@ def sweep_data(
     """What the probes of a situation are fitted on; see `measure`."""
     asked = situation.asked if taught is None else taught
     easy = situation.easy
+    ids = [item.id for item in situation.train]
     return SweepData(
         hard=states.train,
         layers=states.layers,
@@ -216,7 +217,9 @@ def sweep_data(
         hard_targets=np.where(np.isnan(asked), 0.5, asked),
         easy=states.easy,
         easy_labels=None if easy is None else easy.labels,
-        hard_ids=[item.id for item in situation.train],
+        hard_ids=ids,
+        # Of claims that are rows in several prompts.
+        wordings=np.array(ids) if len(set(ids)) < len(ids) else None,
         easy_ids=None if easy is None else [item.id for item in easy.items],
         rows_name=f"{situation.dataset} train rows",
     )

@@ -24,6 +24,7 @@ from jelicit.studies.formats import ENSEMBLE
 from jelicit.studies.measuring import Measured, Score
 from jelicit.studies.session import Session
 from jelicit.studies.situation import Situation, named
+from jelicit.studies.states import States
 
 ALGORITHM = 1
 """Raised whenever an ensemble's numbers change."""
@@ -37,9 +38,11 @@ class Member:
         situation: What was measured.
         layers: Where; they may differ from format to format.
         run: Its run, whose members' scores are kept.
+        states: Its hidden states.
     """
 
     situation: Situation
+    states: States
     layers: tuple[int, ...]
     run: str
 
@@ -73,8 +76,8 @@ def measure_ensembles(members: Sequence[Member], session: Session) -> None:
         members: All situations of the study.
         session: The run.
     """
-    for together in _together(members, session):
-        first = together[0].situation
+    for of in together(members, session):
+        first = of[0].situation
         situation = replace(first, prompt=ENSEMBLE)
         chosen = {
             "dataset": first.dataset,
@@ -82,33 +85,33 @@ def measure_ensembles(members: Sequence[Member], session: Session) -> None:
             "asked": named(first.target),
             "boot": session.settings.boot,
             "ensemble": ALGORITHM,
-            "of": [f"{each.situation.prompt}, {_layers(each)}" for each in together],
-            "runs": sorted(each.run for each in together),
+            "of": [f"{each.situation.prompt}, {_layers(each)}" for each in of],
+            "runs": sorted(each.run for each in of),
         }
-        session.keep(situation, chosen, lambda of=together, s=situation: _measured(of, s, session))
+        session.keep(situation, chosen, lambda of=of, s=situation: _measured(of, s, session))
 
 
 def _layers(member: Member) -> str:
     return f"layer {' '.join(map(str, member.layers))}"
 
 
-def _together(members: Sequence[Member], session: Session) -> Iterator[list[Member]]:
+def together(members: Sequence[Member], session: Session) -> Iterator[list[Member]]:
     """Members that show the same test items, from two on."""
     by_case: dict[tuple[Any, ...], list[Member]] = {}
     for each in members:
         own = each.situation
         case = (own.dataset, own.feature, own.target, own.spurious)
         by_case.setdefault(case, []).append(each)
-    for together in by_case.values():
-        shown = {tuple(item.id for item in each.situation.test) for each in together}
-        if len(shown) > 1 or len({len(each.layers) for each in together}) > 1:
-            first = together[0].situation
+    for case in by_case.values():
+        shown = {tuple(item.id for item in each.situation.test) for each in case}
+        if len(shown) > 1 or len({len(each.layers) for each in case}) > 1:
+            first = case[0].situation
             session.say(
                 f"{first.dataset}, {first.feature}: no ensemble over prompts, which do not show "
                 "the same test items or layers"
             )
-        elif len(together) > 1:
-            yield sorted(together, key=lambda each: each.situation.prompt)
+        elif len(case) > 1:
+            yield sorted(case, key=lambda each: each.situation.prompt)
 
 
 def _measured(members: Sequence[Member], situation: Situation, session: Session) -> Measured:

@@ -36,6 +36,7 @@ from jelicit.studies.formats import formats_asked
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.prompt_ensembles import Member, measure_ensembles
+from jelicit.studies.prompt_joint import measure_joint
 from jelicit.studies.session import Session
 from jelicit.studies.sets import asking, easy_for, load, read_set
 from jelicit.studies.settings import PromptedStudySettings
@@ -61,6 +62,9 @@ class Settings(PromptedStudySettings):
             them: there each label is asked for in turn and the other one is spurious.
         train_size: Train rows of a run, a multiple of 4; None = 80 % of the largest balanced
             subset.
+        joint: Of several formats, also probes of all of them at once, which are fitted to every
+            claim in each (format "joint"): ccs_paraphrases and vinc know which rows are wordings of
+            one claim.
         labels: Files of labelled items, as icm.py writes them: the supervised probe learns from
             those labels, too ("Supervised by ICM's labels"), on situations that have these items.
     """
@@ -69,12 +73,15 @@ class Settings(PromptedStudySettings):
     features: tuple[str, ...] = ("none", *FEATURES)
     seeds: int = 8
     train_size: int | None = None
+    joint: bool = False
     labels: tuple[Path, ...] = ()
 
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         problems = super().problems()
         problems += feature_problems(self.features)
+        if self.joint and len(self.format or ()) < 2:
+            problems.append("--joint takes several prompt formats; name them by --format")
         size = self.train_size
         if size is not None and (size < 4 or size % 4):
             problems.append(f"--train-size {size}: allowed are multiples of 4, from 4")
@@ -216,6 +223,8 @@ def measure(plans: Sequence[Plan], session: Session) -> None:
     members = [one for each in plans for one in measure_set(each, session, members=several)]
     if several:
         measure_ensembles(members, session)
+        if session.settings.joint:
+            measure_joint(members, session, size=session.settings.train_size)
 
 
 def measure_apart(plans: Sequence[Plan], session: Session) -> None:
@@ -280,7 +289,7 @@ def measure_situation(
         lambda: _measured(situation, states, given, session, members=members),
         note=_spelled(states),
     )
-    return Member(situation=situation, layers=states.layers, run=run)
+    return Member(situation=situation, states=states, layers=states.layers, run=run)
 
 
 def _spelled(states: States) -> str:
