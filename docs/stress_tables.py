@@ -19,7 +19,7 @@ KEPT_OF_STRESS = (
 """Columns that these tables read, beside those of all studies."""
 
 MISSING = "*The rows of this study are not committed yet: `jelicit stress`.*"
-MARKS = {"survives": "yes", "fails": "no", "open": "?"}
+MARKS = {"survives": "yes", "fails": "no", "open": "?", "ceiling": "(ceiling)"}
 
 
 def _card() -> pd.DataFrame | None:

@@ -12,7 +12,7 @@ from jelicit.method_names import in_reading_order, readable
 from jelicit.results import Rows, as_frame
 from jelicit.results.rows import need
 
-MARKS = {"survives": "✓", "fails": "✗", "open": "?"}
+MARKS = {"survives": "✓", "fails": "✗", "open": "?", "ceiling": ""}
 NOTE = "✓ survives   ✗ fails   ? these questions leave it open   = within noise of the best"
 NEEDED = ("method", "orientation", "block", "challenge", "auroc", "verdict", "near_best")
 LINE_HEIGHT = 0.2  # inches
@@ -72,8 +72,9 @@ def _block(axes: Axes, rows: pd.DataFrame, challenges: list[str]) -> None:
             continue
         matrix[line, column] = row["auroc"]
         near = bool(row["near_best"])
+        said = f"{'= ' if near else ''}{row['auroc']:.2f} {MARKS[row['verdict']]}"
         axes.text(
-            *(column, line, f"{'= ' if near else ''}{row['auroc']:.2f} {MARKS[row['verdict']]}"),
+            *(column, line, said.rstrip()),
             ha="center", va="center", fontsize=6.5, fontweight="bold" if near else "normal",
             color="white" if abs(row["auroc"] - 0.5) > 0.33 else "black",
         )  # fmt: skip

@@ -9,8 +9,10 @@ a_0 its value on the plain claims of the same set and c that of the supervised p
 
 The ceiling is of the same case; where the train rows themselves are the challenge (imbalance,
 transfer), of the plain claims. Intervals are the 2.5 % and 97.5 % quantiles over the resamples.
-The worst case of a challenge is the one with the lowest value, and its interval is of that case: it
-knows nothing of the choice.
+The worst case of a challenge is the one with the lowest share of the ceiling, since a lower AUROC
+may be of claims of which the hidden states hold less; its interval is of that case, and knows
+nothing of the choice. Of the methods that see the same labels, the best is the one with the highest
+share in its worst case; how far others are behind is in shares, too.
 """
 
 from __future__ import annotations
@@ -44,6 +46,9 @@ is a coin's throw for just the failure that it is about. Of scores that both lea
 """
 
 CEILING: Key = ("supervised", "none")
+
+CEILS = "ceiling"
+"""The verdict on what is its own ceiling: none."""
 
 RULE = (
     "In its worst case a method survives where the whole 95 % interval of its share of the ceiling "
@@ -92,8 +97,13 @@ class Entry:
 
 
 def verdict_of(low: float, high: float) -> str:
-    """What an interval of the share of the ceiling in the worst case says; see `RULE`."""
-    return "survives" if low >= KEPT else "fails" if high < KEPT else "open"
+    """What an interval of the share of the ceiling in the worst case says; see `RULE`.
+
+    No number at all, of fits that all failed, is no survival.
+    """
+    if np.isnan(low) or high < KEPT:
+        return "fails"
+    return "survives" if low >= KEPT else "open"
 
 
 def block_of(method: str) -> str:
@@ -211,7 +221,10 @@ def card_rows(
         is_worst = worst.get(at) is entry
         row = {"model": model, **_measured(entry), "worst": is_worst, "verdict": ""}
         if is_worst:
-            row["verdict"] = verdict_of(row["share_low"], row["share_high"])
+            # A share of itself is 1 whatever is done to it.
+            own = entry.area is entry.ceiling
+            said = CEILS if own else verdict_of(row["share_low"], row["share_high"])
+            row["verdict"] = said
             row |= _behind(entry, best[at[0], block_of(entry.key[0])])
         rows.append(row)
     return rows
@@ -235,12 +248,14 @@ def _worst(entries: Iterable[Entry]) -> dict[tuple[str, Key], Entry]:
     return worst
 
 
-def _height(entry: Entry) -> float:
-    return -np.inf if np.isnan(entry.area.value) else entry.area.value
+def _height(entry: Entry) -> tuple[float, float]:
+    """The share of the ceiling of a case that counts, and of equal ones the AUROC."""
+    share, _ = _shares(entry)
+    return (-np.inf, -np.inf) if np.isnan(share) else (share, entry.area.value)
 
 
 def _best(worst: Iterable[Entry]) -> dict[tuple[str, str], Entry]:
-    """Challenge and block -> the method with the highest value in its worst case."""
+    """Challenge and block -> the method with the highest share in its worst case."""
     best: dict[tuple[str, str], Entry] = {}
     for entry in worst:
         at = (entry.case.challenge, block_of(entry.key[0]))
@@ -274,10 +289,16 @@ def _measured(entry: Entry) -> dict[str, Any]:
         row["ceiling"] = entry.ceiling.value
         # Of a ceiling near chance there is no share to speak of.
         if entry.counted:
-            value = _share(area.value, entry.ceiling.value)
-            samples = _share(area.samples, entry.ceiling.samples)
-            row |= _with_interval("share", value, samples)
+            row |= _with_interval("share", *_shares(entry))
     return row
+
+
+def _shares(entry: Entry) -> tuple[float, np.ndarray]:
+    """The share of the ceiling of a case that counts, and that of every resample [B]."""
+    assert entry.ceiling is not None
+    of = ((entry.area.value, entry.ceiling.value), (entry.area.samples, entry.ceiling.samples))
+    value, samples = (_share(*each) for each in of)
+    return value, samples
 
 
 def _share(area: Any, ceiling: Any) -> Any:
@@ -286,8 +307,8 @@ def _share(area: Any, ceiling: Any) -> Any:
 
 def _behind(entry: Entry, best: Entry) -> dict[str, Any]:
     """How far a method is behind the best of its block, and whether that is more than noise."""
-    behind = best.area.samples - entry.area.samples
-    row = _with_interval("behind", best.area.value - entry.area.value, behind)
+    behind = _shares(best)[1] - _shares(entry)[1]
+    row = _with_interval("behind", _shares(best)[0] - _shares(entry)[0], behind)
     return {**row, "near_best": bool(row["behind_low"] <= 0)}
 
 
@@ -303,7 +324,7 @@ def verdicts(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Key, str, list
     for row in rows:
         key = (row["method"], row["orientation"])
         _, said = of.setdefault(key, (row["block"], []))
-        if row["challenge"] != PLAIN:
+        if row["challenge"] != PLAIN and row["verdict"] != CEILS:
             said.append(row["verdict"])
     for key, (block, said) in of.items():
         yield key, block, said

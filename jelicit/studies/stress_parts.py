@@ -189,6 +189,13 @@ def _model_of(challenge: str, session: Session) -> Any:
     """The model, or those of the user's own situations in which a challenge arises; None = none."""
     if not isinstance(session.model, Cases):
         return session.model
+    for situation, states in session.model.cases:
+        if len(states.layers) > 1:
+            raise ValueError(
+                f"{situation.title}: hidden states of {len(states.layers)} layers "
+                f"({', '.join(map(str, states.layers))}); the stress test is about one, so name "
+                "it: States.of_arrays(..., layers=(LAYER,))"
+            )
     fits, least = _ARISES[challenge]
     cases = [case for case in session.model.cases if fits(case[0])]
     return Cases(cases, session.model.name) if len(cases) >= least else None

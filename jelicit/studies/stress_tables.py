@@ -15,9 +15,9 @@ from jelicit.method_names import in_reading_order, readable
 from jelicit.results import TextTable
 from jelicit.studies.cells import number, with_interval
 from jelicit.studies.spread import SOURCES
-from jelicit.studies.stress_card import BLOCKS, RULE, verdicts
+from jelicit.studies.stress_card import BLOCKS, CEILS, RULE, verdicts
 
-MARKS = {"survives": "+", "fails": "-", "open": "?"}
+MARKS = {"survives": "+", "fails": "-", "open": "?", "ceiling": " "}
 WIDE = 132
 """Columns of a terminal from which every number of a challenge's table has its interval."""
 
@@ -55,8 +55,8 @@ def print_challenge(worst: pd.DataFrame, challenge: str, console: Console) -> No
                 with_interval(row, "auroc"),
                 shown(row, "loss"),
                 shown(row, "share", percent=True),
-                ("= " if row["near_best"] else "") + shown(row, "behind"),
-                row["verdict"],
+                ("= " if row["near_best"] else "") + shown(row, "behind", percent=True),
+                "" if row["verdict"] == CEILS else row["verdict"],
             )
     console.print(table)
 
