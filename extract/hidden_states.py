@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -110,44 +110,15 @@ def extract(
     encoded = encode_items(lm, items, format)
     job = _Job(_pass(lm, method, encoded), lm, items, encoded)
     texts = describe_texts(lm, items, format, encoded, left_out=left_out)
-    shards, batches = plan(job.way, encoded, shard_size=shard_size, token_budget=token_budget)
-    spec = StoreSpec(
-        model=lm.name,
-        revision=lm.revision,
-        model_digest=lm.digest,
-        dtype=lm.dtype,
-        prompt_format=dataclasses.asdict(format),
-        layers=chosen,
-        n_items=len(items),
-        item_digest=digest(items),
-        d_model=lm.d_model,
-        shards=shards,
-        batch_plan=batches,
-        n_blocks=lm.n_blocks,
-        settings={
-            "method": job.way.name,
-            **job.way.settings,
-            "token_budget": token_budget,
-            "shard_size": shard_size,
-            "checks": {name: said for name, said in _checks(lm).items() if name != CHECK},
-            **({} if lm.chat is None else {"chat_template": lm.chat.digest}),
-        },
-        texts=texts,
-        machine=_machine(lm),
-        versions={"jelicit": version("jelicit")} | {name: version(name) for name in LIBRARIES},
+    spec = _spec(
+        job, format, layers=chosen, texts=texts, shard_size=shard_size, token_budget=token_budget
     )
-    if worker[1] == 1:
+    alone = worker[1] == 1
+    if alone:
         _remove_if_empty(out, unless=spec)
     writer = StoreWriter.open(out, spec, items)
-    try:
+    with _none_left_empty(out, alone=alone):
         _write_missing(writer, job, worker=worker, progress=progress)
-    except BaseException as error:
-        if worker[1] == 1 and not _remove_if_empty(out) and isinstance(error, _NotFiniteError):
-            raise ValueError(
-                f"{error}. {out} holds shards of this run, which cannot be completed: delete it, "
-                "or give another folder"
-            ) from error
-        raise
     # What torch keeps for its next pass, JAX lacks in the fits that follow.
     give_back_cache()
     return ActivationStore.open(out) if writer.missing() else writer.finish()
@@ -159,6 +130,25 @@ def give_back_cache() -> None:
         torch.cuda.empty_cache()
     if apple.has_gpu():
         torch.mps.empty_cache()
+
+
+@contextmanager
+def _none_left_empty(out: str | os.PathLike[str], *, alone: bool) -> Iterator[None]:
+    """A run that fails leaves no store without a shard, unless other workers write it, too.
+
+    Raises:
+        ValueError: If states are not finite and there are shards already: the message says what to
+            do with them.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if alone and not _remove_if_empty(out) and isinstance(error, _NotFiniteError):
+            raise ValueError(
+                f"{error}. {out} holds shards of this run, which cannot be completed: delete it, "
+                "or give another folder"
+            ) from error
+        raise
 
 
 def _remove_if_empty(out: str | os.PathLike[str], *, unless: StoreSpec | None = None) -> bool:
@@ -270,6 +260,45 @@ def _pass(lm: TextModel, method: Method | Pass, encoded: Sequence[Encoded]) -> P
             "or it keeps a recurrent state); use method='separate'"
         )
     return Shared(lm, shared_prefix(encoded)) if possible else Separate(lm)
+
+
+def _spec(
+    job: _Job,
+    format: PromptFormat,
+    *,
+    layers: tuple[int, ...],
+    texts: Mapping[str, Any],
+    shard_size: int,
+    token_budget: int,
+) -> StoreSpec:
+    """What the store will hold, of what, and made how: only a run of the same goes on with it."""
+    lm = job.lm
+    shards, batches = plan(job.way, job.encoded, shard_size=shard_size, token_budget=token_budget)
+    return StoreSpec(
+        model=lm.name,
+        revision=lm.revision,
+        model_digest=lm.digest,
+        dtype=lm.dtype,
+        prompt_format=dataclasses.asdict(format),
+        layers=layers,
+        n_items=len(job.items),
+        item_digest=digest(job.items),
+        d_model=lm.d_model,
+        shards=shards,
+        batch_plan=batches,
+        n_blocks=lm.n_blocks,
+        settings={
+            "method": job.way.name,
+            **job.way.settings,
+            "token_budget": token_budget,
+            "shard_size": shard_size,
+            "checks": {name: said for name, said in _checks(lm).items() if name != CHECK},
+            **({} if lm.chat is None else {"chat_template": lm.chat.digest}),
+        },
+        texts=texts,
+        machine=_machine(lm),
+        versions={"jelicit": version("jelicit")} | {name: version(name) for name in LIBRARIES},
+    )
 
 
 def _checks(lm: TextModel) -> Mapping[str, str]:

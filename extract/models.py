@@ -29,7 +29,7 @@ from extract.loaded import (
     read_last_after_norm,
 )
 from extract.printable import first_line, printable
-from extract.tokenizer_files import check_vocabulary, describe_prefix, load_tokenizer
+from extract.tokenizer_files import Loaded, check_vocabulary, describe_prefix, load_tokenizer
 
 POCKET = Path(__file__).parent / "pocket"
 """Folder of the model that ships with the package."""
@@ -230,38 +230,22 @@ def load(
     where = usable_device(device)
     apple.check_dtype(dtype, where)
     named = _named_gguf(str(model), revision, dtype, where) or _named(str(model), revision)
-    with told(named.folder, named.source, revision):
-        adapter = find_adapter(named.folder, named.source, revision)
-    base = named if adapter is None else _base(adapter)
-    beside = named if adapter is None or adapter.own_tokenizer else base
+    parts = _parts(named)
+    beside = parts.with_tokenizer
     with told(beside.folder, beside.source, beside.revision, part="the tokenizer of the model"):
         tokens = load_tokenizer(beside.source, beside.revision, trust_remote_code=False)
-    with told(base.folder, base.source, base.revision):
-        loaded, weights = _weights(base, dtype=dtype, where=where)
-    notes = loader_notes(loaded)
-    pinned = _pinned(base, loaded, tokens.tokenizer)
-    commit = _commit(base, loaded)
-    if adapter is not None:
-        with told(named.folder, named.source, revision):
-            loaded = apply_adapter(loaded, adapter)
-        pinned = _pinned_adapter(named, adapter, pinned, tokens.tokenizer)
-        commit = adapter.commit
-        notes["adapter"] = f"of the base {adapter.base}, applied, not merged"
-    if pinned is not None:
-        said = [f"{name}: {text}" for name, text in notes.items() if name != "adapter"]
-        pinned = with_notes(pinned, [*said, *tokens.notes])
-    checks = {"weights": weights, **notes, "tokenizer": tokens.said, **named.checks}
+    read = _read(parts, tokens, dtype=dtype, where=where)
     lm = wrap(
-        loaded,
+        read.model,
         tokens.tokenizer,
         name=named.name,
-        revision=commit,
-        digest=pinned,
+        revision=read.commit,
+        digest=read.digest,
         threads=threads,
-        checks=checks,
+        checks={**read.notes, "tokenizer": tokens.said, **named.checks},
         chat=chat,
     )
-    return replace(lm, folder=base.folder)
+    return replace(lm, folder=parts.base.folder)
 
 
 class _Named(NamedTuple):
@@ -308,6 +292,29 @@ def _named(model: str, revision: str | None) -> _Named:
     return _Named(str(folder), folder, name, None)
 
 
+class _Parts(NamedTuple):
+    """Where the parts of a model lie."""
+
+    named: _Named
+    adapter: Adapter | None
+    """What was named, where that is an adapter alone."""
+    base: _Named
+    """The whole model: the adapter's base, or what was named."""
+
+    @property
+    def with_tokenizer(self) -> _Named:
+        """The part beside which the tokenizer lies: the adapter, if one is there."""
+        own = self.adapter is not None and self.adapter.own_tokenizer
+        return self.named if own else self.base
+
+
+def _parts(named: _Named) -> _Parts:
+    """Looks whether a model is an adapter alone, and for its base."""
+    with told(named.folder, named.source, named.revision):
+        adapter = find_adapter(named.folder, named.source, named.revision)
+    return _Parts(named, adapter, named if adapter is None else _base(adapter))
+
+
 def folder_name(folder: Path) -> str:
     """A folder's name, or its parent's where it is called "model", as those of trainings are."""
     return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name
@@ -329,6 +336,38 @@ def _base(adapter: Adapter) -> _Named:
             f"base ({another.base}) first, and name the merged model"
         )
     return base._replace(revision=None if base.folder else adapter.base_revision)
+
+
+class _Read(NamedTuple):
+    """A model that was read from its files, its adapter applied."""
+
+    model: Any
+    commit: str
+    """On the hub; "" for a folder."""
+    digest: str | None
+    """Of its files, and of what was noted; None where neither a folder nor a commit pins them."""
+    notes: dict[str, str]
+    """What was compared, and what a loader made of the files beyond reading them."""
+
+
+def _read(parts: _Parts, tokens: Loaded, *, dtype: Dtype, where: str) -> _Read:
+    """Reads weights and adapter, and pins both; `tokens` is the tokenizer of the same model."""
+    named, adapter, base = parts
+    with told(base.folder, base.source, base.revision):
+        loaded, weights = _weights(base, dtype=dtype, where=where)
+    notes = loader_notes(loaded)
+    remarks = [*(f"{name}: {text}" for name, text in notes.items()), *tokens.notes]
+    digest = _pinned(base, loaded, tokens.tokenizer)
+    commit = _commit(base, loaded)
+    if adapter is not None:
+        with told(named.folder, named.source, named.revision):
+            loaded = apply_adapter(loaded, adapter)
+        digest = _pinned_adapter(named, adapter, digest, tokens.tokenizer)
+        commit = adapter.commit
+        notes["adapter"] = f"of the base {adapter.base}, applied, not merged"
+    if digest is not None:
+        digest = with_notes(digest, remarks)
+    return _Read(loaded, commit, digest, {"weights": weights, **notes})
 
 
 def _weights(named: _Named, *, dtype: Dtype, where: str) -> tuple[Any, str]:

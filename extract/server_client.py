@@ -129,23 +129,12 @@ class Server:
         self._retries, self._backoff, self._patience = retries, backoff, patience
         self._key = _key()
         self._proxy = _proxy(self.url)
-        self._client = openai.OpenAI(
-            base_url=self.url,
-            api_key=self._key,
-            timeout=timeout,
-            max_retries=0,
-            # Else a proxy would be asked for this machine, and look for the server on its own.
-            http_client=openai.DefaultHttpxClient(trust_env=False) if _is_here(self.url) else None,
-        )
+        self._client = _client(self.url, self._key, timeout=timeout)
         served = self._served()
         entry = self._chosen(served, model)
         self.model: str = entry["id"]
         self.root: str = str(entry.get("root") or self.model)
-        parent = str(entry.get("parent") or "")
-        roots = (str(served.get(parent, {}).get("root") or parent), parent)
-        self.origins: tuple[str, ...] = tuple(
-            dict.fromkeys(name for name in (self.root, self.model, *roots) if name)
-        )
+        self.origins = _origins(self.root, entry, served)
         length, self.trained_length = lengths_of(entry, self)
         # A request makes one token, and that must fit, too.
         self.context: int | None = None if length is None else length - 1
@@ -479,6 +468,33 @@ def _key() -> str:
                 )
             return key
     return "none"
+
+
+def _client(url: str, key: str, *, timeout: float) -> openai.OpenAI:
+    """The connection; what fails is repeated here (`Server._patiently`), not by the library."""
+    return openai.OpenAI(
+        base_url=url,
+        api_key=key,
+        timeout=timeout,
+        max_retries=0,
+        # Else a proxy would be asked for this machine, and look for the server on its own.
+        http_client=openai.DefaultHttpxClient(trust_env=False) if _is_here(url) else None,
+    )
+
+
+def _origins(
+    root: str, entry: Mapping[str, Any], served: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """What a model's tokenizer may be called: see `Server.origins`.
+
+    Args:
+        root: Where the server loaded the model from.
+        entry: What it says of the model.
+        served: What it says of all its models, by name.
+    """
+    parent = str(entry.get("parent") or "")
+    roots = (str(served.get(parent, {}).get("root") or parent), parent)
+    return tuple(dict.fromkeys(name for name in (root, entry["id"], *roots) if name))
 
 
 def _is_here(url: str) -> bool:

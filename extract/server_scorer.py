@@ -135,12 +135,7 @@ class ServerScorer:
                 an option or the journal makes no sense.
             ConnectionError: If there is no answer.
         """
-        if match not in get_args(Match):
-            raise ValueError(f"match is {match!r}; allowed: words, tokens")
-        if cache not in get_args(Cache):
-            raise ValueError(f"cache is {cache!r}; allowed: shared, own, none")
-        if concurrency < 1:
-            raise ValueError(f"concurrency is {concurrency}; allowed: 1 or more")
+        _check_options(match, cache, concurrency)
         self._journal, spent = _journal(journal)
         self.limit = TokenLimit(max_tokens_total, spent=spent)
         self.server = Server(
@@ -159,11 +154,7 @@ class ServerScorer:
         # Without a cache nothing is gained by sending a beginning first.
         self.worth_a_request = sys.maxsize if cache == "none" else worth_a_request
         self.progress = progress
-        self._texts: list[str] = self.tokenizer.batch_decode(
-            [[token] for token in range(len(self.tokenizer))]
-        )
-        self._words = readings(self.tokenizer) if match == "words" else {}
-        self._vocabulary = hashlib.sha256(json.dumps(self._texts).encode()).hexdigest()[:8]
+        self._vocabulary = _Vocabulary.of(self.tokenizer, match)
         probe = (*bos(self.tokenizer), *self.tokenizer(PROBE, add_special_tokens=False).input_ids)
         self.able = self.server.probe(probe, vocabulary=len(self.tokenizer))
         self._check_tokenizer(probe)
@@ -173,7 +164,8 @@ class ServerScorer:
     def name(self) -> str:
         """Pins what the scores depend on, as far as the server says: model, its state, settings."""
         shown = "exact" if self.able.exact else f"top{self.server.top_logprobs}"
-        parts = (self.server.model, self.able.fingerprint, self._vocabulary, self.match, shown)
+        vocabulary = self._vocabulary.digest
+        parts = (self.server.model, self.able.fingerprint, vocabulary, self.match, shown)
         return "/".join(part for part in parts if part)
 
     @property
@@ -276,7 +268,7 @@ class ServerScorer:
         for row, item in enumerate(encoded):
             if self.match == "words":
                 steps = [
-                    (item.prompt, column, reading_as(self._words, word, model=model))
+                    (item.prompt, column, reading_as(self._vocabulary.words, word, model=model))
                     for column, word in enumerate(words)
                 ]
             else:
@@ -363,7 +355,7 @@ class ServerScorer:
             parts = [shown[token] for token in wanted if token in shown]
         else:
             read = as_word if self.match == "words" else str
-            texts = {read(self._texts[token]) for token in wanted}
+            texts = {read(self._vocabulary.texts[token]) for token in wanted}
             parts = [value for text, value in shown.items() if read(str(text)) in texts]
         if parts:
             return _log_sum(parts), False
@@ -377,13 +369,14 @@ class ServerScorer:
 
         Of llama.cpp space around them does not count: it keeps one that some tokenizers leave out.
         """
+        texts = self._vocabulary.texts
         if self.able.token_ids:
-            ours = {text for token, text in enumerate(self._texts) if token in self.able.likeliest}
+            ours = {text for token, text in enumerate(texts) if token in self.able.likeliest}
             theirs = self.server.texts(probe)
         else:
-            ours, theirs = set(self._texts), {str(token) for token in self.able.likeliest}
+            ours, theirs = set(texts), {str(token) for token in self.able.likeliest}
         if self.server.is_llama_cpp:
-            ours, theirs = ({text.strip() for text in texts} for texts in (ours, theirs))
+            ours, theirs = ({text.strip() for text in read} for read in (ours, theirs))
         # Bytes that are no text alone are written in different ways, so not all need agree.
         if len(ours & theirs) < len(theirs) / 2:
             raise ValueError(
@@ -391,6 +384,26 @@ class ServerScorer:
                 f"tokens read {sorted(theirs)[:5]}, in this tokenizer {sorted(ours)[:5]}; give "
                 f"that of {self.server.root} (tokenizer=)"
             )
+
+
+class _Vocabulary(NamedTuple):
+    """How the tokens of a tokenizer read."""
+
+    texts: list[str]
+    """Of every token, alone."""
+    words: dict[str, tuple[int, ...]]
+    """Word -> the tokens that read as it; {} where verdicts are matched by their tokens."""
+    digest: str
+    """Of the texts: a part of the scorer's name."""
+
+    @classmethod
+    def of(cls, tokenizer: Any, match: Match) -> _Vocabulary:
+        texts: list[str] = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        return cls(
+            texts=texts,
+            words=readings(tokenizer) if match == "words" else {},
+            digest=hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:8],
+        )
 
 
 class _Target(NamedTuple):
@@ -403,6 +416,16 @@ class _Target(NamedTuple):
 
 _Found = dict[Tokens, tuple[float, bool]]
 """By tokens wanted: their log-probability, and whether it is only a bound."""
+
+
+def _check_options(match: str, cache: str, concurrency: int) -> None:
+    """Refuses what makes no sense, before any server is asked."""
+    if match not in get_args(Match):
+        raise ValueError(f"match is {match!r}; allowed: words, tokens")
+    if cache not in get_args(Cache):
+        raise ValueError(f"cache is {cache!r}; allowed: shared, own, none")
+    if concurrency < 1:
+        raise ValueError(f"concurrency is {concurrency}; allowed: 1 or more")
 
 
 def _journal(path: str | os.PathLike[str] | None) -> tuple[Journal, int]:

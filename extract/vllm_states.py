@@ -31,7 +31,8 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -139,17 +140,12 @@ class VllmModel:
         fixed = _fixed_options(
             source, chosen, folder=folder.name, dtype=dtype, tensor_parallel=tensor_parallel
         )
-        try:
+        with _removed_on_failure(folder):
             _check_options(fixed, engine_options)
             llm = vllm.LLM(**fixed, **engine_options)
-        except BaseException:
-            folder.cleanup()
-            raise
         return cls(
             llm=llm,
-            sampling=vllm.SamplingParams(
-                max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False
-            ),
+            sampling=_sampling(vllm),
             tokenizer=source.tokenizer,
             name=source.name,
             revision=source.commit,
@@ -158,12 +154,7 @@ class VllmModel:
             trained_length=source.trained_length,
             checks=source.checks,
             layers=chosen,
-            settings={
-                "vllm": vllm.__version__,
-                "tensor_parallel": tensor_parallel,
-                # Options can be vLLM's own objects; a store's settings are JSON.
-                "engine": json.loads(json.dumps(engine_options, default=repr)),
-            },
+            settings=_settings(vllm, tensor_parallel, engine_options),
             scratch=folder,
             time_limit=time_limit,
             chat=template,
@@ -477,6 +468,33 @@ def _check_options(fixed: Mapping[str, Any], engine_options: Mapping[str, Any]) 
             "VLLM_ENABLE_V1_MULTIPROCESSING is 0: inside this process vLLM never writes the last "
             "hidden states; unset it"
         )
+
+
+@contextmanager
+def _removed_on_failure(folder: TemporaryDirectory[str]) -> Iterator[None]:
+    """Where no engine comes up, nobody will close the model and remove its scratch folder."""
+    try:
+        yield
+    except BaseException:
+        folder.cleanup()
+        raise
+
+
+def _sampling(vllm: ModuleType) -> Any:
+    """Greedy, one token (vLLM must make one), with the log-probabilities of the prompt's own."""
+    return vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+
+
+def _settings(
+    vllm: ModuleType, tensor_parallel: int, engine_options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the numbers depend on, as stores record it."""
+    return {
+        "vllm": vllm.__version__,
+        "tensor_parallel": tensor_parallel,
+        # Options can be vLLM's own objects; a store's settings are JSON.
+        "engine": json.loads(json.dumps(engine_options, default=repr)),
+    }
 
 
 # --- reading what vLLM gave back -----------------------------------------------------------------

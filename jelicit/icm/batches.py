@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jelicit.data.items import Item
@@ -123,11 +124,6 @@ def search_in_batches(
         if number and between is not None:
             done = [n for one in batches[:number] for n in one]
             scorer = between(scorer, [items[n] for n in done], [labels[n] for n in done])
-
-        def told(step: Step, batch_number: int = number) -> None:
-            if on_step is not None:
-                on_step(batch_number, step)
-
         found = search(
             scorer,
             [items[n] for n in batch],
@@ -136,7 +132,7 @@ def search_in_batches(
             start=None if start is None else [start[n] for n in batch],
             journal=journal,
             gold=None if gold is None else [gold[n] for n in batch],
-            on_step=told,
+            on_step=None if on_step is None else partial(on_step, number),
         )
         results.append(found)
         for n, label in zip(batch, found.labels, strict=True):

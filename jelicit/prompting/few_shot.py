@@ -8,8 +8,9 @@ model server, or a function of one's own.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -230,14 +231,8 @@ def _golden(
     shown = json.dumps(gold)
     about = (format, seed, shots, shown, *_mark(calibrated=calibrated))
     record = _journal(journal, scorer, get_rule("none"), targets, pool, *about)
-    found = record.get(1)
-    if found is None:
-        scores = few_shot_scores(
-            scorer, targets, pool, gold, format, shots=shots, seed=seed, calibrated=calibrated
-        )
-        record.put(1, scores=scores.tolist())
-    else:
-        scores = np.array(found["scores"])
+    score = partial(few_shot_scores, scorer, targets, pool, gold, format, calibrated=calibrated)
+    scores = _round_scores(record, 1, partial(score, shots=shots, seed=seed))
     start = np.array([np.nan if label is None else float(label) for label in gold])
     return Bootstrapped(scores=scores, start=start, rounds=())
 
@@ -299,16 +294,10 @@ def bootstrapped(
     labels, rounds = start, []
 
     def scored(number: int, asked: Sequence[Item]) -> np.ndarray:
-        """Round `number` with the labels so far: read from the journal, or made and written."""
-        found = record.get(number)
-        if found is not None:
-            return np.array(found["scores"])
-        drawn = {"shots": shots[number - 1], "seed": [seed, number]}
-        scores = few_shot_scores(
-            scorer, asked, pool, labels, format, **drawn, calibrated=calibrated
-        )
-        record.put(number, scores=scores.tolist())
-        return scores
+        """Round `number` with the labels so far."""
+        score = partial(few_shot_scores, scorer, asked, pool, labels, format, calibrated=calibrated)
+        own = {"shots": shots[number - 1], "seed": [seed, number]}
+        return _round_scores(record, number, partial(score, **own))
 
     for number, count in enumerate(shots[:-1], start=1):
         scores = scored(number, pool)
@@ -316,6 +305,16 @@ def bootstrapped(
         rounds.append(Round(shots=count, scores=scores, labels=labels))
     scores = scored(len(shots), targets)
     return Bootstrapped(scores=scores, start=start, rounds=tuple(rounds))
+
+
+def _round_scores(record: RunJournal, number: int, score: Callable[[], np.ndarray]) -> np.ndarray:
+    """Scores of a round: read from the journal, or made and written there."""
+    finished = record.get(number)
+    if finished is not None:
+        return np.array(finished["scores"])
+    scores = score()
+    record.put(number, scores=scores.tolist())
+    return scores
 
 
 def _check_groups(targets: Sequence[Item], pool: Sequence[Item], shots: Sequence[int]) -> None:

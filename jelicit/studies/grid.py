@@ -260,46 +260,85 @@ def run_grid(
     states = States.of_arrays(train, test, easy, layers=grid.layers, test_log_probs=test_log_probs)
     _check_test(states, labels, test_labels, {} if others is None else others, test_groups)
     situation = Situation.of_labels(
-        labels,
-        test_labels,
-        others=others,
-        easy=easy_labels,
-        groups=test_groups,
+        labels, test_labels, others=others, easy=easy_labels, groups=test_groups
     )
     runs = grid.runs_on(labels)
-    programs = list(grid.programs())
-    configs = [_config(grid, program) for program in programs]
-    for config in configs:
+    programs = [(settings, _config(grid, settings)) for settings in grid.programs()]
+    for _, config in programs:
         check(sweep_data(situation, runs, states), config)
     if (easy is None) != (easy_labels is None):
         given, missing = ("easy_labels", "easy") if easy is None else ("easy", "easy_labels")
         raise ValueError(f"{given} without {missing}: give both, or neither")
-    weights = situation.boot(boot) if test is not None else boot
-    store = FitStore(folder)
-    total = Measured()
-    sweeps, signs = [], {}
-    for number, (program, config) in enumerate(zip(programs, configs, strict=True)):
+    measured = _measure_programs(
+        programs,
+        situation,
+        runs,
+        states,
+        orientations=grid.orientations,
+        boot=situation.boot(boot) if test is not None else boot,
+        store=FitStore(folder),
+        report=report,
+    )
+    beside = Measured()
+    if test is not None:
+        beside = without_training(situation, states, situation.boot(boot))
+    return _result(grid, programs, measured, beside)
+
+
+def _measure_programs(
+    programs: Sequence[tuple[Mapping[str, Any], SweepConfig]],
+    situation: Situation,
+    runs: Runs,
+    states: States,
+    *,
+    report: Callable[[int, int], None],
+    **how: Any,
+) -> list[Measured]:
+    """One measurement per program, whose settings its rows and doubts name.
+
+    Args:
+        programs: Settings of each, and all settings of its sweep.
+        situation: What is measured.
+        runs: The runs of every program.
+        states: Hidden states.
+        report: Told of the work of all programs; each takes the same share.
+        **how: As of `measure`.
+    """
+    measured = []
+    for number, (settings, config) in enumerate(programs):
 
         def reported(done: int, units: int, before: int = number) -> None:
-            report(before * units + done, len(configs) * units)
+            report(before * units + done, len(programs) * units)
 
-        measured = measure(
-            situation,
-            replace(runs, about=tuple({**program, **run} for run in runs.about)),
-            states,
-            config,
-            orientations=grid.orientations,
-            boot=weights,
-            store=store,
-            report=reported,
-        )
-        assert measured.fits is not None
-        sweeps.append((program, measured.fits))
-        signs |= {(number, *key): sign for key, sign in measured.signs.items()}
-        measured.doubts = [_of_program(line, program) for line in measured.doubts]
-        total += measured
-    if test is not None:
-        total += without_training(situation, states, situation.boot(boot))
+        about = tuple({**settings, **run} for run in runs.about)
+        one = measure(situation, replace(runs, about=about), states, config, report=reported, **how)
+        one.doubts = [_of_program(line, settings) for line in one.doubts]
+        measured.append(one)
+    return measured
+
+
+def _result(
+    grid: Grid,
+    programs: Sequence[tuple[Mapping[str, Any], SweepConfig]],
+    measured: Sequence[Measured],
+    beside: Measured,
+) -> GridResult:
+    """All programs in one: sweeps and signs by program, rows one after the other.
+
+    Args:
+        grid: What was swept.
+        programs: Its programs.
+        measured: What each gave.
+        beside: What was measured without a fit.
+    """
+    total = Measured()
+    sweeps, signs = [], {}
+    for number, ((settings, _), one) in enumerate(zip(programs, measured, strict=True)):
+        assert one.fits is not None
+        sweeps.append((settings, one.fits))
+        signs |= {(number, *key): sign for key, sign in one.signs.items()}
+        total += one
+    total += beside
     return GridResult(
         rows=pd.DataFrame(total.rows),
         grid=grid,
@@ -332,8 +371,6 @@ def _check_test(
     groups: Sequence[Any] | None,
 ) -> None:
     """Refuse test rows that do not fit together."""
-    if not isinstance(others, Mapping):
-        raise ValueError(f"others is a {type(others).__name__}; give (train, test) by label")
     if states.test is None:
         if states.test_log_probs is not None:
             raise ValueError("test_log_probs without test: give the test rows' hidden states, too")
