@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from experiment_scripts import planned
 
 from jelicit.data.features import (
     DISTRACTORS,
@@ -17,6 +18,7 @@ from jelicit.data.features import (
 from jelicit.data.formats import BASE_FORMATS
 from jelicit.data.items import Item, digest, labels
 from jelicit.data.prompts import after_verdict, contrast_pair, few_shot, zero_shot
+from jelicit.studies import salience
 
 CLAIM = BASE_FORMATS["claim"]
 
@@ -139,3 +141,17 @@ def test_literal_and_professor_are_the_claim_after_an_instruction():
             plain.false_word,
             plain.third_word,
         )
+
+
+def test_the_easy_set_is_read_where_the_claims_are(tmp_path):
+    """Easy-to-hard methods of a word after the verdict learn at such a word, not at verdicts."""
+    settings = salience.Settings(
+        dataset=("pocket/arithmetic",), features=("none", "random_words", "punctuation"), max_rows=8
+    )
+    [plan] = planned(salience.STUDY, settings, tmp_path)
+    plain, words, marks = (each.easy for each in plan.situations)
+    assert all(map(after_verdict, words.items))
+    assert {item.alt_labels["random_words"] for item in words.items} == {True, False}
+    np.testing.assert_array_equal(words.labels, plain.labels)
+    assert marks == plain
+    assert not any(map(after_verdict, plain.items))

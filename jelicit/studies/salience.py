@@ -25,7 +25,7 @@ from jelicit.data.datasets import Dataset
 from jelicit.data.describe import describe, table
 from jelicit.data.features import FEATURES, add_feature, get_feature, plain_id
 from jelicit.data.items import digest, load_items, with_target
-from jelicit.data.prompts import PromptFormat, get_format
+from jelicit.data.prompts import PromptFormat, after_verdict, get_format
 from jelicit.named import slug
 from jelicit.results import Finding, print_table
 from jelicit.studies import scoring
@@ -40,7 +40,7 @@ from jelicit.studies.prompt_joint import measure_joint
 from jelicit.studies.session import Session
 from jelicit.studies.sets import asking, easy_for, load, read_set
 from jelicit.studies.settings import PromptedStudySettings
-from jelicit.studies.situation import Runs, Situation, named
+from jelicit.studies.situation import EasySet, Runs, Situation, named
 from jelicit.studies.states import States, at_layer
 from jelicit.studies.study import Study
 
@@ -161,8 +161,27 @@ def _plan(name: str, dataset: Dataset, form: PromptFormat | None, session: Sessi
     return Plan(
         dataset=dataset,
         plain=replace(plain, easy=easy),
-        situations=tuple(replace(each, easy=easy) for each in situations),
+        situations=tuple(
+            replace(each, easy=_read_alike(easy, each, session)) for each in situations
+        ),
     )
+
+
+def _read_alike(easy: EasySet | None, situation: Situation, session: Session) -> EasySet | None:
+    """The easy set, read where the situation's own claims are read.
+
+    Of a feature that stands after the verdict it has the feature, too, on items of its own choice:
+    hidden states at the verdict say nothing of those at the words that follow it.
+    """
+    if easy is None or not any(map(after_verdict, situation.train)):
+        return easy
+    # One's own has its name here, and is found by where it is declared.
+    asked_for = (get_feature(name) for name in session.settings.features if name != "none")
+    feature = next(each for each in asked_for if each.name == situation.feature)
+    if reason := feature.misfit(easy.items, get_format(easy.format)):
+        session.say(f"{situation.title}: no easy set, {easy.name} cannot have it: {reason}")
+        return None
+    return replace(easy, items=tuple(add_feature(easy.items, feature, seed=FEATURE_SEED)))
 
 
 def _independent(dataset: Dataset, other: str) -> bool:
