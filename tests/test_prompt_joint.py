@@ -15,7 +15,7 @@ from jelicit.studies.prompt_joint import joint_states, measure_joint
 from jelicit.studies.salience import Settings
 from jelicit.studies.session import Session
 from jelicit.studies.situation import Runs, Situation
-from jelicit.studies.states import States
+from jelicit.studies.states import States, at_layer
 
 N, D = 80, 6
 
@@ -53,7 +53,7 @@ MEMBERS = (member("a", 3, size=1.0), member("bb", 5, size=50.0))
 def test_every_claim_is_a_row_in_each_format_and_no_format_is_larger():
     states = joint_states(MEMBERS)
     assert states.layers == (3,)
-    train = cast(Any, states.train)(3) if callable(states.train) else states.train[3]
+    train = at_layer(states.train, 3)
     assert train.pos.shape == (2 * N, D)
     lengths = [float(np.linalg.norm(rows, axis=1).mean()) for rows in np.split(train.pos, 2)]
     assert lengths[0] == pytest.approx(lengths[1], rel=1e-4)
@@ -70,19 +70,17 @@ def test_a_score_is_the_mean_of_the_scores_of_all_formats():
     assert data.wordings is not None
     assert list(data.wordings[:N]) == list(data.wordings[N:])
     fits = sweep(data, SweepConfig(methods=("pca",)))
-    test = cast(Any, joint.test)
-    whole = fits.score(3, test(3) if callable(test) else test[3])["pca"]
-    alone = [
-        np.asarray(fits.score(3, Pairs(*(rows[part] for rows in _test_rows(each))))["pca"])
-        for each, part in ((each, slice(None)) for each in MEMBERS)
-    ]
+    assert joint.test is not None
+    whole = fits.score(3, at_layer(joint.test, 3))["pca"]
+    alone = [np.asarray(fits.score(3, _test_rows(each))["pca"]) for each in MEMBERS]
     np.testing.assert_allclose(np.asarray(whole), np.mean(alone, axis=0), rtol=1e-3, atol=1e-5)
 
 
 def _test_rows(one: Member) -> Pairs:
     """The test rows of one format alone, by the statistics of its train rows."""
-    test = cast(Any, joint_states([one]).test)
-    return test(one.layers[0]) if callable(test) else test[one.layers[0]]
+    test = joint_states([one]).test
+    assert test is not None
+    return at_layer(test, one.layers[0])
 
 
 def test_rows_of_a_claim_cannot_be_told_from_one_wording_where_ids_differ():
@@ -136,10 +134,9 @@ def test_joint_probes_find_the_truth_of_both():
     first = MEMBERS[0].situation
     pooled = Situation(dataset="claims", train=2 * first.train, test=first.test)
     data = sweep_data(pooled, Runs.of_all_rows(pooled, 1), joint)
-    test = cast(Any, joint.test)
-    scores = sweep(data, SweepConfig(methods=("ccs_paraphrases", "vinc"))).score(
-        3, test(3) if callable(test) else test[3]
-    )
+    assert joint.test is not None
+    fits = sweep(data, SweepConfig(methods=("ccs_paraphrases", "vinc")))
+    scores = fits.score(3, at_layer(joint.test, 3))
     truth = [item.label for item in claims("test")]
     for method, made in scores.items():
         area = roc_auc_score(truth, np.asarray(made)[0])
