@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pandas as pd
+import real_tables
 from result_tables import ROWS, _findings
 
 from jelicit.results.markdown import markdown_table
-from jelicit.studies.stress_card import scorecard, verdicts
-from jelicit.studies.stress_tables import in_blocks, signed
+from jelicit.studies.stress_card import scorecard
+from jelicit.studies.stress_tables import in_blocks, lines_of
 
 KEPT_OF_STRESS = (
     *("challenge", "block", "n_test", "counted", "worst", "verdict", "seed_sd", "ceiling"),
@@ -19,42 +20,44 @@ KEPT_OF_STRESS = (
 """Columns that these tables read, beside those of all studies."""
 
 MISSING = "*The rows of this study are not committed yet: `jelicit stress`.*"
-MARKS = {"survives": "yes", "fails": "no", "open": "?", "ceiling": "(ceiling)"}
+MARKS = {"survives": "yes", "fails": "no", "open": "?", "ceiling": ""}
 
 
-def _card() -> pd.DataFrame | None:
+def _pocket() -> str:
     path = ROWS / "stress.parquet"
-    return scorecard(pd.read_parquet(path)) if path.is_file() else None
+    return _leaderboard(pd.read_parquet(path)) if path.is_file() else MISSING
 
 
-def _leaderboard() -> str:
+def _real() -> str:
+    rows = real_tables.rows_of("stress")
+    return MISSING if rows.empty else _leaderboard(rows)
+
+
+def _leaderboard(rows: pd.DataFrame) -> str:
     """Methods down, challenges across, in blocks of those that see the same labels."""
-    worst = _card()
-    if worst is None:
-        return MISSING
+    worst = scorecard(rows)
     challenges = list(dict.fromkeys(worst["challenge"]))
-    said = {key: of for key, _, of in verdicts(worst.to_dict("records"))}  # type: ignore[arg-type]
-    lines = []
-    for block, rows in in_blocks(worst):
-        by_method: dict[tuple[str, str], dict[str, str]] = {}
-        names = {(row["method"], row["orientation"]): signed(row) for row in rows}
-        for row in rows:
-            key = (row["method"], row["orientation"])
-            by_method.setdefault(key, {})[row["challenge"]] = _cell(row)
-        for key, cells in by_method.items():
-            count = f"{said[key].count('survives')} of {len(said[key])}"
-            shown = [cells.get(name, "") for name in challenges]
-            lines.append((names[key].replace("*", r"\*"), block, *shown, count))
+    lines = [
+        (
+            line.name.replace("*", r"\*"),
+            block,
+            *(_cell(line.cells[name]) if name in line.cells else "" for name in challenges),
+            line.survived,
+        )
+        for block, methods in in_blocks(worst)
+        for line in lines_of(methods)
+    ]
     return markdown_table(("Method", "It sees", *challenges, "Survives"), lines)
 
 
 def _cell(row: dict[str, object]) -> str:
     near = "= " if row["near_best"] else ""
-    interval = f"{row['auroc_low']:.2f} to {row['auroc_high']:.2f}"
-    return f"{near}{row['auroc']:.2f} ({interval}) {MARKS[str(row['verdict'])]}"
+    share = f"{row['share_low']:.0%} to {row['share_high']:.0%}"
+    return f"{near}{row['auroc']:.2f} ({share}) {MARKS[str(row['verdict'])]}".rstrip()
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "stress": _leaderboard,
+    "stress": _pocket,
+    "stress-real": _real,
     "findings-stress": lambda: _findings("stress"),
 }

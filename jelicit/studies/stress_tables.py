@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich import box
@@ -71,7 +71,6 @@ def _alone(row: Any, column: str, *, percent: bool = False) -> str:
 def print_scorecard(worst: pd.DataFrame, console: Console) -> None:
     """Methods down, challenges across: the AUROC of the worst case and who survives."""
     challenges = list(dict.fromkeys(worst["challenge"]))
-    said = {key: of for key, _, of in verdicts(worst.to_dict("records"))}  # type: ignore[arg-type]
     table = _compact(
         "Scorecard: AUROC of the worst case", f"{NOTES}\n+ / - / ?: survives, fails, open. {RULE}"
     )
@@ -81,13 +80,9 @@ def print_scorecard(worst: pd.DataFrame, console: Console) -> None:
     for block, methods in in_blocks(worst):
         table.add_section()
         table.add_row(f"[bold]{escape(block)}[/bold]")
-        by_method: dict[tuple[str, str], dict[str, Any]] = {}
-        for row in methods:
-            by_method.setdefault((row["method"], row["orientation"]), {})[row["challenge"]] = row
-        for key, of in by_method.items():
-            cells = [cell(of[name]) if name in of else "" for name in challenges]
-            count = f"{said[key].count('survives')} of {len(said[key])}"
-            table.add_row(escape(signed(next(iter(of.values())))), *cells, count)
+        for line in lines_of(methods):
+            cells = [cell(line.cells[name]) if name in line.cells else "" for name in challenges]
+            table.add_row(escape(line.name), *cells, line.survived)
     console.print(table)
 
 
@@ -123,6 +118,25 @@ def in_blocks(worst: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
         here = [row for row in rows if row["block"] == block]
         if here:
             yield block, here
+
+
+class Line(NamedTuple):
+    """A method in the scorecard: its worst cases by challenge, and how many it survives."""
+
+    name: str
+    cells: Mapping[str, Any]
+    survived: str
+
+
+def lines_of(methods: Sequence[Any]) -> Iterator[Line]:
+    """A line per method and sign, from the worst cases of a block."""
+    by_method: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in methods:
+        by_method.setdefault((row["method"], row["orientation"]), {})[row["challenge"]] = row
+    said = {key: of for key, _, of in verdicts(methods)}
+    for key, cells in by_method.items():
+        count = f"{said[key].count('survives')} of {len(said[key])}"
+        yield Line(signed(next(iter(cells.values()))), cells, count)
 
 
 # --- what an AUROC is uncertain from -------------------------------------------------------------
