@@ -28,7 +28,7 @@ STUDIES = (
     *("salience", "imbalance", "impossible", "layers", "transfer", "icm"),
     *("stress", "warning_signs", "finetune", "assistant"),
 )
-JUDGED = ("salience", "imbalance", "impossible", "icm", "finetune", "assistant")
+JUDGED = ("salience", "imbalance", "impossible", "stress", "icm", "finetune", "assistant")
 """Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation", "tense")
 KINDS = ("arithmetic", "larger_than", "facts", "comments", "commands", "pairs", "poems")
