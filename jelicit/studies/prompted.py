@@ -49,7 +49,7 @@ def measure_zero_shot_calibrated(
     Args:
         situation: What is measured.
         states: With the zero-shot scores.
-        scorer: The same model.
+        scorer: The same model, in the unit of the zero-shot scores: a verdict's own tokens.
         boot: Bootstrap weights [B, n].
         say: Told what is taken off.
     """

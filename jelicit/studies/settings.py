@@ -15,6 +15,7 @@ from jelicit.probes.sweep import check_config
 from jelicit.probes.sweep.identity import algorithms_of
 from jelicit.prompting import CALIBRATED, ZERO_SHOT_CALIBRATED
 from jelicit.prompting import METHODS as PROMPTING
+from jelicit.prompting.calibrated import ALGORITHM as CALIBRATION
 from jelicit.prompting.consistency import RULES
 from jelicit.studies.checks import (
     empty_values,
@@ -190,6 +191,12 @@ class PromptSettings:
         return tuple(name for name in self.methods_asked if name != ZERO_SHOT_CALIBRATED)
 
     @property
+    def calibrated_asked(self) -> tuple[str, ...]:
+        """Those of them that take off what their prompts say of no claim."""
+        calibrated = (ZERO_SHOT_CALIBRATED, *CALIBRATED)
+        return tuple(name for name in self.methods_asked if name in calibrated)
+
+    @property
     def runs(self) -> int:
         """How many runs of every method: `prompt_seeds`, once it has a number."""
         if self.prompt_seeds is None:
@@ -256,7 +263,8 @@ class PromptedStudySettings(StudySettings):
 
     def identity(self) -> dict[str, Any]:
         """What changes the numbers, beside the data."""
-        return {**super().identity(), "prompts": self.prompts}
+        calibrated = {"calibrated": CALIBRATION} if self.prompts.calibrated_asked else {}
+        return {**super().identity(), "prompts": self.prompts, **calibrated}
 
 
 def _key(method: str) -> str:
