@@ -263,7 +263,7 @@ def _describe(plan: Plan, session: Session) -> None:
     asked_as = {get_feature(f).name: f for f in session.settings.features if f != "none"}
     for feature in [s.spurious for s in plan.situations if s.spurious and s.spurious not in own]:
         plain = replace(plan.dataset, train=plan.plain.train)
-        rows = describe(plain, features=[asked_as[feature]])
+        rows = describe(plain, features=[asked_as[feature]], format=plan.plain.format)
         shown += [row for row in rows if row["target"] == feature]
     session.console.print(table(shown))
 
