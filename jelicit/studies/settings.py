@@ -219,6 +219,19 @@ class PromptSettings:
             prompt_seeds=self.prompt_seeds or seeds,
         )
 
+    def idle(self, names: Sequence[str], *, of: Any = None) -> list[str]:
+        """Problems of options of few-shot prompts that would do nothing, since none are asked for.
+
+        Args:
+            names: The options, as fields are called.
+            of: Whose fields; None = these settings.
+        """
+        if self.few_shot_asked:
+            return []
+        asked = " ".join(self.prompting)
+        options = given(self if of is None else of, names)
+        return [f"{option} does nothing with --prompting {asked}" for option in options]
+
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         found = []
@@ -226,9 +239,7 @@ class PromptSettings:
             found += unknown(
                 "--prompting", self.prompting, (*PROMPTING, ZERO_SHOT_CALIBRATED, *CALIBRATED)
             )
-        else:
-            options = given(self, [each.name for each in fields(self) if each.name != "prompting"])
-            found += [f"{option} does nothing with --prompting none" for option in options]
+        found += self.idle([each.name for each in fields(self) if each.name != "prompting"])
         if self.rule not in RULES:
             found.append(f"--rule {self.rule} is unknown; known: {', '.join(RULES)}")
         numbers = []
