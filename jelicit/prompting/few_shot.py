@@ -296,26 +296,41 @@ def bootstrapped(
     start = random_labels(len(pool), seed=[seed, 0])
     about = (format, seed, shots, *_mark(calibrated=calibrated))
     record = _journal(journal, scorer, rule, targets, pool, *about)
+    made = _Rounds(scorer, pool, format, shots, seed, record, calibrated)
     labels, rounds = start, []
-
-    def scored(number: int, asked: Sequence[Item]) -> np.ndarray:
-        """Round `number` with the labels so far: read from the journal, or made and written."""
-        found = record.get(number)
-        if found is not None:
-            return np.array(found["scores"])
-        drawn = {"shots": shots[number - 1], "seed": [seed, number]}
-        scores = few_shot_scores(
-            scorer, asked, pool, labels, format, **drawn, calibrated=calibrated
-        )
-        record.put(number, scores=scores.tolist())
-        return scores
-
     for number, count in enumerate(shots[:-1], start=1):
-        scores = scored(number, pool)
+        scores = made.scores(number, pool, labels)
         labels = most_likely(pool, scores, rule)
         rounds.append(Round(shots=count, scores=scores, labels=labels))
-    scores = scored(len(shots), targets)
+    scores = made.scores(len(shots), targets, labels)
     return Bootstrapped(scores=scores, start=start, rounds=tuple(rounds))
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """The rounds of one run of bootstrapping: read from its journal, or made and written."""
+
+    scorer: Scorer
+    pool: Sequence[Item]
+    format: PromptFormat
+    shots: Sequence[int]
+    seed: int
+    record: RunJournal
+    calibrated: bool
+
+    def scores(self, number: int, asked: Sequence[Item], labels: np.ndarray) -> np.ndarray:
+        """Truth scores [n] of items after examples with these labels of the pool, in a round."""
+        kept = self.record.get(number)
+        if kept is not None:
+            return np.array(kept["scores"])
+        scores = few_shot_scores(
+            *(self.scorer, asked, self.pool, labels, self.format),
+            shots=self.shots[number - 1],
+            seed=[self.seed, number],
+            calibrated=self.calibrated,
+        )
+        self.record.put(number, scores=scores.tolist())
+        return scores
 
 
 def _check_groups(targets: Sequence[Item], pool: Sequence[Item], shots: Sequence[int]) -> None:
