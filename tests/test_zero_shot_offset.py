@@ -1,5 +1,7 @@
 """What is taken off the zero-shot scores of hidden states' own stores is in their unit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from tiny_models import make_items, tiny
 from extract.opened import OpenedModel
 from jelicit.data.formats import PromptFormat
 from jelicit.prompting.calibrated import content_free_items, offset, zero_shot_offset
-from jelicit.studies import Situation, salience
+from jelicit.studies import Situation, salience, scoring
 from jelicit.studies.settings import PromptSettings
 from jelicit.studies.situation import Runs
 
@@ -17,15 +19,16 @@ from jelicit.studies.situation import Runs
 FORM = PromptFormat(name="bare", text="{choice}\nI think this claim is")
 
 
-def test_the_offset_of_zero_shot_scores_is_what_the_stores_say_of_no_claim(tmp_path):
+def test_the_offset_of_zero_shot_scores_is_what_the_stores_say_of_no_claim(tmp_path, monkeypatch):
     torch.set_num_threads(1)
+    monkeypatch.setattr(scoring, "control_scores", lambda items: {})  # of one shape, compiled once
     model = OpenedModel(lambda: tiny(), str(tmp_path / "stores"))
     items = tuple(make_items(8))
     situation = Situation(dataset="claims", format=FORM, train=items, test=items)
     prompts = PromptSettings(prompting=("zero_shot_calibrated",))
     settings = salience.Settings(methods=(), prompts=prompts, boot=5)
     session = session_of(salience.STUDY, settings, tmp_path / "out", model=model)
-    states = session.states(situation, (1,))
+    states = replace(session.states(situation, (1,)), train_log_probs=None)
     measured = session.methods(situation, Runs.balanced(situation, 1), states)
     said = {about["method"]: scores for about, scores in measured.scores}
 
