@@ -19,7 +19,7 @@ from extract.printable import printable
 from jelicit.activations import ActivationStore, merge_stores
 from jelicit.commands.ending import ending_in_one_line
 from jelicit.data.datasets import load_dataset
-from jelicit.data.features import add_feature
+from jelicit.data.features import add_feature, get_feature
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, get_format
 from jelicit.disk import open_folder
@@ -205,9 +205,24 @@ class Run:
         items = list(getattr(dataset, self.split))
         if not items:
             raise ValueError(f"{self.dataset} has no {self.split} items")
+        form = self.format or next(iter(dataset.formats.values()))
         for feature in self.features:
-            items = add_feature(items, feature, seed=self.seed)
-        return items, self.format or next(iter(dataset.formats.values()))
+            items = self._with_feature(items, feature, form)
+        return items, form
+
+    def _with_feature(self, items: list[Item], feature: str, form: str) -> list[Item]:
+        """The items with one more feature.
+
+        Raises:
+            ValueError: They cannot have it in this format.
+        """
+        reason = "" if feature == "none" else get_feature(feature).misfit(items, form)
+        if reason:
+            raise ValueError(
+                f"--features {feature}: {self.dataset}, shown as {form!r}, cannot have it: "
+                f"{reason}; leave it out, or choose another --format"
+            )
+        return add_feature(items, feature, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from extract.foreseen import Foreseen, foresee
 from extract.hidden_states import LAYOUT, extract
 from extract.local_scorer import LocalScorer
 from extract.models import Dtype, LanguageModel, load, trained_length
+from extract.verdicts import Match
 from jelicit.activations import ActivationStore
 from jelicit.data.items import Item, digest
 from jelicit.data.prompts import PromptFormat, get_format
@@ -112,9 +113,14 @@ class OpenedModel:
         self.__dict__.pop("lm", None)
         gc.collect()
 
-    def scorer(self, *, progress: bool = False) -> LocalScorer:
-        """The model as a scorer of prompts, with a bar for every call if progress is wanted."""
-        return LocalScorer(self.lm, token_budget=self._token_budget, progress=progress)
+    def scorer(self, *, progress: bool = False, match: Match = "words") -> LocalScorer:
+        """The model as a scorer of prompts, with a bar for every call if progress is wanted.
+
+        Args:
+            progress: Whether it is.
+            match: What counts as a verdict (`LocalScorer`); `log_probs` of stores are of "tokens".
+        """
+        return LocalScorer(self.lm, match=match, token_budget=self._token_budget, progress=progress)
 
     def store(
         self,

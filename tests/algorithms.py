@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from asked_model import AskedModel
 from coherent import FORMAT, Coherent, sums
 from planted import planted
 
@@ -26,9 +27,11 @@ from jelicit.probes.registry import ALL_METHODS, BUILT_IN
 from jelicit.probes.sweep import SweepData, sweep
 from jelicit.probes.sweep.fitting import ALGORITHM as SWEEP
 from jelicit.prompting import METHODS as PROMPTING
-from jelicit.prompting import few_shot
-from jelicit.studies import scoring
+from jelicit.prompting import calibrated, few_shot, zero_shot_offset
+from jelicit.studies import prompt_ensembles, scoring, stress_card, stress_spread
 from jelicit.studies.situation import Runs, Situation
+from jelicit.studies.spread import SOURCES
+from jelicit.studies.stress_cases import PLAIN, Case
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = Path(__file__).with_suffix(".json")
@@ -46,11 +49,22 @@ ROWS_DECIDING = (
     *("jelicit.studies.scoring", "jelicit.studies.situation", "jelicit.data.subsets"),
     *("jelicit.metrics", "jelicit.pairs"),
 )
+STRESS_DECIDING = ("jelicit.studies.stress_", "jelicit.studies.better_sign", "jelicit.metrics")
 STUDY_STAGES = {
     "rows": (scoring.ALGORITHM, "jelicit.studies.measuring", ROWS_DECIDING),
     "indicators": (scoring.ALGORITHM, "jelicit.studies.indicating", ("jelicit.indicators",)),
     "prompting": (few_shot.ALGORITHM, "jelicit.prompting.few_shot", PROMPTS),
     "search": (SEARCH, "jelicit.icm", ("jelicit.icm.", *PROMPTS)),
+    "calibrated": (calibrated.ALGORITHM, "jelicit.prompting.calibrated", PROMPTS),
+    "ensembles": (
+        *(prompt_ensembles.ALGORITHM, "jelicit.studies.prompt_ensembles"),
+        ("jelicit.studies.measuring", *ROWS_DECIDING),
+    ),
+    "scorecard": (stress_card.ALGORITHM, "jelicit.studies.stress_card", STRESS_DECIDING),
+    "spread": (
+        *(stress_spread.ALGORITHM, "jelicit.studies.stress_spread"),
+        ("jelicit.studies.spread", *STRESS_DECIDING),
+    ),
 }
 """What studies do beside fits: they name runs."""
 
@@ -179,6 +193,10 @@ def golden_stages() -> dict[str, list[float]]:
         "indicators": _indicators(),
         "prompting": _prompting(),
         "search": _search(),
+        "calibrated": _calibrated(),
+        "ensembles": _ensembles(),
+        "scorecard": _scorecard(),
+        "spread": _spread(),
     }
 
 
@@ -247,6 +265,74 @@ def _search() -> list[float]:
     labels = [-1.0 if label is None else float(label) for label in result.labels]
     steps = [float(step.utility or 0.0) for step in result.history]
     return [*labels, *steps, float(result.converged)]
+
+
+def _calibrated() -> list[float]:
+    """Scores of a calibrated method, the offset of the format, and one of three scores."""
+    items, scorer = sums(24), AskedModel()
+    done = few_shot.prompted(
+        "bootstrapped_calibrated", scorer, items[:4], items[4:], FORMAT, shots=(2, 6), seed=1
+    )
+    of_three = float(calibrated.offset(np.array([0.3, -2.0, 1.5])))
+    labels = done.labels.astype(float).tolist()
+    return [of_three, zero_shot_offset(scorer, FORMAT), *done.scores.tolist(), *labels]
+
+
+def _ensembles() -> list[float]:
+    """The mean over three prompts of a probe's scores in two runs, on one scale."""
+    rng = np.random.default_rng(0)
+    subsets = rng.random((2, 40)) < 0.7
+    members = []
+    for unit in (0.1, 1.0, 30.0):
+        train, test = unit * rng.normal(size=(2, 40)), unit * rng.normal(size=(2, 12))
+        scores = scoring.LayerScores(train={"pca": train}, easy=None, test={"pca": test})  # type: ignore[arg-type]
+        signed = {("pca", "oracle"): test}
+        scaled = scoring.on_one_scale(signed, scores, subsets=subsets)  # type: ignore[arg-type]
+        members.append(scaled["pca", "oracle"])
+    of_runs = [prompt_ensembles.mean_over_prompts(of_run) for of_run in np.stack(members, axis=1)]
+    return np.concatenate(of_runs).tolist()
+
+
+def _scorecard() -> list[float]:
+    """Losses, shares of the ceiling and what is behind the best, of two methods in two cases."""
+    columns = [
+        f"{name}{end}" for name in ("auroc", "loss", "share") for end in ("", "_low", "_high")
+    ]
+    columns += ["seed_sd", "ceiling", "counted", "worst", "behind", "behind_low"]
+    rows = stress_card.card_rows(_stress_cases(), boot=50)
+    # What is behind the best is told of worst cases alone.
+    return [float(row.get(name, 0.0)) for row in rows for name in columns]
+
+
+def _spread() -> list[float]:
+    """What AUROCs under three prompts are uncertain from."""
+    columns = ("n_prompts", "n_seeds", "auroc", *(f"sd_{name}" for name in SOURCES))
+    rows = stress_spread.spread_rows(_stress_cases(), boot=50)
+    return [float(row[name]) for row in rows for name in columns]
+
+
+def _stress_cases() -> list[Case]:
+    """Claims of a set as they are and in three prompts, four runs of two methods in each."""
+    rng = np.random.default_rng(0)
+    labels, groups = np.arange(60) % 2.0, np.array([f"q{row // 2}" for row in range(60)])
+    cases = []
+    for challenge, name in ((PLAIN, "none"), *(("prompts", f"as {k}") for k in "abc")):
+        own = rng.normal(size=60)
+        scores = {
+            key: gain * labels + 0.5 * own + rng.normal(size=(4, 60))
+            for key, gain in ((("supervised", "none"), 3.0), (("pca", "oracle"), rng.uniform(1, 2)))
+        }
+        cases.append(
+            Case(
+                challenge=challenge,
+                dataset="set",
+                name=name,
+                labels=labels,
+                groups=groups,
+                scores=scores,
+            )
+        )
+    return cases
 
 
 def differs(scores: list[float], others: list[float]) -> bool:

@@ -46,7 +46,7 @@ class AskedModel:
         self.read[f"{name} {get_format(format).name}"] = pairs
         return AskedStore(pairs)
 
-    def scorer(self, *, progress: bool = False) -> AskedModel:
+    def scorer(self, *, progress: bool = False, match: str = "words") -> AskedModel:
         """Itself."""
         return self
 

@@ -183,6 +183,25 @@ def test_the_forecast_counts_the_content_free_prompts(method):
     assert need_of_method("zero_shot_calibrated", Counted(), [], [], FORMAT, shots=()).requests == 3
 
 
+class Paid(Counted, Leaning):
+    """Who asks pays."""
+
+
+def test_what_zero_shot_prompts_take_is_told_before_the_first_of_them():
+    test, scorer, told = claims(12, split="test"), Paid(by=1.0), []
+    situation = Situation(dataset="claims", format=FORMAT, train=tuple(claims(4)), test=tuple(test))
+    states = States(layers=(), train={}, test_log_probs=np.zeros((12, 2)))
+    measure_zero_shot_calibrated(
+        *(situation, states, scorer),
+        boot=situation.boot(5),
+        say=lambda line: told.append((line, len(scorer.asked))),
+    )
+    tokens = max(Counted().costs(scorer.asked, ())[1])
+    said = "claims, zero-shot, calibrated, before the first request: at most 3 requests and"
+    assert told[0] == (f"{said} {3 * tokens} tokens", 0)
+    assert told[1][1] == 3
+
+
 def test_calibration_moves_the_accuracy_of_one_prompt_and_no_order():
     test, leaning, told = claims(12, split="test"), Leaning(by=2.5), []
     situation = Situation(dataset="claims", format=FORMAT, train=tuple(claims(4)), test=tuple(test))

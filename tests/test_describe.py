@@ -115,6 +115,16 @@ def test_added_features_are_shown_to_tell_nothing():
         describe(dataset(items(rows)), features=["colour"])
 
 
+def test_a_feature_that_the_prompt_cannot_show_is_refused():
+    pairs = [Item(id="1", question="q", choice="one", choice_2="other", label=True)]
+    of_pairs = replace(dataset(pairs), formats={"label": "pair"})
+    with pytest.raises(ValueError, match="d cannot have the feature 'alice': its prompt shows ch"):
+        describe(of_pairs, features=["alice"])
+    claims = dataset(items([(True, None, 3, "a"), (False, None, 4, "b")]))
+    with pytest.raises(ValueError, match="'sycophancy': its prompt shows no question"):
+        describe(claims, features=["sycophancy"], format="statement")
+
+
 def test_the_table_shows_every_row_and_only_columns_that_say_something():
     rows = describe(dataset(items([(True, None, 3, "a"), (False, None, 4, "b")])))
     shown = {str(column.header): list(column.cells) for column in table(rows).columns}

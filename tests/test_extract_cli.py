@@ -79,6 +79,19 @@ def test_run_info_verify(folders, monkeypatch, capsys):
     assert err.startswith("error: s: the checksum of shard-00000.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ({"features": ("alice",), "dataset": "pocket/pairs"}, "its prompt shows choice_2, too"),
+        ({"features": ("none", "sycophancy"), "format": "statement"}, "shows no question"),
+        ({"features": ("alice", "punctuation")}, "its texts are no single claims"),
+    ],
+)
+def test_a_feature_that_the_items_cannot_have_is_refused(words, why):
+    with pytest.raises(ValueError, match=rf"^--features {words['features'][-1]}: .*{why}; leave"):
+        cli.Run(max_items=8, **words).items()
+
+
 def line(text, name):
     (found,) = [line for line in text.splitlines() if name in line]
     return found

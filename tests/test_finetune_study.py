@@ -15,7 +15,7 @@ from jelicit.icm import accuracy
 from jelicit.method_names import method_of
 from jelicit.studies import finetune, icm
 from jelicit.studies.findings import icm_findings
-from jelicit.studies.finetune import METHODS, SOURCES, STUDY, Settings, human_labels
+from jelicit.studies.finetune import METHODS, SOURCES, STUDY, Settings, annotator_labels
 from jelicit.studies.finetune_findings import finetune_findings
 
 N, TESTS = 8, 8
@@ -247,7 +247,7 @@ def test_findings_compare_training_between_batches_with_searches_alone():
 def test_one_annotators_labels_are_turned_with_a_mirrored_pair():
     pair = Item(id="a", choice="x", choice_2="y", label=True, meta={"human_votes": [False, True]})
     mirror = replace(pair, id="a/mirror", choice="y", choice_2="x", label=False)
-    assert human_labels([pair, mirror], "own") == [False, True]
+    assert annotator_labels([pair, mirror], "own") == [False, True]
 
 
 def test_a_set_without_annotators_is_refused_where_they_are_asked_for(tmp_path):

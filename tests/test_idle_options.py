@@ -6,6 +6,8 @@ import pytest
 import tyro
 from experiment_scripts import script
 
+from jelicit.studies.settings import StudySettings
+
 SERVED = ("--scorer", "http://localhost:9/v1")
 
 
@@ -54,6 +56,16 @@ def test_of_icm(words, message):
     [
         (("--prompting", "none", "--shots", "2"), "--shots does nothing with --prompting none"),
         (("--prompting", "none", "--rule", "none"), "--rule does nothing with --prompting none"),
+        *(
+            (
+                ("--prompting", "zero_shot_calibrated", option, value),
+                f"{option} does nothing with --prompting zero_shot_calibrated",
+            )
+            for option, value in (
+                *(("--shots", "2"), ("--pool", "9"), ("--prompt-tests", "9")),
+                *(("--prompt-seeds", "2"), ("--rule", "none")),
+            )
+        ),
         (
             ("--methods", "pca", "--layers", "2", "--restarts", "3"),
             "--restarts does nothing with --methods pca",
@@ -117,10 +129,31 @@ def test_a_layer_has_a_number_from_0(name):
     )
 
 
+@pytest.mark.parametrize("prompting", ["none", "zero_shot_calibrated"])
+def test_shares_of_prompts_that_nobody_is_shown_are_refused(prompting):
+    said = refused("imbalance", ("--prompting", prompting, "--prompt-shares", "0.5"))
+    assert said == f"--prompt-shares does nothing with --prompting {prompting}"
+
+
+@pytest.mark.parametrize("name", ["salience", "imbalance", "impossible", "layers", "icm", "reward"])
+def test_a_study_that_reads_sets_is_refused_without_one(name):
+    assert refused(name, ("--dataset",)) == "--dataset names no set: name at least one"
+
+
+def test_only_studies_that_read_sets_need_one():
+    """A study of one's own on hidden states names none."""
+    StudySettings().check()
+    assert refused("transfer", ("--dataset",)) == "--dataset: name at least two sets"
+    twice = ("--dataset", "pocket/facts", "pocket/facts")
+    said = refused("salience", twice)
+    assert said == "--dataset names pocket/facts pocket/facts: name each once"
+
+
 def test_what_does_something_is_not_refused():
     """The best layer is CCS's, so its restarts count though CCS is not asked for."""
     with script("salience") as module:
         words = ["--methods", "pca", "--restarts", "3", "--easy", "pocket/facts"]
+        words += ["--prompting", "zero_shot_calibrated", "bootstrapped", "--shots", "2"]
         tyro.cli(module.Settings, args=words).check()
     with script("icm") as module:
         words = ["--n", "4", "--batch", "4", "--chat-model", "x", "--device", "cpu"]

@@ -1,11 +1,16 @@
 """The layers experiment as a user runs it, on a tiny random model of two blocks."""
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 import tyro
 from experiment_scripts import NO_PROMPTS, run, script
 
+from jelicit import figures
 from jelicit.results import Record
+from jelicit.studies import layers as study
 
 pytest.importorskip("torch", reason="the experiment needs the extract extra")
 
@@ -54,6 +59,24 @@ def test_areas_on_elm_are_not_called_areas_on_truth(layers, random_model, tmp_pa
     assert "AUROC on truth by layer: pocket/facts, truth, asked for elm" not in done.printed
     drawn = (done.out / "layers-pocket-facts.svg").read_text(encoding="utf-8")
     assert drawn.count(">truth (asked for)<") == drawn.count(">elm (asked for)<") == 1
+
+
+def test_what_reads_no_layer_is_drawn_as_a_line_across(monkeypatch):
+    prompts = ("zero_shot", "zero_shot_calibrated", "golden_few_shot", "bootstrapped_calibrated")
+    about = {"dataset": "d", "feature": "none", "role": "truth", "orientation": "none", "seed": 0}
+    rows = pd.DataFrame(
+        [
+            {**about, "method": method, "layer": layer, "auroc": 0.6}
+            for method in (*prompts, "control_length", "supervised")
+            for layer in (1, 2)
+        ]
+    )
+    monkeypatch.setattr(figures, "layers_figure", lambda shown: shown)
+    drawn: Any = study.draw(rows, None)["layers-d"]  # type: ignore[arg-type]
+    by_layer = drawn.groupby("method")["layer"].apply(list)
+    assert by_layer.pop("supervised") == [1, 2]
+    assert set(by_layer.index) == {*prompts, "control_length"}
+    assert all(len(places) == 1 and np.isnan(places[0]) for places in by_layer)
 
 
 def test_layers_that_are_none_are_refused(layers):

@@ -86,6 +86,10 @@ def test_each_stage_of_studies_answers_for_its_own_numbers(scores):
         ("indicators", {"indicators"}),
         ("prompting", {"prompting.consistency", "prompting.scorer", "data.prompts"}),
         ("search", {"icm.search", "icm.walk", "icm.objective", "icm.baselines", "data.prompts"}),
+        ("calibrated", {"prompting.scorer", "data.prompts"}),
+        ("ensembles", {"studies.scoring", "studies.measuring"}),
+        ("scorecard", {"studies.stress_cases", "metrics"}),
+        ("spread", {"studies.spread", "studies.stress_card", "metrics"}),
     ],
 )
 def test_the_code_behind_a_stage_is_watched(stage, watched):

@@ -1,6 +1,7 @@
 """Questions, seeds and prompts as sources of variance: planted ones are found, by exact forms."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -216,6 +217,16 @@ def test_rows_are_of_all_prompts_where_there_are_some_and_of_plain_claims_elsewh
     assert pca["auroc"] == pytest.approx(areas.mean(), abs=1e-6)
     assert np.all(plain[["sd_prompts", "sd_prompt_seed"]].isna())
     assert plain["sd_seeds"] >= 0
+
+
+def test_a_method_that_the_first_prompt_lacks_has_a_row_of_the_others():
+    first, *others = (case("prompts", "asked", f"as {n}", seed=n) for n in range(3))
+    pca = ("pca", "oracle")
+    first = replace(first, scores={k: of for k, of in first.scores.items() if k != pca})
+    lines = pd.DataFrame(spread_rows([first, *others], boot=100)).set_index("method")
+    assert set(lines.index) == {"pca", "zero_shot"}
+    assert lines.loc["pca", "prompts"] == "1, 2"
+    assert lines.loc["zero_shot", "n_prompts"] == 3
 
 
 def test_rows_have_the_bootstrap_of_whole_questions(spread):

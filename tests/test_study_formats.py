@@ -211,6 +211,21 @@ def test_the_contents_of_a_format_are_in_the_names_of_all_runs(study, named_runs
     assert not set(several) & {*first, *ids(study, format=("claim",))}
 
 
+def test_the_number_of_ensembles_is_in_the_names_of_what_they_are_made_of(
+    named_runs, exam, monkeypatch
+):
+    """The scale that members are kept on is theirs; a run of one format keeps none."""
+
+    def ids(*formats: Any) -> list[str]:
+        return [run for run, _ in named_runs(salience, format=formats, features=("none",))]
+
+    one, several = ids(exam()), ids(exam(), "claim")
+    monkeypatch.setattr(salience, "ENSEMBLES", salience.ENSEMBLES + 1)
+    assert ids(exam()) == one
+    assert len(several) == 3  # a run of each format, and their ensemble, which names them
+    assert not set(ids(exam(), "claim")) & set(several)
+
+
 @pytest.mark.parametrize("study", [salience, transfer], ids=name_of)
 def test_without_a_format_a_name_says_nothing_of_formats(study, named_runs):
     runs = named_runs(study)

@@ -155,6 +155,19 @@ def test_agreement_over_prompts_compares_the_same_claims_in_other_words():
     assert np.isnan(float(agreement.at[("b", "claim")]))
 
 
+@pytest.mark.parametrize("of_several", ["ensemble", "joint"])
+def test_what_is_of_several_prompts_is_no_case_and_no_other_prompt(of_several):
+    scores = dict(zip(("claim", "asking", of_several), rng().normal(size=(3, 30)), strict=True))
+    rows = [row(format=name, run_id=name) for name in scores]
+
+    def told(*names: str) -> pd.DataFrame:
+        own = pd.DataFrame([each for each in rows if each["run_id"] in names])
+        source = Source(name="s", rows=own, scores={n: said({n: scores[n]}) for n in names})
+        return cases_of(source)
+
+    pd.testing.assert_frame_equal(told(*scores), told("claim", "asking"))
+
+
 def test_a_probe_that_ignores_a_negation_is_inconsistent_over_negated_statements():
     truth = rng().normal(size=20)
     texts = [f"The city of {k} is in X." for k in range(20)]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jelicit.data.datasets import Dataset
-from jelicit.data.features import add_feature
+from jelicit.data.features import add_feature, get_feature
+from jelicit.data.formats import PromptFormat
 from jelicit.data.items import Item, labels, with_target
 from jelicit.data.overlap import overlap
 from jelicit.data.shown import printable
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def describe(
-    dataset: Dataset, *, features: Sequence[str] = (), seed: int = 0
+    dataset: Dataset,
+    *,
+    features: Sequence[str] = (),
+    seed: int = 0,
+    format: str | PromptFormat | None = None,
 ) -> list[dict[str, Any]]:
     """One row per split and label: size, balance, and how well length and label predict it.
 
@@ -26,6 +31,8 @@ def describe(
         dataset: A loaded set.
         features: Names in `FEATURES` to add in turn first, to see that they tell nothing.
         seed: Seed of the added features.
+        format: How items are shown, which decides what features they can have; None = as the set's
+            first label is asked for.
 
     Returns:
         Rows with the keys
@@ -43,10 +50,13 @@ def describe(
         phi, auroc and information are None in the rows of the label itself.
 
     Raises:
-        ValueError: If a feature is unknown or does not fit an item.
+        ValueError: If a feature is unknown, or does not fit an item or what its prompt shows.
     """
     splits = dict(dataset.splits)
     for name in features:
+        form = format or next(iter(dataset.formats.values()))
+        if name != "none" and (reason := get_feature(name).misfit((), form)):
+            raise ValueError(f"{dataset.name} cannot have the feature {name!r}: {reason}")
         splits = {
             split: tuple(add_feature(items, name, seed=seed)) for split, items in splits.items()
         }

@@ -24,6 +24,10 @@ from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, get_format, segments
 from jelicit.prompting.scorer import Scorer, truth_scores
 
+ALGORITHM = 2
+"""Raised whenever calibrated scores come out otherwise, in studies, too: rows of another are not
+read back. 2: what is taken off zero-shot scores is in their unit."""
+
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """What stands in the place of an item's texts, the question's too (Zhao et al. 2021)."""
 

@@ -291,20 +291,38 @@ def bootstrapped(
     start = random_labels(len(pool), seed=[seed, 0])
     about = (format, seed, shots, *_mark(calibrated=calibrated))
     record = _journal(journal, scorer, rule, targets, pool, *about)
+    made = _Rounds(scorer, pool, format, shots, seed, record, calibrated)
     labels, rounds = start, []
-
-    def scored(number: int, asked: Sequence[Item]) -> np.ndarray:
-        """Round `number` with the labels so far."""
-        score = partial(few_shot_scores, scorer, asked, pool, labels, format, calibrated=calibrated)
-        own = {"shots": shots[number - 1], "seed": [seed, number]}
-        return _round_scores(record, number, partial(score, **own))
-
     for number, count in enumerate(shots[:-1], start=1):
-        scores = scored(number, pool)
+        scores = made.scores(number, pool, labels)
         labels = most_likely(pool, scores, rule)
         rounds.append(Round(shots=count, scores=scores, labels=labels))
-    scores = scored(len(shots), targets)
+    scores = made.scores(len(shots), targets, labels)
     return Bootstrapped(scores=scores, start=start, rounds=tuple(rounds))
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """The rounds of one run of bootstrapping: read from its journal, or made and written."""
+
+    scorer: Scorer
+    pool: Sequence[Item]
+    format: PromptFormat
+    shots: Sequence[int]
+    seed: int
+    record: RunJournal
+    calibrated: bool
+
+    def scores(self, number: int, asked: Sequence[Item], labels: np.ndarray) -> np.ndarray:
+        """Truth scores [n] of items after examples with these labels of the pool, in a round."""
+        score = partial(
+            few_shot_scores,
+            *(self.scorer, asked, self.pool, labels, self.format),
+            shots=self.shots[number - 1],
+            seed=[self.seed, number],
+            calibrated=self.calibrated,
+        )
+        return _round_scores(self.record, number, score)
 
 
 def _round_scores(record: RunJournal, number: int, score: Callable[[], np.ndarray]) -> np.ndarray:

@@ -91,11 +91,17 @@ def repeated(option: str, given: Sequence[str]) -> list[str]:
     return [f"{option} names {' '.join(given)}: name each once"]
 
 
+def no_sets(names: Sequence[str]) -> list[str]:
+    """Problem of --dataset of a study that reads sets: there is none."""
+    return [] if names else ["--dataset names no set: name at least one"]
+
+
 def set_problems(names: Sequence[str]) -> list[str]:
-    """Problems of --dataset: no set, one twice, one's own that is not where the reference says."""
-    problems = []
-    if not names or len(set(names)) < len(names):
-        problems.append(f"--dataset {' '.join(names)}: name at least one, each once")
+    """Problems of --dataset: a set twice, one's own that is not where the reference says.
+
+    A study of one's own may read none (`no_sets`).
+    """
+    problems = repeated("--dataset", names)
     for name in filter(is_reference, names):
         try:
             resolve(name, NamedSet, what="data set")

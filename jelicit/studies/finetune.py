@@ -131,12 +131,15 @@ def plan(settings: Settings, session: Session) -> list[Task]:
         check_layer(settings, model)
     if set(settings.methods) & set(OF_HUMANS):
         for task in tasks:
-            human_labels(task.situation.train, task.situation.dataset)
+            annotator_labels(task.situation.train, task.situation.dataset)
     return tasks
 
 
-def human_labels(items: Sequence[Item], name: str) -> list[bool]:
+def annotator_labels(items: Sequence[Item], name: str) -> list[bool]:
     """One annotator's label of each item; of a mirrored pair, the opposite.
+
+    Of a pair in both orders either is a train row here; comparisons take it once
+    (`jelicit.data.preferences.human_labels`).
 
     Raises:
         ValueError: An item has no votes, or as of `vote_of`.
@@ -212,7 +215,7 @@ class TunedRun(Run):
                     "perturbed": lambda: self._perturbed(gold, steps),
                     "zero_shot": self._own_answers,
                     "bootstrapped": self._bootstrapped,
-                    HUMAN: partial(human_labels, self.pool.items, self.task.situation.dataset),
+                    HUMAN: partial(annotator_labels, self.pool.items, self.task.situation.dataset),
                 }[source]()
             )
         return self.made[source]

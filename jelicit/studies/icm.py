@@ -34,6 +34,7 @@ from jelicit.studies.checks import (
     folder_problems,
     given,
     mirror_problems,
+    no_sets,
     refuse,
     same_names,
     set_problems,
@@ -155,7 +156,7 @@ class Settings(FormatSettings):
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         problems = unknown("--methods", self.methods, self.known_methods)
-        problems += set_problems(self.dataset)
+        problems += no_sets(self.dataset) + set_problems(self.dataset)
         problems += mirror_problems(self.hub_root, self.dataset)
         if self.rule is not None and self.rule not in RULES:
             problems.append(f"--rule {self.rule} is unknown; known: {', '.join(RULES)}")

@@ -20,7 +20,7 @@ from jelicit.data.formats import PromptFormat
 from jelicit.named import slug
 from jelicit.probes.methods import METHODS
 from jelicit.results import print_sweep
-from jelicit.studies.checks import refuse, same_names
+from jelicit.studies.checks import no_sets, refuse, same_names
 from jelicit.studies.findings import imbalance_findings
 from jelicit.studies.formats import formats_asked
 from jelicit.studies.grid import Grid
@@ -64,7 +64,8 @@ class Settings(PromptedStudySettings):
 
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
-        problems = super().problems()
+        problems = super().problems() + no_sets(self.dataset)
+        problems += self.prompts.idle(["prompt_shares"], of=self)
         asked = {"--shares": self.shares, "--prompt-shares": self.prompt_shares}
         for option, shares in asked.items():
             wrong = [share for share in shares or () if not 0 <= share <= 1]

@@ -26,7 +26,7 @@ from jelicit.method_names import readable
 from jelicit.named import slug
 from jelicit.prompting.few_shot import uncalibrated
 from jelicit.results import print_table
-from jelicit.studies.checks import refuse, same_names
+from jelicit.studies.checks import no_sets, refuse, same_names
 from jelicit.studies.findings import impossible_findings
 from jelicit.studies.format_rows import by_set_alone, print_formats
 from jelicit.studies.formats import (
@@ -76,7 +76,7 @@ class Settings(PromptedStudySettings):
 
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
-        problems = super().problems()
+        problems = super().problems() + no_sets(self.dataset)
         if self.impossible in self.dataset:
             problems.append(f"--impossible {self.impossible} is among --dataset, too")
         return problems

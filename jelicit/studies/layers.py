@@ -15,6 +15,8 @@ import tyro
 
 from jelicit import figures
 from jelicit.named import slug
+from jelicit.prompting import CALIBRATED, ZERO_SHOT_CALIBRATED
+from jelicit.prompting import METHODS as PROMPTING
 from jelicit.results import asked_for, print_sweep
 from jelicit.studies import salience
 from jelicit.studies.model import Cases, Model
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ALL = ("all",)
+
+NO_LAYER = ("zero_shot", ZERO_SHOT_CALIBRATED, *PROMPTING, *CALIBRATED)
+"""Methods that ask the model and read no layer, as controls do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +96,7 @@ def show(rows: pd.DataFrame, session: Session) -> None:
 
 def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
     """One figure per set."""
-    no_layer = rows["method"].eq("zero_shot") | rows["method"].str.startswith("control_")
+    no_layer = rows["method"].isin(NO_LAYER) | rows["method"].str.startswith("control_")
     shown = rows.assign(layer=rows["layer"].where(~no_layer))
     point = ["dataset", "feature", "role", "method", "orientation", "seed", "layer"]
     per_set = shown.drop_duplicates(point).groupby("dataset", sort=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat
@@ -37,6 +37,18 @@ class Prompted(Protocol):
 
 class Model(Prompted, Protocol):
     """A model that can be asked and looked into."""
+
+    def scorer(
+        self, *, progress: bool = False, match: Literal["words", "tokens"] = "words"
+    ) -> Scorer:
+        """The model as a scorer of prompts, with a bar for every call if progress is wanted.
+
+        Args:
+            progress: Whether it is.
+            match: What counts as a verdict: every spelling of the word, or its own tokens alone,
+                which are what the stores' `log_probs` are of.
+        """
+        ...
 
     @property
     def n_blocks(self) -> int:

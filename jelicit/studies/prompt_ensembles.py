@@ -27,7 +27,7 @@ from jelicit.studies.situation import Situation, named
 from jelicit.studies.states import States
 
 ALGORITHM = 1
-"""Raised whenever an ensemble's numbers change."""
+"""Raised whenever an ensemble's numbers change, or what is kept of its members (their scale)."""
 
 
 @dataclass(frozen=True, kw_only=True)

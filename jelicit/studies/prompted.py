@@ -44,18 +44,22 @@ def measure_zero_shot_calibrated(
 ) -> Measured:
     """The zero-shot scores of the test items, less what the format says of no claim.
 
-    Three prompts are asked. Nothing where nobody knows the zero-shot scores: they have no row then.
+    Three prompts are asked; if somebody pays for them, what they take is told before. Nothing
+    where nobody knows the zero-shot scores: they have no row then.
 
     Args:
         situation: What is measured.
         states: With the zero-shot scores.
-        scorer: The same model.
+        scorer: The same model, in the unit of the zero-shot scores: a verdict's own tokens.
         boot: Bootstrap weights [B, n].
         say: Told what is taken off.
     """
     odds = states.test_log_probs
     if odds is None:
         return Measured()
+    if isinstance(scorer, Metered):
+        need = need_of_method(ZERO_SHOT_CALIBRATED, scorer, (), (), situation.format, shots=())
+        _tell_forecast(situation, "zero-shot, calibrated", scorer, need, say)
     offset = zero_shot_offset(scorer, situation.format)
     scores = odds[:, 0].astype(np.float64) - odds[:, 1] - offset
     rows = scoring.fixed_rows({ZERO_SHOT_CALIBRATED: scores}, situation.targets(), boot)
@@ -92,8 +96,8 @@ def measure_prompting(
     few, chosen = with_few_tests(situation, settings.prompt_tests)
     weights = few.boot(boot)
     if isinstance(scorer, Metered):
-        most = _forecast(scorer, few, runs, settings)
-        say(f"{situation.title}, before the first request: {most}")
+        need = _need(scorer, few, runs, settings)
+        _tell_forecast(situation, "few-shot prompts", scorer, need, say)
     for run, subset in zip(runs.about, runs.subsets, strict=True):
         drawn = np.random.default_rng(run["seed"]).permutation(np.flatnonzero(subset))
         pool = [situation.train[row] for row in drawn[: settings.pool]]
@@ -120,7 +124,13 @@ def measure_prompting(
     return merged_seeds(measured)
 
 
-def _forecast(scorer: Metered, few: Situation, runs: Runs, settings: PromptSettings) -> str:
+def _tell_forecast(
+    situation: Situation, what: str, scorer: Metered, need: Need, say: Callable[[str], None]
+) -> None:
+    say(f"{situation.title}, {what}, before the first request: {forecast(scorer, need)}")
+
+
+def _need(scorer: Metered, few: Situation, runs: Runs, settings: PromptSettings) -> Need:
     """What all runs of all methods send at most; their pools are of any train rows."""
     assert settings.shots is not None
     needs = [
@@ -135,7 +145,7 @@ def _forecast(scorer: Metered, few: Situation, runs: Runs, settings: PromptSetti
         )
         for method in settings.few_shot_asked
     ]
-    return forecast(scorer, sum(len(runs.about) * needs, Need()))
+    return sum(len(runs.about) * needs, Need())
 
 
 def _prompted(

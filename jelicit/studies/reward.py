@@ -28,6 +28,7 @@ from jelicit.studies.checks import (
     empty_values,
     folder_problems,
     mirror_problems,
+    no_sets,
     refuse,
     same_names,
     set_problems,
@@ -132,7 +133,8 @@ class Settings(FormatSettings):
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         problems = unknown("--labels", self.labels, LABELS)
-        problems += set_problems(self.dataset) + format_problems(self.format)
+        problems += no_sets(self.dataset) + set_problems(self.dataset)
+        problems += format_problems(self.format)
         problems += mirror_problems(self.hub_root, self.dataset)
         if self.overlap == "keep":
             problems.append(

@@ -29,12 +29,13 @@ from jelicit.data.prompts import PromptFormat, after_verdict, get_format
 from jelicit.named import slug
 from jelicit.results import Finding, print_table
 from jelicit.studies import scoring
-from jelicit.studies.checks import refuse, repeated, same_names
+from jelicit.studies.checks import no_sets, refuse, repeated, same_names
 from jelicit.studies.findings import salience_findings
 from jelicit.studies.format_rows import by_set_alone, print_formats, without_ensembles
 from jelicit.studies.formats import formats_asked
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
+from jelicit.studies.prompt_ensembles import ALGORITHM as ENSEMBLES
 from jelicit.studies.prompt_ensembles import Member, measure_ensembles
 from jelicit.studies.prompt_joint import measure_joint
 from jelicit.studies.session import Session
@@ -78,7 +79,7 @@ class Settings(PromptedStudySettings):
 
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
-        problems = super().problems()
+        problems = super().problems() + no_sets(self.dataset)
         problems += feature_problems(self.features)
         if self.joint and len(self.format or ()) < 2:
             problems.append("--joint takes several prompt formats; name them by --format")
@@ -282,7 +283,7 @@ def _describe(plan: Plan, session: Session) -> None:
     asked_as = {get_feature(f).name: f for f in session.settings.features if f != "none"}
     for feature in [s.spurious for s in plan.situations if s.spurious and s.spurious not in own]:
         plain = replace(plan.dataset, train=plan.plain.train)
-        rows = describe(plain, features=[asked_as[feature]])
+        rows = describe(plain, features=[asked_as[feature]], format=plan.plain.format)
         shown += [row for row in rows if row["target"] == feature]
     session.console.print(table(shown))
 
@@ -303,7 +304,7 @@ def measure_situation(
             "train_size": settings.train_size,
             "labels": [digest(load_items(path)) for path in settings.labels],
             # Runs without them are not taken for runs with them.
-            **({"members": True} if members else {}),
+            **({"members": ENSEMBLES} if members else {}),
         },
         lambda: _measured(situation, states, given, session, members=members),
         note=_spelled(states),

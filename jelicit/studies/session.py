@@ -257,7 +257,7 @@ class Session:
         measured = without_training(situation, states, boot)
         if self.prompts_asked and ZERO_SHOT_CALIBRATED in self.settings.prompts.methods_asked:
             measured += measure_zero_shot_calibrated(
-                situation, states, self._scorer(), boot=boot, say=self.say
+                situation, states, self._scorer_of_stores(), boot=boot, say=self.say
             )
         if members:
             measured.members += untrained_members(situation, measured)
@@ -319,6 +319,11 @@ class Session:
         """The model as whoever is asked."""
         assert not isinstance(self.model, Cases)
         return self.model.scorer(progress=sys.stderr.isatty())
+
+    def _scorer_of_stores(self) -> Scorer:
+        """The same, in the unit of the zero-shot scores that come with hidden states."""
+        assert not isinstance(self.model, Cases)
+        return self.model.scorer(progress=sys.stderr.isatty(), match="tokens")
 
     def run(
         self,

@@ -15,6 +15,7 @@ from jelicit.probes.sweep import check_config
 from jelicit.probes.sweep.identity import algorithms_of
 from jelicit.prompting import CALIBRATED, ZERO_SHOT_CALIBRATED
 from jelicit.prompting import METHODS as PROMPTING
+from jelicit.prompting.calibrated import ALGORITHM as CALIBRATION
 from jelicit.prompting.consistency import RULES
 from jelicit.studies.checks import (
     empty_values,
@@ -190,6 +191,12 @@ class PromptSettings:
         return tuple(name for name in self.methods_asked if name != ZERO_SHOT_CALIBRATED)
 
     @property
+    def calibrated_asked(self) -> tuple[str, ...]:
+        """Those of them that take off what their prompts say of no claim."""
+        calibrated = (ZERO_SHOT_CALIBRATED, *CALIBRATED)
+        return tuple(name for name in self.methods_asked if name in calibrated)
+
+    @property
     def runs(self) -> int:
         """How many runs of every method: `prompt_seeds`, once it has a number."""
         if self.prompt_seeds is None:
@@ -212,6 +219,19 @@ class PromptSettings:
             prompt_seeds=self.prompt_seeds or seeds,
         )
 
+    def idle(self, names: Sequence[str], *, of: Any = None) -> list[str]:
+        """Problems of options of few-shot prompts that would do nothing, since none are asked for.
+
+        Args:
+            names: The options, as fields are called.
+            of: Whose fields; None = these settings.
+        """
+        if self.few_shot_asked:
+            return []
+        asked = " ".join(self.prompting)
+        options = given(self if of is None else of, names)
+        return [f"{option} does nothing with --prompting {asked}" for option in options]
+
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings by themselves."""
         found = []
@@ -219,9 +239,7 @@ class PromptSettings:
             found += unknown(
                 "--prompting", self.prompting, (*PROMPTING, ZERO_SHOT_CALIBRATED, *CALIBRATED)
             )
-        else:
-            options = given(self, [each.name for each in fields(self) if each.name != "prompting"])
-            found += [f"{option} does nothing with --prompting none" for option in options]
+        found += self.idle([each.name for each in fields(self) if each.name != "prompting"])
         if self.rule not in RULES:
             found.append(f"--rule {self.rule} is unknown; known: {', '.join(RULES)}")
         numbers = []
@@ -256,7 +274,8 @@ class PromptedStudySettings(StudySettings):
 
     def identity(self) -> dict[str, Any]:
         """What changes the numbers, beside the data."""
-        return {**super().identity(), "prompts": self.prompts}
+        calibrated = {"calibrated": CALIBRATION} if self.prompts.calibrated_asked else {}
+        return {**super().identity(), "prompts": self.prompts, **calibrated}
 
 
 def _key(method: str) -> str:

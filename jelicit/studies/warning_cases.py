@@ -18,6 +18,7 @@ import pandas as pd
 from jelicit.indicators import INDICATORS, NAMES, Indicator, unit_ranks
 from jelicit.results import ItemScores, ItemScoreStore, Record, Results
 from jelicit.studies.better_sign import better, picks_none
+from jelicit.studies.format_rows import without_ensembles
 from jelicit.studies.indicating import CHANCE, without_labels
 from jelicit.studies.stress_parts import TWINS
 
@@ -57,6 +58,9 @@ _OF_METHOD = ("method", "orientation")
 class Source:
     """Rows of finished runs, with their item scores where there are some.
 
+    Those of several prompts together (ensembles, joint probes) are left out: they are no fits in a
+    prompt of their own, and prompts would be compared with a mean that holds them.
+
     Attributes:
         name: Where they are from.
         rows: Result rows.
@@ -66,6 +70,15 @@ class Source:
     name: str
     rows: pd.DataFrame
     scores: Mapping[str, ItemScores] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rows = without_ensembles(self.rows)
+        if len(rows) == len(self.rows):
+            return
+        left = set(rows["run_id"])
+        scores = {run: said for run, said in self.scores.items() if run in left}
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "scores", scores)
 
     @classmethod
     def of_folder(cls, folder: Path, runs: Sequence[str]) -> Source:
