@@ -46,6 +46,7 @@ def test_numbers_fit_together(bench):
     assert more["tokens_cached"] == pytest.approx(whole["tokens_cached"], rel=0.3)
 
 
+@pytest.mark.slow
 def test_a_server_is_counted_with_and_without_its_cache(bench):
     """Without its cache a server reads what this process reads without its own; with it, less."""
     settings = bench.Icm(n=(24,), search=0, dataset="pocket/arithmetic")

@@ -115,6 +115,7 @@ def test_again_it_is_read_back_and_a_killed_search_goes_on(first, run, icm, monk
     assert without_time(third.rows) == without_time(first.rows)
 
 
+@pytest.mark.slow
 def test_in_batches_more_items_are_labelled_than_one_search_has(icm, random_model, tmp_path):
     paths = {"stores": tmp_path / "stores", "out": tmp_path / "out"}
     methods = ("icm", "icm_golden_start", "icm_perturbed", "golden_many_shot")
@@ -329,6 +330,7 @@ def test_a_server_without_its_package_is_explained(icm, monkeypatch):
         icm.main(settings)
 
 
+@pytest.mark.slow
 def test_labels_teach_the_supervised_probe_of_salience(first, random_model, tmp_path):
     labels = first.out / "labels" / "pocket-pairs-seed0-icm.jsonl"
     with script("salience") as salience:

@@ -59,6 +59,7 @@ def pairs_of_a_model(n: int, seed: int) -> tuple[Pairs, np.ndarray]:
     return Pairs(pairs.pos * heavy, pairs.neg * heavy), labels
 
 
+@pytest.mark.slow
 def test_auroc_hardly_changes():
     train, labels = pairs_of_a_model(600, 0)
     test, test_labels = pairs_of_a_model(2000, 1)

@@ -21,7 +21,7 @@ from jelicit.pairs import Pairs
 from jelicit.probes.linear import LinearProbe, score, unfold
 from jelicit.probes.methods import FREE_SIGN as UNSIGNED
 from jelicit.probes.methods import SweepConfig
-from jelicit.probes.registry import PAPER, PROPOSALS
+from jelicit.probes.registry import ALL_METHODS, PEERS
 from jelicit.probes.sweep import SweepData, SweepResult, sweep
 from jelicit.studies import scoring
 from jelicit.studies.measuring import without_training
@@ -311,8 +311,9 @@ def test_only_the_oracle_sign_depends_on_train_labels(result):
     assert (turned & ~same).any()
 
 
+@pytest.mark.slow
 def test_unsigned_are_just_the_methods_that_no_label_changes():
-    methods = (*PAPER, *PROPOSALS)
+    methods = tuple(name for name in ALL_METHODS if name not in PEERS)
     config = SweepConfig(methods=methods, ccs_steps=20, bce_steps=20, ensemble_size=4, pca_steps=30)
 
     def scores(flip: bool) -> dict[str, np.ndarray]:

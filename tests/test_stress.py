@@ -338,6 +338,7 @@ def test_methods_with_labels_stand_apart_and_the_supervised_probe_is_always_ther
     }
 
 
+@pytest.mark.slow
 def test_a_second_run_reads_everything_back_and_says_the_same(first, place):
     result, printed = run(place)
     assert "fitted and measured" not in printed

@@ -52,6 +52,7 @@ def test_bad_files_and_answers_end_in_one_line_or_in_the_right_result(sample):
     assert sum(count.tried for count in sample.tally.counts["inputs"].values()) >= 25
 
 
+@pytest.mark.slow
 def test_a_search_through_six_kinds_of_faults_ends_with_the_same_labels():
     searched = search_through_faults(draws=24)
     assert set(searched.spoiled) == set(SIX)
