@@ -67,6 +67,7 @@ REAL_FIGURES = (
     "icm-qwen1.5b/icm-bars",
     "transfer-qwen1.5b/transfer",
     "imbalance-qwen1.5b/imbalance-cities",
+    "stress-qwen1.5b/stress",
 )
 """Figures of runs of real models that the manual shows: name of the run, and of the figure."""
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
-from jelicit.figures import assistant_figure, warnings_figure
+from jelicit.figures import assistant_figure, stress_figure, warnings_figure
 
 NAN = float("nan")
 
@@ -61,3 +61,18 @@ def test_the_figure_of_assistants_names_panels_and_sets_once_each(sets):
         assert below == [""] * 3
     else:
         assert below == [name for name in ("Pairs (pocket)", "Alpaca") for _ in panels]
+
+
+def test_the_scorecard_begins_with_methods_without_labels_whatever_the_order_of_the_rows():
+    about = {"challenge": "salience", "auroc": 0.7, "verdict": "open", "near_best": True}
+    rows = [
+        about | {"method": "lda", "orientation": "none", "block": "with labels"},
+        about | {"method": "e2h", "orientation": "none", "block": "labels of an easy set"},
+        about | {"method": "ccs", "orientation": "oracle", "block": "without labels"},
+    ]
+    titles = [axes.get_title(loc="left") for axes in stress_figure(rows).axes]
+    assert [title.removeprefix("Methods ") for title in titles] == [
+        "without labels",
+        "with labels of an easy set",
+        "with labels",
+    ]

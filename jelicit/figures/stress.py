@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jelicit.figures.parts import GREY, finish, new_figure, some_rows, style
+from jelicit.method_groups import BLOCKS
 from jelicit.method_names import in_reading_order, readable
 from jelicit.results import Rows, as_frame
 from jelicit.results.rows import need
@@ -32,7 +33,7 @@ def stress_figure(rows: Rows) -> Figure:
     """
     rows = some_rows(as_frame(rows), "worst cases")
     need(rows, NEEDED)
-    blocks = list(dict.fromkeys(rows["block"]))
+    blocks = [block for block in BLOCKS if block in set(rows["block"])]
     challenges = list(dict.fromkeys(rows["challenge"]))
     heights = [rows.loc[rows["block"] == block, "method"].nunique() for block in blocks]
     with style():

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from jelicit import metrics
+from jelicit.method_groups import FROM_EASY, WITH, WITHOUT
 from jelicit.probes.method import EASY, TARGETS
 from jelicit.probes.registry import known_methods
 from jelicit.studies.settings import REBALANCED
@@ -57,10 +58,6 @@ RULE = (
     "finds what the hidden states do not hold."
 )
 """How `verdict_of` and the choice of cases decide, in words."""
-
-WITHOUT, FROM_EASY, WITH = "without labels", "labels of an easy set", "with labels"
-BLOCKS = (WITHOUT, FROM_EASY, WITH)
-"""What methods are compared with each other: those that see the same labels."""
 
 
 class Area(NamedTuple):

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jelicit.method_groups import BLOCKS
 from jelicit.method_names import in_reading_order, readable
 from jelicit.results import TextTable
 from jelicit.studies.cells import number, with_interval
 from jelicit.studies.spread import SOURCES
-from jelicit.studies.stress_card import BLOCKS, CEILS, RULE, verdicts
+from jelicit.studies.stress_card import CEILS, RULE, verdicts
 
 MARKS = {"survives": "+", "fails": "-", "open": "?", "ceiling": " "}
 WIDE = 132
