@@ -28,7 +28,7 @@ MODELS = {
 }
 """What a model's folder is called -> its makers' name and the quantisation, by size."""
 
-JUDGED = ("salience", "imbalance", "impossible", "icm", "scaling")
+JUDGED = ("salience", "imbalance", "impossible", "icm", "scaling", "finetune")
 """Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation")
 SHOWN = ("zero_shot", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus")
@@ -193,6 +193,19 @@ def _impossible() -> str:
     return down(rows_of("impossible"), {"AUROC": _auroc, "Share of the variance": share})
 
 
+def _finetune() -> str:
+    """What a model was trained on, how much of it is right, and what it is worth then."""
+    rows = rows_of("finetune")
+    values = {"Right labels": "label_accuracy", "Test accuracy": "accuracy", "AUROC": "auroc"}
+    lines = []
+    for (model, dataset), of_set in rows.groupby(["model", "dataset"], sort=False):  # type: ignore[misc]
+        for method in in_reading_order(of_set["method"]):
+            mine = of_set.loc[of_set["method"] == method.key]
+            cells = [mean_of(mine, value) for value in values.values()]
+            lines.append((_short(str(model)), readable(str(dataset)), method.name, *cells))
+    return markdown_table(("Model", "Set", "Method", *values), lines)
+
+
 def _warnings() -> str:
     """Failures told from successes without labels: all cases, and each kind of case."""
     return markdown_table(*warning_lines(table_of(rows_of("warning_signs"))))
@@ -288,6 +301,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-icm": _icm,
     "real-impossible": _impossible,
     "real-warnings": _warnings,
+    "real-finetune": _finetune,
     **{f"real-findings-{study}": partial(_findings, study) for study in JUDGED},
     "real-made-by": _made_by,
 }
