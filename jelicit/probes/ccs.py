@@ -1,5 +1,7 @@
 """CCS, contrast-consistent search (Burns et al. 2022): no labels."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -29,6 +31,7 @@ def fit_ccs(
     weights: Float[Array, " n"] | None = None,
     descent: Descent = CCS_DESCENT,
     restarts: int = 1,
+    beside: Callable[[Float[Array, " n"], Float[Array, " n"]], Float[Array, ""]] | None = None,
 ) -> tuple[LinearProbe, TrainingInfo]:
     """Minimise mean[(p+ + p- - 1)^2 + min(p+, p-)^2] over the weighted rows.
 
@@ -39,6 +42,7 @@ def fit_ccs(
         weights: row weights [n]; 0 and 1 choose a subset.
         descent: AdamW, 1000 steps at learning rate 0.01 by default.
         restarts: how many starts; the lowest final loss wins.
+        beside: A further term of the loss, of the logits of both signs.
 
     Returns:
         The probe, of unknown sign, and how training went.
@@ -52,7 +56,9 @@ def fit_ccs(
     weights = jnp.ones(n, dtype) if weights is None else weights
 
     def objective(params: Affine) -> Float[Array, ""]:
-        return ccs_loss(*logits(params, normaliser, pairs, descent.precision), weights)
+        signs = logits(params, normaliser, pairs, descent.precision)
+        loss = ccs_loss(*signs, weights)
+        return loss if beside is None else loss + beside(*signs)
 
     params, info = best_of(
         lambda key: descend(objective, start(key, d, dtype), descent), key, restarts=restarts

@@ -9,21 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jelicit.method_groups import UNSUPERVISED
-from jelicit.pairs import Pairs, with_full_floats
-from jelicit.probes.linear import Affine, LinearProbe, logits
-from jelicit.probes.losses import ccs_loss, weighted_mean
+from jelicit.probes.ccs import fit_ccs
+from jelicit.probes.linear import LinearProbe
+from jelicit.probes.losses import weighted_mean
 from jelicit.probes.method import WORDINGS, Data, Method, Run
-from jelicit.probes.normalise import Normaliser
 from jelicit.probes.settings import PerRun, rate
-from jelicit.probes.training import (
-    CCS_DESCENT,
-    Descent,
-    TrainingInfo,
-    best_of,
-    descend,
-    start,
-    to_probe,
-)
+from jelicit.probes.training import TrainingInfo
 from jelicit.probes.training_settings import CCSTraining, vectors_trained
 
 
@@ -48,55 +39,6 @@ def variance_within_items(
     return weighted_mean((values - means[items]) ** 2, weights)
 
 
-def fit_ccs_paraphrases(
-    key: Array,
-    pairs: Pairs,
-    normaliser: Normaliser,
-    *,
-    items: Int[Array, " n"] | None,
-    invariance: PerRun = 1.0,
-    weights: Float[Array, " n"] | None = None,
-    descent: Descent = CCS_DESCENT,
-    restarts: int = 1,
-) -> tuple[LinearProbe, TrainingInfo]:
-    """Minimise the loss of CCS plus b (var p+ + var p-), variances within items.
-
-    What changes with the wording of a claim is no property of the claim, however well its
-    probabilities contradict each other (EleutherAI's ccs, losses.py: the variance over templates).
-
-    Args:
-        key: Seeds the start, as of `fit_ccs`.
-        pairs: Hard pairs [n, d], a row per wording.
-        normaliser: Applied to them.
-        items: The number, below n, of the item that each row is a wording of; None = one wording
-            each, and the fit is that of CCS.
-        invariance: b.
-        weights: Row weights [n]; 0 and 1 choose a subset.
-        descent: As of `fit_ccs`.
-        restarts: How many starts; the lowest final loss wins.
-
-    Returns:
-        The probe, of unknown sign, and how training went.
-    """
-    pairs = with_full_floats(pairs)
-    n, d = pairs.pos.shape
-    dtype = pairs.pos.dtype
-    weights = jnp.ones(n, dtype) if weights is None else weights
-
-    def objective(params: Affine) -> Float[Array, ""]:
-        signs = logits(params, normaliser, pairs, descent.precision)
-        loss = ccs_loss(*signs, weights)
-        if items is None:
-            return loss
-        varied = [variance_within_items(jax.nn.sigmoid(sign), items, weights) for sign in signs]
-        return loss + invariance * sum(varied)
-
-    params, info = best_of(
-        lambda key: descend(objective, start(key, d, dtype), descent), key, restarts=restarts
-    )
-    return to_probe(params), info
-
-
 @dataclass(frozen=True, kw_only=True)
 class ParaphraseSettings(CCSTraining):
     """Of CCS over several wordings."""
@@ -109,15 +51,26 @@ class ParaphraseSettings(CCSTraining):
 
 
 def _fit(run: Run, data: Data, settings: ParaphraseSettings) -> tuple[LinearProbe, TrainingInfo]:
-    return fit_ccs_paraphrases(
+    """Minimise the loss of CCS plus b (var p+ + var p-), variances within items.
+
+    What changes with the wording of a claim is no property of the claim, however well its
+    probabilities contradict each other. Where every item has one wording, this is CCS.
+    """
+    items = data.wordings
+
+    def varied(pos: Float[Array, " n"], neg: Float[Array, " n"]) -> Float[Array, ""]:
+        assert items is not None
+        both = (variance_within_items(jax.nn.sigmoid(sign), items, run.rows) for sign in (pos, neg))
+        return settings.paraphrase_invariance * sum(both)
+
+    return fit_ccs(
         run.key,
         data.hard,
         run.normaliser,
-        items=data.wordings,
-        invariance=settings.paraphrase_invariance,
         weights=run.rows,
         descent=settings.ccs_descent(),
         restarts=settings.restarts,
+        beside=None if items is None else varied,
     )
 
 
