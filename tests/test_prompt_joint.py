@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from jelicit.data.items import Item
 from jelicit.pairs import Pairs
-from jelicit.probes.sweep import SweepConfig, sweep
+from jelicit.probes.sweep import SweepConfig, SweepData, sweep
 from jelicit.studies.measuring import sweep_data
 from jelicit.studies.prompt_ensembles import Member
 from jelicit.studies.prompt_joint import joint_states, measure_joint
@@ -50,6 +50,13 @@ def member(prompt: str, layer: int, *, size: float) -> Member:
 MEMBERS = (member("a", 3, size=1.0), member("bb", 5, size=50.0))
 
 
+def pooled(joint: States) -> SweepData:
+    """All claims in both formats, one run."""
+    first = MEMBERS[0].situation
+    both = Situation(dataset="claims", train=2 * first.train, test=first.test)
+    return sweep_data(both, Runs.of_all_rows(both, 1), joint)
+
+
 def test_every_claim_is_a_row_in_each_format_and_no_format_is_larger():
     states = joint_states(MEMBERS)
     assert states.layers == (3,)
@@ -64,9 +71,7 @@ def test_every_claim_is_a_row_in_each_format_and_no_format_is_larger():
 
 def test_a_score_is_the_mean_of_the_scores_of_all_formats():
     joint = joint_states(MEMBERS)
-    first = MEMBERS[0].situation
-    pooled = Situation(dataset="claims", train=2 * first.train, test=first.test)
-    data = sweep_data(pooled, Runs.of_all_rows(pooled, 1), joint)
+    data = pooled(joint)
     assert data.wordings is not None
     assert list(data.wordings[:N]) == list(data.wordings[N:])
     fits = sweep(data, SweepConfig(methods=("pca",)))
@@ -131,9 +136,7 @@ def test_joint_probes_need_several_formats():
 
 def test_joint_probes_find_the_truth_of_both():
     joint = joint_states(MEMBERS)
-    first = MEMBERS[0].situation
-    pooled = Situation(dataset="claims", train=2 * first.train, test=first.test)
-    data = sweep_data(pooled, Runs.of_all_rows(pooled, 1), joint)
+    data = pooled(joint)
     assert joint.test is not None
     fits = sweep(data, SweepConfig(methods=("ccs_paraphrases", "vinc")))
     scores = fits.score(3, at_layer(joint.test, 3))
