@@ -78,8 +78,11 @@ def _newton(
         p = jax.nn.sigmoid((design * params[None]).sum(1))
         gradient = (design * (share * (p - targets))[:, None]).sum(0)
         weighted = design * (share * p * (1 - p))[:, None]
-        hessian = matmul(weighted.T, design) + 1e-9 * jnp.eye(2)
-        move = jnp.linalg.solve(hessian, gradient)
+        (a, b), (_, c) = matmul(weighted.T, design) + 1e-9 * jnp.eye(2)
+        # The inverse of two by two, written out: a call of LAPACK for each run of each method takes
+        # longer than all else, and batched calls can wait for each other (`decompositions`).
+        move = jnp.stack([c * gradient[0] - b * gradient[1], a * gradient[1] - b * gradient[0]])
+        move /= a * c - b * b
         # Halved until the loss no longer rises: far from the optimum a full step overshoots.
         sizes = 0.5 ** jnp.arange(12)
         losses = jax.vmap(lambda size: loss(params - size * move))(sizes)

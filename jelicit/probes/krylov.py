@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jelicit.probes.decompositions import qr
 from jelicit.probes.normalise import matmul
 
 
@@ -69,7 +70,7 @@ def first_block(size: int, width: int, dtype) -> Float[Array, "d w"]:
     Any that are not orthogonal to the answer lead to it: the draw is part of the algorithm, not of
     the experiment, so it has a fixed key.
     """
-    return jnp.linalg.qr(jax.random.normal(jax.random.key(0), (size, width), dtype))[0]
+    return qr(jax.random.normal(jax.random.key(0), (size, width), dtype))[0]
 
 
 def settled(
@@ -139,10 +140,10 @@ def _orthonormal(
     # Twice more: what is left of a block that lies in the basis is rounding, and is made a
     # direction of its own, orthogonal to the basis only after another pass.
     for _ in range(2):
-        block, factor = jnp.linalg.qr(block)
+        block, factor = qr(block)
         coupling = matmul(factor, coupling)
         block = block - matmul(basis, matmul(basis.T, block))
-    block, factor = jnp.linalg.qr(block)
+    block, factor = qr(block)
     return block, matmul(factor, coupling)
 
 

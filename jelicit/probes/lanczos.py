@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jelicit.probes.decompositions import eigh, qr
 from jelicit.probes.krylov import first_block, settled
 from jelicit.probes.normalise import matmul
 
@@ -108,7 +109,7 @@ def _largest(values: Float[Array, " k"]) -> Float[Array, ""]:
 
 def _whole(K: Float[Array, "q q"], count: int, step: int) -> Eigenpairs:
     """All eigenpairs, of which the leading ones."""
-    values, vectors = jnp.linalg.eigh(K, symmetrize_input=False)
+    values, vectors = eigh(K)
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
     error = jnp.linalg.norm(matmul(K, vectors) - vectors * values[None], axis=0)
     return Eigenpairs(values, vectors, error / _largest(values), jnp.asarray(step))
@@ -117,7 +118,7 @@ def _whole(K: Float[Array, "q q"], count: int, step: int) -> Eigenpairs:
 def _ritz(space: _Space, count: int, step: int) -> Eigenpairs:
     """The leading eigenpairs within a space (Rayleigh and Ritz)."""
     inner = jnp.triu(space.inner) + jnp.triu(space.inner, 1).T
-    values, rotation = jnp.linalg.eigh(inner, symmetrize_input=False)
+    values, rotation = eigh(inner)
     values, rotation = values[::-1][:count], rotation[:, ::-1][:, :count]
     error = jnp.linalg.norm(matmul(space.coupling, rotation[-WIDTH:]), axis=0)
     vectors = matmul(space.basis, rotation)
@@ -166,10 +167,10 @@ def _orthonormal(
 
     def again(now):
         block, coupling, _, turn = now
-        block, factor = jnp.linalg.qr(block - matmul(basis, matmul(basis.T, block)))
+        block, factor = qr(block - matmul(basis, matmul(basis.T, block)))
         kept = shortest(factor, jnp.ones((), factor.dtype))
         return block, matmul(factor, coupling), kept, turn + 1
 
-    block, coupling = jnp.linalg.qr(rest)
+    block, coupling = qr(rest)
     begin = (block, coupling, shortest(coupling, size), jnp.asarray(0))
     return jax.lax.while_loop(lambda now: (now[2] < 0.5) & (now[3] < 3), again, begin)[:2]

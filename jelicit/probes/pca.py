@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jelicit.method_groups import UNSUPERVISED
 from jelicit.pairs import Pairs, with_full_floats
+from jelicit.probes.decompositions import qr, qr_factor, singular
 from jelicit.probes.ensembles import Members
 from jelicit.probes.gram import gram
 from jelicit.probes.krylov import Shape, Space, extended, first_block, settled, unit_factors
@@ -125,8 +126,8 @@ class _Triplets(NamedTuple):
 
 def _rayleigh_ritz(space: Space, kept: int, step: Array) -> _Triplets:
     """Singular values and right vectors of A within a space: those of A Q, not of its square."""
-    factor = jnp.linalg.qr(space.image, mode="r")
-    values, rotation = jnp.linalg.svd(factor, full_matrices=False)[1:]
+    factor = qr_factor(space.image)
+    values, rotation = singular(factor)
     values, rotation = values[:kept], rotation[:kept].T
     width = space.block.shape[1]
     error = jnp.linalg.norm(matmul(space.coupling, rotation[-width:]), axis=0)
@@ -176,10 +177,10 @@ def _decomposed(rows: _Differences, count: int) -> _Triplets:
     A = rows.matrix()
     n, d = A.shape
     if n >= d:
-        vectors = jnp.linalg.svd(jnp.linalg.qr(A, mode="r"))[2].T
+        vectors = singular(qr_factor(A))[1].T
     else:
-        across, factor = jnp.linalg.qr(A.T)
-        vectors = matmul(across, jnp.linalg.svd(factor.T)[2].T)
+        across, factor = qr(A.T)
+        vectors = matmul(across, singular(factor.T)[1].T)
     vectors = vectors[:, :count]
     image = matmul(A, vectors)
     values = jnp.linalg.norm(image, axis=0)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jelicit.pairs import Pairs, with_full_floats
+from jelicit.probes.decompositions import eigh, qr
 from jelicit.probes.discriminant import unbiased
 from jelicit.probes.erasure import Erasure
 from jelicit.probes.groups import group_means
@@ -153,7 +154,7 @@ def _within(space: Space, rows: _Rows, kept: int, step: Int[Array, ""]) -> _Pair
         # negative, and a direction that reads nothing would be the answer.
         gone = matmul(space.basis.T, _unit(rows.erasure.reader))
         inner -= 2 * jnp.linalg.norm(inner) * jnp.outer(gone, gone)
-    values, rotation = jnp.linalg.eigh((inner + inner.T) / 2)
+    values, rotation = eigh((inner + inner.T) / 2)
     largest = jnp.maximum(jnp.abs(values).max(), jnp.finfo(values.dtype).tiny)
     values, rotation = values[::-1][:kept], rotation[:, ::-1][:, :kept]
     error = matmul(space.coupling, rotation[-space.block.shape[1] :])
@@ -196,7 +197,7 @@ def _search(rows: _Rows, shape: Shape, max_steps: int) -> _Pairs:
     begin = first_block(d, shape.width, dtype)
     if rows.erasure is not None:
         gone = _unit(rows.erasure.reader)
-        begin = jnp.linalg.qr(begin - gone[:, None] * matmul(gone, begin)[None])[0]
+        begin = qr(begin - gone[:, None] * matmul(gone, begin)[None])[0]
     nothing = jnp.zeros((d, 0), dtype), jnp.zeros((2 * len(rows.apart), 0), dtype)
     space = extended(rows, *nothing, begin, shape.total // shape.width)
     return jax.lax.while_loop(unsettled, restart, _within(space, rows, shape.kept, jnp.asarray(0)))
