@@ -47,7 +47,7 @@ STAGES = {
 PROMPTS = ("jelicit.prompting.", "jelicit.data.prompts")
 ROWS_DECIDING = (
     *("jelicit.studies.scoring", "jelicit.studies.situation", "jelicit.data.subsets"),
-    *("jelicit.metrics", "jelicit.pairs"),
+    *("jelicit.metrics", "jelicit.pairs", "jelicit.studies.near_best"),
 )
 STRESS_DECIDING = ("jelicit.studies.stress_", "jelicit.studies.better_sign", "jelicit.metrics")
 STUDY_STAGES = {

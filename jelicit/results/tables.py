@@ -20,7 +20,8 @@ def comparison_table(rows: Rows, *, value: str = "auroc", title: str = "") -> Ta
     The column of the label that the prompt asks for is headed by that label's name, such as truth.
     Cells are means over seeds, with the standard deviation where there are several seeds; where
     some seeds gave no number, a cell says of how many it is, such as "0.84 (2 of 3)". Signs
-    that were chosen with the task's own labels are marked by an asterisk.
+    that were chosen with the task's own labels are marked by an asterisk, and what is within noise
+    of the best that sees the same labels (`near_best`) by "=".
 
     Args:
         rows: tidy rows with method, dataset, feature, role, orientation, seed and `value`; one
@@ -34,7 +35,11 @@ def comparison_table(rows: Rows, *, value: str = "auroc", title: str = "") -> Ta
     rows = as_frame(rows)
     key = ["method", "orientation", "dataset", "feature", "role"]
     points = summarise(rows, by=key, value=value)
-    cells = {tuple(point[:5]): _cell(point) for point in points.itertuples(index=False)}
+    near = _near_best(rows, key) if value == "auroc" else set()
+    cells = {
+        tuple(point[:5]): _cell(point) + _mark(tuple(point[:5]), near)
+        for point in points.itertuples(index=False)
+    }
     known = set(zip(rows["dataset"], rows["feature"], rows["role"], strict=True))
     roles = ("truth", "spurious")
     columns = [(*b, role) for b in _blocks(rows) for role in roles if (*b, role) in known]
@@ -91,14 +96,16 @@ def _values(rows: pd.DataFrame, across: str) -> list[Any]:
 def _sweep_table(
     rows: pd.DataFrame, across: str, value: str, title: str, shown: Sequence[Any]
 ) -> Table:
-    points = summarise(rows, by=["method", "orientation", across], value=value)
+    key = ["method", "orientation", across]
+    points = summarise(rows, by=key, value=value)
+    near = _near_best(rows, key) if value == "auroc" else set()
     cells = {}
     for point in points.to_dict("records"):
         at = point[across]
+        mean = counted(f"{point['mean']:.2f}", point["n"], point["of"])
+        mark = _mark(tuple(point[name] for name in key), near)
         for column in shown if pd.isna(at) else [at]:
-            cells[point["method"], point["orientation"], column] = counted(
-                f"{point['mean']:.2f}", point["n"], point["of"]
-            )
+            cells[point["method"], point["orientation"], column] = mean + mark
     columns = [(at,) for at in shown]
     return _methods_down(rows, cells, columns, [f"{at:g}" for at in shown], title)
 
@@ -127,11 +134,14 @@ def _methods_down(
 ) -> Table:
     """A line per method and orientation; cells by (method, orientation, *column)."""
     # Names are data: what looks like markup in them is none.
+    notes = []
+    if "oracle" in set(rows["orientation"]):
+        notes.append("* sign chosen with the train labels of the column itself (oracle)")
+    if any(cell.endswith(_NEAR) for cell in cells.values()):
+        notes.append("= within noise of the best that sees the same labels")
     table = Table(
         title=escape(printable(title)) or None,
-        caption="* sign chosen with the train labels of the column itself (oracle)"
-        if "oracle" in set(rows["orientation"])
-        else None,
+        caption="\n".join(notes) or None,
         caption_justify="left",
     )
     table.add_column("Method", no_wrap=True)
@@ -180,6 +190,22 @@ def _blocks(rows: pd.DataFrame) -> list[tuple[str, str]]:
 def counted(mean: str, n: int, of: int) -> str:
     """A mean as text, and of how many of its rows it is where some had no value."""
     return mean if n in (0, of) else f"{mean} ({n} of {of})"
+
+
+_NEAR = " ="
+
+
+def _near_best(rows: pd.DataFrame, key: Sequence[str]) -> set[tuple[Any, ...]]:
+    """The points of which all seeds say that they are within noise of the best."""
+    if "near_best" not in rows:
+        return set()
+    near = rows["near_best"].map(lambda said: said is True or said == 1.0)
+    of_point = near.groupby([rows[name] for name in key], sort=False).all()
+    return {point for point, all_say in of_point.items() if all_say}  # type: ignore[misc]
+
+
+def _mark(point: tuple[Any, ...], near: set[tuple[Any, ...]]) -> str:
+    return _NEAR if point in near else ""
 
 
 def _cell(point: Any) -> str:

@@ -23,7 +23,7 @@ from jelicit.probes.registry import known_methods
 from jelicit.probes.sweep import SweepConfig, SweepData, SweepResult, sweep
 from jelicit.probes.sweep.fitstore import FitStore
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Of all between fits and rows (draws of train rows, signs, metrics, intervals, indicators);
 raised whenever its numbers change: rows of another one are not read back."""
 

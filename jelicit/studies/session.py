@@ -33,6 +33,7 @@ from jelicit.studies.measuring import (
     without_training,
 )
 from jelicit.studies.model import Cases, Model
+from jelicit.studies.near_best import add_near_best
 from jelicit.studies.prompted import measure_prompting, measure_zero_shot_calibrated
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.settings import REBALANCED, PromptedStudySettings, fit_identity
@@ -380,7 +381,14 @@ class Session:
         chosen = _compared(situation, chosen)
         begin = time.perf_counter()
         said = {**situation.about(self.model.name), **self.about, **(about or {})}
-        run, there = self.folder.run(situation, chosen, said, measure)
+
+        def compared() -> Measured:
+            measured = measure()
+            boot = situation.boot(self.settings.boot)
+            add_near_best(measured, situation.targets()[0].test, boot)
+            return measured
+
+        run, there = self.folder.run(situation, chosen, said, compared)
         if there:  # they were said where the rows were measured
             for line in self.folder.results.doubts(run):
                 self.say(line)

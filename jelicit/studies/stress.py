@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from jelicit import figures
+from jelicit.method_groups import WITHOUT
 from jelicit.probes.registry import PAPER, PEERS, PROPOSALS
 from jelicit.results import Finding, TextTable, run_id
 from jelicit.studies.checks import given, unknown
@@ -37,7 +38,6 @@ from jelicit.studies.stress_card import (
     CEILING,
     COUNTS,
     RULE,
-    WITHOUT,
     card_rows,
     scorecard,
     verdicts,

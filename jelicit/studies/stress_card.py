@@ -26,10 +26,8 @@ import numpy as np
 import pandas as pd
 
 from jelicit import metrics
-from jelicit.method_groups import FROM_EASY, WITH, WITHOUT
-from jelicit.probes.method import EASY, TARGETS
-from jelicit.probes.registry import known_methods
-from jelicit.studies.settings import REBALANCED
+from jelicit.results.intervals import with_interval
+from jelicit.studies.near_best import block_of
 from jelicit.studies.stress_cases import PLAIN, TAUGHT_APART, Case, Key
 
 ALGORITHM = 3
@@ -101,13 +99,6 @@ def verdict_of(low: float, high: float) -> str:
     if np.isnan(low) or high < KEPT:
         return "fails"
     return "survives" if low >= KEPT else "open"
-
-
-def block_of(method: str) -> str:
-    """Which labels a method sees; the sign of an unlabelled direction is no part of it."""
-    needs = {known.name: known.needs for known in known_methods()}
-    seen = needs.get(REBALANCED.get(method, method), frozenset())
-    return WITH if TARGETS in seen else FROM_EASY if EASY in seen else WITHOUT
 
 
 # --- areas ---------------------------------------------------------------------------------------
@@ -276,17 +267,17 @@ def _measured(entry: Entry) -> dict[str, Any]:
         "seed": 0,
         "n_test": len(case.labels),
         "counted": entry.counted,
-        **_with_interval("auroc", area.value, area.samples),
+        **with_interval("auroc", area.value, area.samples),
         "seed_sd": area.seed_sd,
     }
     if entry.plain is not None:
         lost = entry.plain.samples - area.samples
-        row |= _with_interval("loss", entry.plain.value - area.value, lost)
+        row |= with_interval("loss", entry.plain.value - area.value, lost)
     if entry.ceiling is not None:
         row["ceiling"] = entry.ceiling.value
         # Of a ceiling near chance there is no share to speak of.
         if entry.counted:
-            row |= _with_interval("share", *_shares(entry))
+            row |= with_interval("share", *_shares(entry))
     return row
 
 
@@ -305,14 +296,8 @@ def _share(area: Any, ceiling: Any) -> Any:
 def _behind(entry: Entry, best: Entry) -> dict[str, Any]:
     """How far a method is behind the best of its block, and whether that is more than noise."""
     behind = _shares(best)[1] - _shares(entry)[1]
-    row = _with_interval("behind", _shares(best)[0] - _shares(entry)[0], behind)
+    row = with_interval("behind", _shares(best)[0] - _shares(entry)[0], behind)
     return {**row, "near_best": bool(row["behind_low"] <= 0)}
-
-
-def _with_interval(name: str, value: float, samples: np.ndarray) -> dict[str, float]:
-    known = samples[~np.isnan(samples)]
-    low, high = np.quantile(known, [0.025, 0.975]) if known.size else (np.nan, np.nan)
-    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def verdicts(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Key, str, list[str]]]:

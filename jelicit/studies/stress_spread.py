@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from jelicit.results import Results
+from jelicit.studies.near_best import block_of
 from jelicit.studies.spread import SOURCES, components, seeds_fitted
-from jelicit.studies.stress_card import Draws, areas_by_seed, block_of
+from jelicit.studies.stress_card import Draws, areas_by_seed
 from jelicit.studies.stress_cases import PLAIN, Case, Key
 
 ALGORITHM = 2
