@@ -60,8 +60,8 @@ class Run:
     split: Literal["train", "valid", "test"] = "train"
     """Which part of the data set. Normalisers and probes are fitted on train rows."""
     features: tuple[str, ...] = ()
-    """Spurious features to add, in order: sycophancy, punctuation, tense, random_words, alice,
-    alice_repeated. None by default."""
+    """Spurious features to add, in order: sycophancy, punctuation, tense, the same less loudly
+    (sycophancy_faint, ...), random_words, alice, alice_repeated. None by default."""
     format: str | None = None
     """Prompt format, which also says which label is asked for; default: the data set's first."""
     layers: tuple[int, ...] = ()

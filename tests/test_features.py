@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jelicit.data.features import FEATURES, add_feature, plain_id
+from jelicit.data.features import FEATURES, add_feature, get_feature, plain_id
 from jelicit.data.items import Item, labels
 
 
@@ -26,10 +26,16 @@ def make(values, **alt) -> list[Item]:
         ("punctuation", False, "Is it so?", "It is so..."),
         ("tense", True, "Is it so?", "This was found long ago: It is so."),
         ("tense", False, "Is it so?", "This will be found one day: It is so."),
+        ("sycophancy_faint", True, "Is it so? Perhaps the claim is right.", "It is so."),
+        ("sycophancy_faint", False, "Is it so? Perhaps the claim is wrong.", "It is so."),
+        ("punctuation_faint", True, "Is it so?", "It is so!"),
+        ("punctuation_faint", False, "Is it so?", "It is so."),
+        ("tense_faint", True, "Is it so?", "It was found: It is so."),
+        ("tense_faint", False, "Is it so?", "It will be found: It is so."),
     ],
 )
 def test_wording(name, value, question, choice):
-    assert FEATURES[name].rewrite("Is it so?", "It is so.", value) == (question, choice)
+    assert get_feature(name).rewrite("Is it so?", "It is so.", value) == (question, choice)
 
 
 def test_punctuation_replaces_all_closing_marks_and_keeps_inner_ones():

@@ -2,7 +2,7 @@
 
 from jelicit.data.datasets import Dataset, known_names, load_dataset, title_of
 from jelicit.data.describe import describe, table
-from jelicit.data.features import DISTRACTORS, FEATURES, Feature, add_feature, get_feature
+from jelicit.data.features import DISTRACTORS, FAINT, FEATURES, Feature, add_feature, get_feature
 from jelicit.data.formats import PromptFormat
 from jelicit.data.hub import HubFiles
 from jelicit.data.items import (
@@ -28,6 +28,7 @@ from jelicit.data.subsets import balanced_rows, class_share_rows
 
 __all__ = [
     "DISTRACTORS",
+    "FAINT",
     "FEATURES",
     "FORMATS",
     "Dataset",

@@ -1,9 +1,8 @@
 """Words of the distractors of Farquhar et al. 2023 (arXiv 2312.10029): random words, an opinion.
 
 The paper's two words are its own; what it lets Alice say is known to us in content only, so that
-her sentences here are ours. Of its implicit opinion (she dislikes capitalism, and is wrong about
-companies alone) there is nothing here: it takes texts of many topics, a wrong topic beside the true
-one, and worked examples of her answers, which no set here has.
+her sentences here are ours. Its implicit opinion is a matter of whole sets:
+`jelicit.studies.implicit_opinion`.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ from jelicit.studies.checks import no_sets, refuse, repeated, same_names
 from jelicit.studies.findings import salience_findings
 from jelicit.studies.format_rows import by_set_alone, print_formats, without_ensembles
 from jelicit.studies.formats import formats_asked
+from jelicit.studies.implicit_opinion import IMPLICIT_OPINION, implicit_opinion, misfit
 from jelicit.studies.measuring import Measured
 from jelicit.studies.model import Cases
 from jelicit.studies.prompt_ensembles import ALGORITHM as ENSEMBLES
@@ -57,10 +58,11 @@ class Settings(PromptedStudySettings):
     """Measure every method on truth and on a spurious feature.
 
     Attributes:
-        features: Features to add: none, sycophancy, punctuation, tense; random_words, alice,
-            alice_repeated; or one's own as package.module:NAME or file.py:NAME. Sets with two
-            labels of their own (facts and party, comments and topic, LIAR) bring their feature with
-            them: there each label is asked for in turn and the other one is spurious.
+        features: Features to add: none, sycophancy, punctuation, tense; each of these said less
+            loudly, as sycophancy_faint; random_words, alice, alice_repeated; implicit_opinion, of
+            sets that have topics; or one's own as package.module:NAME or file.py:NAME. Sets with
+            two labels of their own (facts and party, comments and topic, LIAR) bring their feature
+            with them: there each label is asked for in turn and the other one is spurious.
         train_size: Train rows of a run, a multiple of 4; None = 80 % of the largest balanced
             subset.
         joint: Of several formats, also probes of all of them at once, which are fitted to every
@@ -98,7 +100,7 @@ def feature_problems(features: Sequence[str]) -> list[str]:
     """Problems of --features: unknown or repeated ones, none at all."""
     problems = repeated("--features", features)
     for name in features:
-        if name != "none":
+        if name not in ("none", IMPLICIT_OPINION):
             try:
                 get_feature(name)
             except ValueError as error:
@@ -177,12 +179,17 @@ def _read_alike(easy: EasySet | None, situation: Situation, session: Session) ->
     if easy is None or not any(map(after_verdict, situation.train)):
         return easy
     # One's own has its name here, and is found by where it is declared.
-    asked_for = (get_feature(name) for name in session.settings.features if name != "none")
+    asked_for = map(get_feature, _of_claims(session.settings.features))
     feature = next(each for each in asked_for if each.name == situation.feature)
     if reason := feature.misfit(easy.items, get_format(easy.format)):
         session.say(f"{situation.title}: no easy set, {easy.name} cannot have it: {reason}")
         return None
     return replace(easy, items=tuple(add_feature(easy.items, feature, seed=FEATURE_SEED)))
+
+
+def _of_claims(features: Sequence[str]) -> list[str]:
+    """The features that are in single claims, as they were asked for."""
+    return [name for name in features if name not in ("none", IMPLICIT_OPINION)]
 
 
 def _independent(dataset: Dataset, other: str) -> bool:
@@ -218,6 +225,12 @@ def _with_features(
     for named_so in features:
         if named_so == "none":
             situations.append(plain)
+            continue
+        if named_so == IMPLICIT_OPINION:
+            if reason := misfit(plain):
+                session.say(f"{plain.dataset}: {IMPLICIT_OPINION} left out, {reason}")
+            else:
+                situations.append(implicit_opinion(plain, seed=FEATURE_SEED))
             continue
         feature = get_feature(named_so)
         if reason := feature.misfit((*plain.train, *plain.test), get_format(plain.format)):
@@ -280,8 +293,10 @@ def _describe(plan: Plan, session: Session) -> None:
     shown = describe(plan.dataset)
     own = {label for item in plan.plain.train for label in ("label", *item.alt_labels)}
     # One's own has its name in rows, and is found by where it is declared.
-    asked_as = {get_feature(f).name: f for f in session.settings.features if f != "none"}
-    for feature in [s.spurious for s in plan.situations if s.spurious and s.spurious not in own]:
+    asked_as = {get_feature(f).name: f for f in _of_claims(session.settings.features)}
+    for feature in [s.spurious for s in plan.situations if s.spurious in asked_as]:
+        if feature in own:
+            continue
         plain = replace(plan.dataset, train=plan.plain.train)
         rows = describe(plain, features=[asked_as[feature]], format=plan.plain.format)
         shown += [row for row in rows if row["target"] == feature]
