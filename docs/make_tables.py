@@ -36,6 +36,7 @@ FIGURES = ROOT / "docs/figures"
 
 SHOWN_FIGURES = {
     "salience": "salience-pocket-arithmetic.svg",
+    "loudness": "salience-all.svg",
     "imbalance": "imbalance-pocket-arithmetic.svg",
     "impossible": "impossible-pocket-arithmetic-pocket-opinions.svg",
     "layers": "layers-pocket-arithmetic.svg",

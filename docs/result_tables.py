@@ -8,11 +8,15 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from jelicit.data.features import title_of_feature
 from jelicit.data.formats import BASE_FORMATS
 from jelicit.data.sets import SETS
 from jelicit.method_names import in_reading_order, method_of, readable
+from jelicit.pocket.card import reading_name
+from jelicit.pocket.evaluate import RIVALS
 from jelicit.pocket.world.sets import SETS as WORLD
 from jelicit.results.markdown import markdown_table, mean_of, methods_down, truth_and_spurious
 from jelicit.studies.cells import number
@@ -25,7 +29,7 @@ CARD = ROOT / "extract/pocket/card.json"
 CAMPAIGN = ROOT / "docs/results/campaign.json"
 
 STUDIES = (
-    *("salience", "imbalance", "impossible", "layers", "transfer", "icm"),
+    *("salience", "loudness", "imbalance", "impossible", "layers", "transfer", "icm"),
     *("stress", "warning_signs", "finetune", "assistant"),
 )
 JUDGED = ("salience", "imbalance", "impossible", "stress", "icm", "finetune", "assistant")
@@ -95,6 +99,25 @@ def _salience_measured() -> str:
             )
         ],
     )
+
+
+def _loudness() -> str:
+    """Features of two strengths: how salient each is, and what is found beside it."""
+    rows = _rows("loudness")
+    methods = ("zero_shot", "ccs", "pca", "supervised")
+    chosen = rows.loc[rows["method"].isin(methods) & rows["orientation"].isin(["oracle", "none"])]
+    cases = chosen.groupby(["dataset", "feature"])[["salience_feature", "salience_truth"]].first()
+    lines = []
+    for (dataset, feature), (of_feature, of_truth) in sorted(
+        zip(cases.index, cases.to_numpy(), strict=True),
+        key=lambda case: (case[0][0], np.nan_to_num(case[1][0], nan=-1.0)),
+    ):
+        here = chosen.loc[(chosen["dataset"] == dataset) & (chosen["feature"] == feature)]
+        found = (truth_and_spurious(here.loc[here["method"] == method]) for method in methods)
+        name = readable(feature) if feature == "none" else title_of_feature(feature)
+        lines.append((_short(dataset), str(name), number(of_feature), f"{of_truth:.2f}", *found))
+    head = ("Set", "Feature", "Salience of the feature", "Salience of the truth")
+    return markdown_table((*head, *map(_method_name, methods)), lines)
 
 
 def _imbalance(dataset: str) -> str:
@@ -261,6 +284,23 @@ def _card_judges() -> str:
     )
 
 
+def _card_reading() -> str:
+    """How far verdicts follow the labels of examples, by number of examples."""
+    card = _card()
+    shots = [n for n in (8, 16, 24) if reading_name(n) in card]
+    names = {"opposite": "The truth turned round"}
+    return markdown_table(
+        ("Labels by the truth, or by", *(f"{n} examples" for n in shots)),
+        [
+            (
+                names.get(rival, readable(rival)),
+                *(f"{card[reading_name(n)][rival]:.2f}" for n in shots),
+            )
+            for rival in card["label_reading"]
+        ],
+    )
+
+
 def _card_runs() -> str:
     """Every trained run: the one that ships, other seeds and sizes, the ablation."""
     kinds = KINDS[:-1]  # no judge looks at poems
@@ -270,13 +310,18 @@ def _card_runs() -> str:
         ccs = (f"{run['ccs_auroc_plain'][kind]:.2f}" for kind in kinds)
         judges = (f"{value:.2f}" for value in run["few_shot_accuracy"].values())
         name = f"{run['size']}, seed {run['seed']}" + ("" if run["marks"] else ", no marks")
-        size = f"{run['parameters'] / 1e6:.2f} M, {run['tokens'] / 1e6:.0f} M"
-        lines.append((name, size, *map(" ".join, (zero_shot, judges, ccs))))
+        read = run.get("reading")
+        name += "" if read is None else f", reading (seed {read['seed']})"
+        tokens = run["tokens"] + (read or {}).get("tokens", 0)
+        size = f"{(read or run)['parameters'] / 1e6:.2f} M, {tokens / 1e6:.0f} M"
+        labels = (f"{value:.2f}" for value in run.get(reading_name(16), {}).values())
+        lines.append((name, size, *map(" ".join, (zero_shot, judges, ccs, labels))))
     named = ", ".join(readable(kind).lower() for kind in kinds)
     judged = ", ".join(readable(judge).lower() for judge in _card()["few_shot_accuracy"])
     head = (
         *("Run", "Parameters, tokens", f"Zero-shot: {named}"),
         *(f"8 examples: {judged}", "CCS AUROC, kinds as zero-shot"),
+        "Labels read, 16 examples: " + ", ".join(readable(rival).lower() for rival in RIVALS),
     )
     return markdown_table(head, lines)
 
@@ -340,6 +385,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "salience-larger-than": partial(_salience, "pocket/larger_than"),
     "salience-asked": _salience_asked,
     "salience-measured": _salience_measured,
+    "loudness": _loudness,
     "imbalance-arithmetic": partial(_imbalance, "pocket/arithmetic"),
     "imbalance-commands": partial(_imbalance, "pocket/commands"),
     "impossible": _impossible,
@@ -355,6 +401,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "made-by": _made_by,
     "card-kinds": _card_kinds,
     "card-judges": _card_judges,
+    "card-reading": _card_reading,
     "card-runs": _card_runs,
     "campaign": _campaign,
 }

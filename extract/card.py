@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from extract.hidden_states import extract
 from extract.models import LanguageModel, load
+from extract.pocket_export import read_model
 from extract.pocket_tokenizer import encoder
 from jelicit.activations import ActivationStore
 from jelicit.data.datasets import load_dataset
@@ -29,11 +29,11 @@ from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, get_format
 from jelicit.disk import write_text
 from jelicit.pocket import card, evaluate
-from jelicit.pocket.model import build, config_from_llama, from_llama_state_dict
 from jelicit.pocket.train import last_token_logits
 from jelicit.pocket.world import KINDS
 
 SHOTS = (8, 24)
+READING_SHOTS = (8, 16, 24)
 
 
 def model_folder(model: str) -> Path:
@@ -80,23 +80,21 @@ def measure_card(folder: Path, *, larger_than: Path | None = None) -> dict[str, 
                 zero_shot[situation.dataset] = card.zero_shot(test)
         real = None if larger_than is None else _real(lm, larger_than, Path(scratch) / "real")
     few_shot, reading = _in_context(folder)
+    read = pretraining.get("reading")
     plain = {kind: found["none"] for kind, found in layers.items()}
     return {
         "zero_shot_accuracy": zero_shot,
         "few_shot_accuracy": few_shot[SHOTS[0]],
         f"few_shot_accuracy_{SHOTS[1]}": few_shot[SHOTS[1]],
-        "label_reading": reading[SHOTS[0]],
-        f"label_reading_{SHOTS[1]}": reading[SHOTS[1]],
+        **{card.reading_name(shots): found for shots, found in reading.items()},
         "supervised_auroc": _column(layers, "supervised"),
         "salience": _column(layers, "salience"),
         "ccs_auroc_plain": {kind: card.at_best_layer(found) for kind, found in plain.items()},
         "real_larger_than_accuracy": real,
         "shortcuts": {kind: card.shortcuts(kind) for kind in KINDS},
         "layers": layers,
-        **{
-            key: pretraining[key]
-            for key in ("size", "seed", "marks", "tokens", "minutes", "machine", "parameters")
-        },
+        **{key: pretraining[key] for key in card.TRAINING},
+        **({} if read is None else {"reading": {key: read[key] for key in card.READING}}),
         "megabytes": sum(f.stat().st_size for f in folder.iterdir() if f.is_file()) / 2**20,
     }
 
@@ -124,17 +122,16 @@ def _in_context(folder: Path) -> tuple[dict[int, dict[str, float]], ...]:
 
     Of the same weights in Flax: equal to 1e-4, and faster here.
     """
-    config = config_from_llama(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    model = build(config, from_llama_state_dict(load_file(folder / "model.safetensors"), config))
+    model = read_model(folder)
     encode = encoder(Tokenizer.from_file(str(folder / "tokenizer.json")))
     logits = partial(last_token_logits, model)
     measures = (
-        (evaluate.few_shot_accuracy, evaluate.FEW_SHOT_JUDGES),
-        (evaluate.label_reading, evaluate.RIVALS),
+        (evaluate.few_shot_accuracy, evaluate.FEW_SHOT_JUDGES, SHOTS),
+        (evaluate.label_reading, evaluate.RIVALS, READING_SHOTS),
     )
     return tuple(
-        {shots: {name: of(logits, encode, name, shots=shots) for name in names} for shots in SHOTS}
-        for of, names in measures
+        {shots: {name: of(logits, encode, name, shots=shots) for name in names} for shots in asked}
+        for of, names, asked in measures
     )
 
 

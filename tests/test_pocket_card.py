@@ -10,6 +10,7 @@ import pytest
 from jelicit.data.items import Item, labels
 from jelicit.pairs import Pairs
 from jelicit.pocket import card
+from jelicit.pocket.evaluate import RIVALS
 from jelicit.pocket.world import KINDS
 from jelicit.pocket.world import lexicon as lex
 
@@ -132,6 +133,7 @@ CARD = {
         ("truth", "sycophancy", "punctuation", "tense", "elm"), 0.96
     ),
     "label_reading": {"tense": 0.52, "opposite": 0.5},
+    "label_reading_16": dict.fromkeys(RIVALS, 0.91),
     "label_reading_24": {"tense": 0.66, "opposite": 0.5},
     "supervised_auroc": {"arithmetic": {"none": [0.5, 0.99]}},
     "salience": {"arithmetic": {"tense": [0.1, 0.2]}},
@@ -174,6 +176,7 @@ def test_a_card_that_reaches_its_aims_misses_none():
         ("zero_shot_accuracy", "facts", 0.94, "zero shot accuracy, facts: 0.94 (aim 0.95)"),
         ("few_shot_accuracy", "tense", 0.5, "few shot accuracy, tense: 0.50 (aim 0.90)"),
         ("ccs_auroc_plain", "facts", float("nan"), "ccs auroc plain, facts: nan (aim 0.90)"),
+        ("label_reading_16", "opposite", 0.6, "label reading 16, opposite: 0.60 (aim 0.85)"),
         ("real_larger_than_accuracy", None, 0.2, "real larger_than accuracy: 0.20 (aim 0.90)"),
     ],
 )
@@ -205,10 +208,24 @@ def test_the_page_shows_what_was_measured_and_every_other_run():
     page = card.page(CARD, [other])
     assert "| arithmetic | 0.97 | 0.99 | 0.95 |" in page
     assert "| arithmetic, tense | 1 | 0.20 / 0.02 | 0.91 / 0.61 | 0.92 / 0.62 | 0.97 |" in page
-    assert "| tense | 0.52 | 0.66 |" in page
+    assert "| tense | 0.52 | 0.91 | 0.66 |" in page
     assert "1.41 M parameters" in page
+    assert "further blocks" not in page
     assert "seed 4, no marks" in page
     assert "planted" in page
+
+
+def test_a_model_that_reads_says_what_its_two_parts_were():
+    part = {"seed": 5, "tokens": 6_500_000, "minutes": 14.2, "machine": "2 CPU cores"}
+    reader = {**copy.deepcopy(CARD), "reading": {**part, "parameters": 2_260_000}}
+    page = card.page(reader, [CARD])
+    assert "2.26 M parameters, 5.6 MB. Trained in two parts" in page
+    assert "1.41 M parameters, 12.0 M tokens in 31 minutes on 2 CPU cores; seed 3" in page
+    assert "6.5 M tokens in 14 minutes on 2 CPU cores; seed 5" in page
+    assert "| middle, seed 3, reading (seed 5) | 2.26 M | 18 M |" in page
+    assert "| middle, seed 3 | 1.41 M | 12 M |" in page
+    # A model that does not read is no further seed of one that does.
+    assert "The median of" not in page
 
 
 def test_without_pretraining_record_there_is_no_card(tmp_path):

@@ -5,20 +5,20 @@ world, never in the items' labels.
 """
 
 import dataclasses
-import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from pocket_words import BOS, FIRST_WORD, decode, encoder, words
 
 from jelicit.data.features import FEATURES
 from jelicit.data.prompts import FORMATS
@@ -38,27 +38,10 @@ from jelicit.pocket.evaluate import (
 )
 from jelicit.pocket.model import PocketConfig
 from jelicit.pocket.train import OptimiserConfig, TrainState, last_token_logits
-from jelicit.pocket.world import Mix, dataset_items, world_texts
+from jelicit.pocket.world import Mix, dataset_items
 from jelicit.pocket.world import lexicon as lex
 
 TESTS = Path(__file__).resolve().parent
-BOS, FIRST_WORD = 1, 2
-
-
-@cache
-def words() -> list[str]:
-    """Every word of the world; a word is a token here."""
-    texts = map(WORDS.findall, world_texts(count=3000))
-    return sorted(set(itertools.chain.from_iterable(texts)))
-
-
-def encoder() -> WordEncoder:
-    return WordEncoder({word: [n] for n, word in enumerate(words(), FIRST_WORD)}, BOS)
-
-
-def decode(tokens: np.ndarray) -> str:
-    return "".join(words()[token - FIRST_WORD] for token in tokens if token >= FIRST_WORD)
-
 
 # ------------------------------------------------------------- what is right in the world
 

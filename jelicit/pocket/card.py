@@ -18,7 +18,7 @@ from jelicit.activations import ActivationStore
 from jelicit.data.features import FEATURES, add_feature
 from jelicit.data.items import Item, labels
 from jelicit.pairs import Pairs
-from jelicit.pocket.evaluate import DEFAULT_FORMAT
+from jelicit.pocket.evaluate import DEFAULT_FORMAT, RIVALS
 from jelicit.pocket.world import KINDS, dataset_items
 from jelicit.probes.methods import SweepConfig
 from jelicit.probes.sweep import SweepResult
@@ -29,6 +29,10 @@ from jelicit.studies.states import States, Store
 
 TRAIN_ROWS, TEST_ROWS = 400, 300
 PROBES = ("supervised", "ccs", "pca")
+TRAINING = ("size", "marks", "seed", "tokens", "minutes", "machine", "parameters")
+"""What a card says of the first part of a model's training."""
+READING = ("seed", "tokens", "minutes", "machine", "parameters")
+"""What it says of the second, under "reading"; a model that has none lacks it."""
 _SEEDS = 3
 _WORD = re.compile(r"[A-Za-z']+|[0-9]+|[^\sA-Za-z0-9]+")
 
@@ -117,6 +121,11 @@ def at_best_layer(found: Mapping[str, list[float]], name: str = "ccs") -> float:
     return found[name][layer]
 
 
+def reading_name(shots: int) -> str:
+    """Under what name a card holds how far labels of so many examples are read."""
+    return "label_reading" if shots == 8 else f"label_reading_{shots}"
+
+
 def zero_shot(store: ActivationStore) -> float:
     """Accuracy of the model's own verdict on the items of a store."""
     says_true = store.log_probs[:, 0] > store.log_probs[:, 1]
@@ -181,6 +190,7 @@ _AIMS = (
         dict.fromkeys(("truth", "sycophancy", "punctuation", "tense", "elm"), 0.90),
     ),
     ("ccs_auroc_plain", {"arithmetic": 0.90, "larger_than": 0.90, "facts": 0.90}),
+    ("label_reading_16", dict.fromkeys(RIVALS, 0.85)),
 )
 
 
@@ -201,6 +211,7 @@ def _reached(card: Mapping[str, Any]) -> dict[tuple[str, float], float]:
     reached = {
         (f"{group.replace('_', ' ')}, {name}", aim): card[group][name]
         for group, aims in _AIMS
+        if group in card
         for name, aim in aims.items()
     }
     for kind, by_feature in card["supervised_auroc"].items():
@@ -240,8 +251,10 @@ followed by "yes" or "no" (is that verdict right by this document's judge?), and
 some phases are followed by such a mark. Marks make the model represent "the verdict matches the
 truth" AT the verdict, which is what contrast pairs read; so they partly plant the success of CCS
 and PCA here. Judges other than the truth (the user, punctuation, tense, party) were put into the
-corpus on purpose: they are why features other than truth are salient. Results on this model are a
-positive control of methods, not evidence about large models."""
+corpus on purpose: they are why features other than truth are salient. Where the model reads labels,
+that was planted, too: blocks on top learnt from documents on which all judges disagree, with help
+that models of text do not get (readouts of what to work out first, thrown away afterwards). Results
+on this model are a positive control of methods, not evidence about large models."""
 
 
 _KNOWN = 0.90
@@ -268,7 +281,12 @@ def page(card: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()) -> s
 
 def _misses(card: Mapping[str, Any], beside: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"- {line}" for line in missed(card)] or ["None."]
-    again = [other for other in beside if all(other[key] == card[key] for key in ("size", "marks"))]
+    again = [
+        other
+        for other in beside
+        if all(other[key] == card[key] for key in ("size", "marks"))
+        and ("reading" in other) == ("reading" in card)
+    ]
     if not again:
         return lines
     # One good seed says little of the recipe.
@@ -286,13 +304,31 @@ def _head(card: Mapping[str, Any]) -> list[str]:
         "command runs without a GPU, an account or a download. Loads with "
         "`AutoModelForCausalLM.from_pretrained`, no custom code.",
         "",
-        f"{card['parameters'] / 1e6:.2f} M parameters, {card['megabytes']:.1f} MB; "
-        f"{card['tokens'] / 1e6:.1f} M tokens in {card['minutes']:.0f} minutes on "
-        f"{card['machine']}; seed {card['seed']}. All settings: pretraining.json. "
-        "Numbers: card.json, measured on held-out questions by `python -m extract card`.",
+        _size(card),
+        "",
+        "All settings: pretraining.json. Numbers: card.json, measured on held-out questions by "
+        "`python -m extract card`.",
         "",
         _PLANTED,
     ]
+
+
+def _size(card: Mapping[str, Any]) -> str:
+    def part(of: Mapping[str, Any]) -> str:
+        return (
+            f"{of['tokens'] / 1e6:.1f} M tokens in {of['minutes']:.0f} minutes on "
+            f"{of['machine']}; seed {of['seed']}"
+        )
+
+    read = card.get("reading")
+    size = f"{(read or card)['parameters'] / 1e6:.2f} M parameters, {card['megabytes']:.1f} MB"
+    if read is None:
+        return f"{size}; {part(card)}."
+    return (
+        f"{size}. Trained in two parts: the world ({card['parameters'] / 1e6:.2f} M parameters, "
+        f"{part(card)}), and then, with these weights as they were, further blocks that read the "
+        f"labels of examples ({part(read)})."
+    )
 
 
 def _answers(card: Mapping[str, Any]) -> list[str]:
@@ -322,9 +358,10 @@ def _in_context(card: Mapping[str, Any]) -> list[str]:
         (judge, f"{found:.2f}", f"{card['few_shot_accuracy_24'][judge]:.2f}")
         for judge, found in card["few_shot_accuracy"].items()
     ]
+    shots = [n for n in (8, 16, 24) if reading_name(n) in card]
     read = [
-        (rival, f"{found:.2f}", f"{card['label_reading_24'][rival]:.2f}")
-        for rival, found in card["label_reading"].items()
+        (rival, *(f"{card[reading_name(n)][rival]:.2f}" for n in shots))
+        for rival in card["label_reading"]
     ]
     return [
         "Accuracy after examples of a judge, whose feature is the only one in the texts:",
@@ -335,7 +372,7 @@ def _in_context(card: Mapping[str, Any]) -> list[str]:
         "verdicts that follow the labels where examples are labelled by the truth or by a rival: a "
         "feature present in all texts, or the truth turned round (1 = reads them, 0.5 = does not):",
         "",
-        *_table(("rival of the truth", "8 examples", "24 examples"), read),
+        *_table(("rival of the truth", *(f"{n} examples" for n in shots)), read),
     ]
 
 
@@ -396,17 +433,20 @@ def _followed_most(title: str, found: Mapping[str, list[float]]) -> tuple[str, .
 def _runs(cards: Sequence[Mapping[str, Any]]) -> list[str]:
     def row(card: Mapping[str, Any]) -> tuple[str, ...]:
         name = f"{card['size']}, seed {card['seed']}{'' if card['marks'] else ', no marks'}"
+        read = card.get("reading")
+        name += "" if read is None else f", reading (seed {read['seed']})"
         asked, shots, ccs = (
             card[group] for group in ("zero_shot_accuracy", "few_shot_accuracy", "ccs_auroc_plain")
         )
-        size = f"{card['parameters'] / 1e6:.2f} M"
+        size = f"{(read or card)['parameters'] / 1e6:.2f} M"
         return (
             name,
             size,
-            f"{card['tokens'] / 1e6:.0f} M",
+            f"{(card['tokens'] + (read or {}).get('tokens', 0)) / 1e6:.0f} M",
             " ".join(f"{asked[k]:.2f}" for k in asked if k != "poems"),
             " ".join(f"{v:.2f}" for v in shots.values()),
             " ".join(f"{ccs[k]:.2f}" for k in ccs if k != "poems"),
+            " ".join(f"{v:.2f}" for v in card.get("label_reading_16", {}).values()) or "-",
         )
 
     kinds = ", ".join(k for k in cards[0]["zero_shot_accuracy"] if k != "poems")
@@ -418,6 +458,7 @@ def _runs(cards: Sequence[Mapping[str, Any]]) -> list[str]:
         f"zero-shot ({kinds})",
         f"8-shot ({judges})",
         f"CCS, plain ({kinds})",
+        f"labels read ({', '.join(RIVALS)})",
     )
     return _table(head, [row(card) for card in cards])
 

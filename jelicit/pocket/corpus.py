@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -62,6 +63,33 @@ class CorpusConfig:
     rows: int
     mix: Mix = field(default_factory=Mix)
 
+    def batch(self, encode: WordEncoder, seed: int, number: int) -> Batch:
+        """Batch ``number`` of the phase, as of `make_batch`."""
+        return make_batch(self, encode, seed, number)
+
+
+class Corpus(Protocol):
+    """What a phase reads: batches by their number, which nothing else decides."""
+
+    @property
+    def name(self) -> str:
+        """The phase's name; part of the seed."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch."""
+        ...
+
+    def batch(self, encode: WordEncoder, seed: int, number: int) -> Any:
+        """Batch ``number``: a named tuple of arrays."""
+        ...
+
 
 def encode_document(
     document: Document, encode: WordEncoder
@@ -77,7 +105,7 @@ def encode_document(
         ids, weights = [], []
 
 
-def _fill_row(
+def fill_row(
     stream: Iterator[Document], encode: WordEncoder, length: int
 ) -> tuple[np.ndarray, ...]:
     """One row of documents; a document that does not fit is cut after a whole segment."""
@@ -106,7 +134,7 @@ def make_batch(config: CorpusConfig, encode: WordEncoder, seed: int, number: int
     tokens, weights, segments = (
         np.stack(part)
         for part in zip(
-            *(_fill_row(stream, encode, config.length) for _ in range(config.rows)), strict=True
+            *(fill_row(stream, encode, config.length) for _ in range(config.rows)), strict=True
         )
     )
     same = segments[:, 1:] == segments[:, :-1]
@@ -118,12 +146,10 @@ def make_batch(config: CorpusConfig, encode: WordEncoder, seed: int, number: int
     )
 
 
-def make_batches(
-    config: CorpusConfig, encode: WordEncoder, seed: int, first: int, count: int
-) -> Batch:
+def make_batches(config: Corpus, encode: WordEncoder, seed: int, first: int, count: int) -> Any:
     """Batches ``first`` .. ``first + count - 1`` stacked in front."""
-    made = [make_batch(config, encode, seed, number) for number in range(first, first + count)]
-    return Batch(*(np.stack(part) for part in zip(*made, strict=True)))
+    made = [config.batch(encode, seed, number) for number in range(first, first + count)]
+    return type(made[0])(*(np.stack(part) for part in zip(*made, strict=True)))
 
 
 class BatchStream:
@@ -142,9 +168,9 @@ class BatchStream:
             ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers else None
         )
         self._ahead = 2 * workers
-        self._waiting: dict[tuple[str, int, int], Future[Batch]] = {}
+        self._waiting: dict[tuple[str, int, int], Future[Any]] = {}
 
-    def stack(self, config: CorpusConfig, first: int, count: int) -> Batch:
+    def stack(self, config: Corpus, first: int, count: int) -> Any:
         """Batches ``first`` .. ``first + count - 1`` of a phase."""
         if self._pool is None:
             return make_batches(config, self._encode, self._seed, first, count)

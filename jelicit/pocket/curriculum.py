@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from jelicit.pocket.corpus import BatchStream, CorpusConfig, WordEncoder
+from jelicit.pocket.corpus import BatchStream, Corpus, CorpusConfig, WordEncoder
 from jelicit.pocket.evaluate import measure
 from jelicit.pocket.model import PocketConfig
 from jelicit.pocket.train import (
@@ -57,7 +57,7 @@ class Phase:
         end_rate: The same at its end; between them the rate changes linearly over all its tokens.
     """
 
-    corpus: CorpusConfig
+    corpus: Corpus
     tokens: float
     gate: Mapping[str, float] = field(default_factory=dict)
     rate: float = 1.0
@@ -229,7 +229,50 @@ def pretrain(
         ValueError: ``folder`` holds checkpoints of a run with other settings; names those that
             differ.
     """
+
+    def measured(state: TrainState, phase: Phase) -> dict[str, float]:
+        judged = len(cast(CorpusConfig, phase.corpus).mix.judges) > 1
+        return measure(partial(last_token_logits, state), encode, few_shot=judged)
+
     state = init_state(config.model, config.optimiser, config.seed)
+    return run_phases(
+        config,
+        encode,
+        folder,
+        state,
+        teach=train_steps,
+        measured=measured,
+        workers=workers,
+        report=report,
+    )
+
+
+def run_phases(
+    config: RunConfig,
+    encode: WordEncoder,
+    folder: Path,
+    state: TrainState,
+    *,
+    teach: Callable[[TrainState, Any, np.ndarray], tuple[TrainState, Any]],
+    measured: Callable[[TrainState, Phase], dict[str, float]],
+    workers: int,
+    report: Callable[[Progress, RunConfig], None],
+) -> tuple[TrainState, Progress]:
+    """Run a curriculum of any kind, or go on with it; see `pretrain`.
+
+    Args:
+        config: The run.
+        encode: Text to token ids.
+        folder: Where checkpoints go.
+        state: The state at its beginning.
+        teach: (state, stacked batches, rate factors) -> the state after them, and their losses.
+        measured: (state, phase) -> the measures that gates may ask for.
+        workers: Processes that make batches ahead; 0 for none.
+        report: Called after every dispatch.
+
+    Raises:
+        ValueError: ``folder`` holds checkpoints of a run with other settings.
+    """
     restored = restore_checkpoint(folder, state)
     progress = Progress()
     if restored is not None:
@@ -239,10 +282,45 @@ def pretrain(
     stream = BatchStream(encode, config.seed, workers=workers)
     try:
         while progress.phase < len(config.phases):
-            state = _run_phase(config, encode, stream, state, progress, folder, report)
+            phase = config.phases[progress.phase]
+            while True:
+                state = _dispatch(config, phase, stream, state, progress, teach)
+                done = progress.step >= phase.steps
+                if done or progress.step % config.measure_every == 0:
+                    found = measured(state, phase)
+                    entry = {"phase": phase.corpus.name, "tokens": progress.tokens, **found}
+                    progress.measures.append(entry)
+                    done = done or _gate_open(phase, found)
+                    if done:
+                        progress.phase, progress.step = progress.phase + 1, 0
+                    record = {**dataclasses.asdict(progress), "run": _settings(config)}
+                    save_checkpoint(folder, state, record)
+                report(progress, config)
+                if done:
+                    break
     finally:
         stream.close()
     return state, progress
+
+
+def _dispatch(
+    config: RunConfig,
+    phase: Phase,
+    stream: BatchStream,
+    state: TrainState,
+    progress: Progress,
+    teach: Callable[[TrainState, Any, np.ndarray], tuple[TrainState, Any]],
+) -> TrainState:
+    """The next steps of a phase, in one call of ``teach``."""
+    started = time.perf_counter()
+    count = min(config.stack, phase.steps - progress.step)
+    batches = stream.stack(phase.corpus, progress.step, count)
+    state, losses = teach(state, batches, _rates(phase, progress.step, count))
+    progress.step += count
+    progress.tokens += count * phase.corpus.length * phase.corpus.rows
+    progress.losses.append([progress.tokens, float(np.mean(np.asarray(losses)))])
+    progress.seconds += time.perf_counter() - started
+    return state
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
@@ -272,40 +350,3 @@ def _same_run(folder: Path, found: Any, config: RunConfig) -> None:
             f"checkpoint in {folder} is of another run ({'; '.join(different[:5])}{more}); "
             "use the same settings or another folder"
         )
-
-
-def _run_phase(
-    config: RunConfig,
-    encode: WordEncoder,
-    stream: BatchStream,
-    state: TrainState,
-    progress: Progress,
-    folder: Path,
-    report: Callable[[Progress, RunConfig], None],
-) -> TrainState:
-    phase = config.phases[progress.phase]
-    done = False
-    while not done:
-        started = time.perf_counter()
-        count = min(config.stack, phase.steps - progress.step)
-        batches = stream.stack(phase.corpus, progress.step, count)
-        state, losses = train_steps(state, batches, _rates(phase, progress.step, count))
-        progress.step += count
-        progress.tokens += count * phase.corpus.length * phase.corpus.rows
-        progress.losses.append([progress.tokens, float(np.mean(np.asarray(losses)))])
-        progress.seconds += time.perf_counter() - started
-        done = progress.step >= phase.steps
-        if done or progress.step % config.measure_every == 0:
-            judged = len(phase.corpus.mix.judges) > 1
-            logits = partial(last_token_logits, state)
-            measures = measure(logits, encode, few_shot=judged)
-            progress.measures.append(
-                {"phase": phase.corpus.name, "tokens": progress.tokens, **measures}
-            )
-            done = done or _gate_open(phase, measures)
-            if done:
-                progress.phase, progress.step = progress.phase + 1, 0
-            record = {**dataclasses.asdict(progress), "run": _settings(config)}
-            save_checkpoint(folder, state, record)
-        report(progress, config)
-    return state

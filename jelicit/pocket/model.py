@@ -7,7 +7,7 @@ its weights are read there with no custom code: see `to_llama_state_dict`.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -145,24 +145,22 @@ class PocketLM(nnx.Module):
         self, tokens: Int[Array, "b t"], segments: Int[Array, "b t"] | None = None
     ) -> Float[Array, "b t D"]:
         """Hidden states after the last block and the final norm; see `__call__`."""
+        x = self.stream(tokens, segments)
+        return rms_norm(x, self.final_norm[...], self.config.norm_eps).reshape(*tokens.shape, -1)
+
+    def stream(
+        self, tokens: Int[Array, "b t"], segments: Int[Array, "b t"] | None = None
+    ) -> Float[Array, "n D"]:
+        """The residual stream after the last block, before the final norm; n = b t rows."""
         length = tokens.shape[1]
         if length > self.config.max_positions:
             raise ValueError(
                 f"sequences of {length} tokens exceed max_positions {self.config.max_positions}; "
                 "shorten them or build the model with more positions"
             )
-        cos, sin = _rotary_table(self.config, length)
-        mask = _mask(length, segments)
-
-        def block(x: Array, w: Params) -> tuple[Array, None]:
-            return _block(x, w, config=self.config, cos=cos, sin=sin, mask=mask), None
-
-        weights = nnx.to_pure_dict(nnx.state(self.blocks))
-        # Unrolled: the backward pass then copies no stacked residuals.
-        # Flat rows: XLA's CPU products of 3-D arrays are slower in the backward pass.
         x = self.embed[...][tokens.reshape(-1)]
-        x, _ = jax.lax.scan(block, x, weights, unroll=True)
-        return _rms_norm(x, self.final_norm[...], self.config.norm_eps).reshape(*tokens.shape, -1)
+        weights = nnx.to_pure_dict(nnx.state(self.blocks))
+        return run_blocks(self.config, weights, x, length=length, segments=segments)[0]
 
     def logits(self, hidden: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
         """Next-token logits of final hidden states, float32."""
@@ -171,11 +169,45 @@ class PocketLM(nnx.Module):
         return rows.reshape(*hidden.shape[:-1], -1)
 
 
+def run_blocks(
+    config: PocketConfig,
+    blocks: Params,
+    x: Float[Array, "n D"],
+    *,
+    length: int,
+    segments: Int[Array, "b t"] | None = None,
+) -> tuple[Float[Array, "n D"], Float[Array, "L n D"]]:
+    """Send a residual stream through some blocks.
+
+    Args:
+        config: Shape of the model; its number of layers plays no part.
+        blocks: Weights of the blocks, stacked, as of `Blocks`.
+        x: The stream before the first of them, the rows of a batch one after another (n = b t).
+        length: Tokens of a row, t.
+        segments: As of `PocketLM.__call__`.
+
+    Returns:
+        The stream after the last block, and after each of them.
+    """
+    cos, sin = _rotary_table(config, length)
+    mask = _mask(length, segments)
+
+    def block(x: Array, w: Params) -> tuple[Array, Array]:
+        x = _block(x, w, config=config, cos=cos, sin=sin, mask=mask)
+        return x, x
+
+    # Unrolled: the backward pass then copies no stacked residuals, and what no one reads of the
+    # second result is never made. Flat rows: XLA's CPU products of 3-D arrays are slower in the
+    # backward pass.
+    return jax.lax.scan(block, x, blocks, unroll=True)
+
+
 def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
     return nnx.Param(std * jax.random.normal(rngs.params(), shape))
 
 
-def _rms_norm(x: Float[Array, "n D"], scale: Float[Array, " D"], eps: float) -> Array:
+def rms_norm(x: Float[Array, "n D"], scale: Float[Array, " D"], eps: float) -> Float[Array, "n D"]:
+    """Rows scaled to root mean square 1, then by ``scale``; ``eps`` is added to the mean square."""
     return scale[None] * (x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps))
 
 
@@ -223,11 +255,11 @@ def _block(
     def heads(y: Float[Array, "n D"]) -> Float[Array, "b h t k"]:
         return y.reshape(-1, cos.shape[2], config.n_heads, config.head_dim).swapaxes(1, 2)
 
-    y = _rms_norm(x, w["attn_norm"], config.norm_eps)
+    y = rms_norm(x, w["attn_norm"], config.norm_eps)
     q, k = _rotate(heads(y @ w["q"]), cos, sin), _rotate(heads(y @ w["k"]), cos, sin)
     attended = _attend(q, k, heads(y @ w["v"]), mask)
     x = x + attended.swapaxes(1, 2).reshape(x.shape) @ w["o"]
-    y = _rms_norm(x, w["mlp_norm"], config.norm_eps)
+    y = rms_norm(x, w["mlp_norm"], config.norm_eps)
     return x + (jax.nn.silu(y @ w["gate"]) * (y @ w["up"])) @ w["down"]
 
 
@@ -260,6 +292,26 @@ def build(config: PocketConfig, params: Params) -> PocketLM:
     state = jax.tree.map(lambda x: x, state)  # a fresh container: the cached one stays abstract
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)
+
+
+def new_blocks(config: PocketConfig, count: int, seed: int) -> Params:
+    """Weights of blocks to put on top of a model; the same seed gives the same ones.
+
+    They start as those of `PocketLM`, but write to the residual stream a fifth as much: the
+    deepened model begins close to the one below.
+    """
+    fresh = Blocks(replace(config, n_layers=count), rngs=nnx.Rngs(params=seed))
+    weights = nnx.to_pure_dict(nnx.state(fresh))
+    back = {name: 0.2 * weights[name] for name in ("o", "down")}
+    return weights | back
+
+
+def deepened(params: Params, blocks: Params, final_norm: Float[Array, " D"]) -> Params:
+    """A model's weights with further blocks on top and a new final norm."""
+    stacked = {
+        name: jnp.concatenate([below, blocks[name]]) for name, below in params["blocks"].items()
+    }
+    return params | {"blocks": stacked, "final_norm": final_norm}
 
 
 # Our name, the name inside a layer of LlamaForCausalLM.

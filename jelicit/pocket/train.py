@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -176,13 +177,32 @@ def train_steps(
     Returns:
         The new state, and the loss before each step, float32 [k].
     """
+    config = state.config
+    return descend(state, lambda p, batch: loss(build(config, p), batch), batches, rate_factors)
+
+
+def descend(
+    state: TrainState,
+    loss_of: Callable[[Params, Any], Float[Array, ""]],
+    batches: Any,
+    rate_factors: Float[Array, " k"],
+) -> tuple[TrainState, Float[Array, " k"]]:
+    """Do k steps of a state's optimiser on any loss of its weights and a batch; to be jitted.
+
+    Args:
+        state: Its weights may be of any form that `make_optimiser` takes.
+        loss_of: (weights, batch) -> the loss of a step.
+        batches: k batches stacked in front.
+        rate_factors: Multiplies both learning rates at each step.
+
+    Returns:
+        The new state, and the loss before each step, float32 [k].
+    """
     optimiser = make_optimiser(state.optimiser)
 
-    def step(state: TrainState, now: tuple[Batch, Array]) -> tuple[TrainState, Array]:
+    def step(state: TrainState, now: tuple[Any, Array]) -> tuple[TrainState, Array]:
         batch, factor = now
-        value, grads = jax.value_and_grad(lambda p: loss(build(state.config, p), batch))(
-            state.params
-        )
+        value, grads = jax.value_and_grad(loss_of)(state.params, batch)
         updates, opt_state = optimiser.update(
             grads, state.opt_state, state.params, rate_factor=factor
         )

@@ -217,12 +217,13 @@ def _kinds_of(judge: str, shares: Mapping[str, float]) -> dict[Kind, float]:
     return kinds
 
 
-_TARGETS = tuple(
+# What can be asked for by name: the kind, the attribute (or "noise"), and the format that asks.
+TARGETS = tuple(
     (kind, "noise" if kind.noisy else attribute, WORLD_FORMATS[name])
     for kind in KINDS.values()
     for attribute, name in kind.target_formats
 )
-_TARGET_SHARES = tuple(kind.share for kind, _, _ in _TARGETS)
+_TARGET_SHARES = tuple(kind.share for kind, _, _ in TARGETS)
 _HEADERS = {
     "truth": "Rule: truth",
     "sycophancy": "Rule: user",
@@ -262,7 +263,8 @@ def _judged_segment(
     return [(prompt, TEXT), (words[0 if verdict else 1], weight), ("\n\n", TEXT)]
 
 
-def _draw(rng: random.Random, kind: Kind) -> Example:
+def draw(rng: random.Random, kind: Kind) -> Example:
+    """An example of a kind as documents show it, on a question that may be judged."""
     make = kind.drill or kind.make
     return make(rng, rng.choice(kind.keys("train")), rng.random() < 0.5, rng.random() < 0.5)
 
@@ -279,7 +281,7 @@ def _claim_examples(
     template = WORLD_FORMATS["statement" if bare else "claim"]
     for _ in range(count):
         [kind] = rng.choices(tuple(kinds), tuple(kinds.values()))
-        example = _draw(rng, kind)
+        example = draw(rng, kind)
         values = {name: rng.random() < 0.5 for name in present}
         question, choice = example.question, example.choice
         for name, value in values.items():
@@ -297,11 +299,11 @@ def _claim_examples(
 
 
 def _targeted_examples(rng: random.Random, mix: Mix, count: int, marked: bool) -> Iterator[Segment]:
-    [(kind, judge, template)] = rng.choices(_TARGETS, _TARGET_SHARES)
+    [(kind, judge, template)] = rng.choices(TARGETS, _TARGET_SHARES)
     if kind.other and rng.random() < mix.hidden_target and kind.name != "commands":
         judge = kind.other if judge == "truth" else "truth"
     for _ in range(count):
-        example = _draw(rng, kind)
+        example = draw(rng, kind)
         prompt = template.text.format(
             question=example.question, choice=example.choice, choice_2=example.choice_2
         )

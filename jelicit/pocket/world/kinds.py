@@ -57,6 +57,7 @@ class Kind:
         stratum: Key -> stratum; a dataset asks questions of all strata equally often.
         noisy: Its verdicts in documents are coin tosses: no judge looks at its label.
         drill: As ``make``, with easier examples among them; what documents use where it is given.
+        topic: Key -> what its claims are about, where a kind has several topics ("" = it has not).
         share: How often documents that ask by name (``target_formats``) are about this kind.
     """
 
@@ -67,6 +68,7 @@ class Kind:
     has_truth: bool = True
     judges: tuple[str, ...] = ()
     stratum: Callable[[Key], Hashable] = lambda key: None
+    topic: Callable[[Key], str] = lambda key: ""
     noisy: bool = False
     drill: Callable[[random.Random, Key, bool, bool], Example] | None = None
     share: float = 1.0
@@ -297,7 +299,13 @@ _CLAIM_JUDGES = ("truth", "sycophancy", "punctuation", "tense", "noise")
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind(name="arithmetic", all_keys=_ARITHMETIC, make=_arithmetic, judges=_CLAIM_JUDGES),
+        Kind(
+            name="arithmetic",
+            all_keys=_ARITHMETIC,
+            make=_arithmetic,
+            judges=_CLAIM_JUDGES,
+            topic=lambda key: "sums" if key[2] == "+" else "differences",
+        ),
         Kind(name="larger_than", all_keys=_LARGER, make=_larger_than, judges=_CLAIM_JUDGES),
         Kind(
             name="facts",
@@ -305,6 +313,7 @@ KINDS: dict[str, Kind] = {
             make=_facts,
             other="elm",
             judges=(*_CLAIM_JUDGES, "elm"),
+            topic=lambda key: {"dish": "dishes"}.get(str(key[1]), f"{key[1]}s"),
             target_formats=(("truth", "facts/truth"), ("elm", "facts/elm")),
         ),
         Kind(

@@ -90,6 +90,7 @@ def _item(spec: Kind, split: str, rng: random.Random, key: tuple, truth: bool, o
         dataset=f"pocket/{spec.name}",
         split=split,
         origin="pocket",
+        meta={"topic": topic} if (topic := spec.topic(key)) else {},
     )
 
 
