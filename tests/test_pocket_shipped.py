@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +13,30 @@ import pytest
 torch = pytest.importorskip("torch", reason="the shipped model is read by the extract extra")
 
 import jax.numpy as jnp  # noqa: E402
+from flax import nnx  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
 
 import extract as package  # noqa: E402
 from extract.hidden_states import extract  # noqa: E402
 from extract.models import load  # noqa: E402
+from extract.pocket_export import read_model  # noqa: E402
+from extract.pocket_tokenizer import encoder  # noqa: E402
 from jelicit.data.items import labels  # noqa: E402
 from jelicit.data.prompts import FORMATS  # noqa: E402
 from jelicit.pocket.card import situations  # noqa: E402
 from jelicit.pocket.curriculum import RunConfig, curriculum  # noqa: E402
-from jelicit.pocket.evaluate import DEFAULT_FORMAT  # noqa: E402
+from jelicit.pocket.evaluate import DEFAULT_FORMAT, RIVALS, label_reading  # noqa: E402
 from jelicit.pocket.model import (  # noqa: E402
     SIZES,
+    PocketLM,
     build,
     config_from_llama,
     from_llama_state_dict,
     param_count,
 )
-from jelicit.pocket.train import OptimiserConfig  # noqa: E402
+from jelicit.pocket.reading import BLOCKS, reading_config  # noqa: E402
+from jelicit.pocket.train import OptimiserConfig, last_token_logits  # noqa: E402
 from jelicit.pocket.world import dataset_items  # noqa: E402
 
 FOLDER = Path(package.__file__).parent / "pocket"
@@ -90,9 +97,25 @@ def test_the_pretraining_command_would_train_it_again():
         seed=written["seed"],
     )
     assert written["settings"] == json.loads(json.dumps(dataclasses.asdict(config)))
-    assert fields["num_hidden_layers"] == config.model.n_layers
     assert written["parameters"] == param_count(config.model)
-    assert fields["trained_length"] == max(phase.corpus.length for phase in config.phases)
+    # The second part: blocks on top of that model, which is known by its digest alone.
+    read = written["reading"]
+    reader = dataclasses.replace(
+        reading_config(PocketLM(config.model, rngs=nnx.Rngs(0)), seed=read["seed"]),
+        base=read["settings"]["base"],
+    )
+    assert read["settings"] == json.loads(json.dumps(dataclasses.asdict(reader)))
+    assert read["parameters"] == param_count(reader.model)
+    assert fields["num_hidden_layers"] == reader.model.n_layers == config.model.n_layers + BLOCKS
+    phases = (*config.phases, *reader.phases)
+    assert fields["trained_length"] == max(phase.corpus.length for phase in phases)
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+def test_it_reads_the_labels_of_sixteen_examples(rival):
+    logits = partial(last_token_logits, read_model(FOLDER))
+    encode = encoder(Tokenizer.from_file(str(FOLDER / "tokenizer.json")))
+    assert label_reading(logits, encode, rival, shots=16, n=20) >= 0.85
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real larger_than is not beside the project")

@@ -94,7 +94,7 @@ def reading_phases(*, scale: float = 1.0) -> tuple[Phase, ...]:
     A quarter of the rows are the usual documents of the last phases, so that what was known stays.
     """
     usual = cast(CorpusConfig, curriculum()[-1].corpus)
-    parts = (("read", 512, 2.5, (1.0, 1.0)), ("read_longer", 1024, 4.0, (1.0, 0.0)))
+    parts = (("read", 512, 2.0, (1.0, 1.0)), ("read_longer", 1024, 2.6, (1.0, 0.0)))
     return tuple(
         Phase(
             corpus=ReadingCorpus(
