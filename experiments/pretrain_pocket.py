@@ -25,7 +25,7 @@ from common import start
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from extract.pocket_export import export, read_model, trained_length
+from extract.pocket_export import export, trained_length
 from extract.pocket_tokenizer import encoder, train_tokenizer
 from jelicit import figures
 from jelicit.disk import write_text
@@ -36,6 +36,7 @@ from jelicit.pocket.model import (
     PocketLM,
     llama_config_dict,
     param_count,
+    read_model,
     to_llama_state_dict,
 )
 from jelicit.pocket.reading import learn_to_read, reading_config

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from extract.hidden_states import extract
 from extract.models import LanguageModel, load
-from extract.pocket_export import read_model
 from extract.pocket_tokenizer import encoder
 from jelicit.activations import ActivationStore
 from jelicit.data.datasets import load_dataset
@@ -29,6 +28,7 @@ from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, get_format
 from jelicit.disk import write_text
 from jelicit.pocket import card, evaluate
+from jelicit.pocket.model import read_model
 from jelicit.pocket.train import last_token_logits
 from jelicit.pocket.world import KINDS
 

@@ -1,4 +1,4 @@
-"""Pocket models as Hugging Face folders that load with no custom code: written, and read back."""
+"""Writing a pocket model as a Hugging Face folder that loads with no custom code."""
 
 import json
 from collections.abc import Mapping
@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from jelicit.disk import write_bytes, write_text
-from jelicit.pocket.model import PocketLM, build, config_from_llama, from_llama_state_dict
 
 BOS, PAD = "<|bos|>", "<|pad|>"
 
@@ -62,20 +61,10 @@ def export(
     write_bytes(folder / "model.safetensors", save(arrays, metadata={"format": "pt"}))
 
 
-def read_model(folder: str | Path) -> PocketLM:
-    """A model that `export` wrote, in Flax."""
-    config = config_from_llama(_fields(folder))
-    weights = load_file(Path(folder) / "model.safetensors")
-    return build(config, from_llama_state_dict(weights, config))
-
-
 def trained_length(folder: str | Path) -> int:
     """Longest text that a model of `export` was trained on, in tokens."""
-    return int(_fields(folder)["trained_length"])
-
-
-def _fields(folder: str | Path) -> dict[str, Any]:
-    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    fields = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    return int(fields["trained_length"])
 
 
 def _tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:

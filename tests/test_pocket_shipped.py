@@ -20,7 +20,6 @@ from tokenizers import Tokenizer  # noqa: E402
 import extract as package  # noqa: E402
 from extract.hidden_states import extract  # noqa: E402
 from extract.models import load  # noqa: E402
-from extract.pocket_export import read_model  # noqa: E402
 from extract.pocket_tokenizer import encoder  # noqa: E402
 from jelicit.data.items import labels  # noqa: E402
 from jelicit.data.prompts import FORMATS  # noqa: E402
@@ -34,6 +33,7 @@ from jelicit.pocket.model import (  # noqa: E402
     config_from_llama,
     from_llama_state_dict,
     param_count,
+    read_model,
 )
 from jelicit.pocket.reading import BLOCKS, reading_config  # noqa: E402
 from jelicit.pocket.train import OptimiserConfig, last_token_logits  # noqa: E402

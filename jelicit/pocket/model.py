@@ -5,10 +5,12 @@ the computation of `LlamaForCausalLM` of the transformers library, number for nu
 its weights are read there with no custom code: see `to_llama_state_dict`.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
+from safetensors.numpy import load_file
 
 Params = dict[str, Any]
 """Nested plain dictionary of the weights: `embed`, `final_norm`, `blocks.*`, maybe `head`."""
@@ -375,6 +378,14 @@ def from_llama_state_dict(weights: Mapping[str, np.ndarray], config: PocketConfi
         raise ValueError(f"weights {sorted(named)[:4]} do not belong to a model with {config}")
     _check_shapes(params, config)
     return jax.tree.map(jnp.asarray, params)
+
+
+def read_model(folder: str | Path) -> PocketLM:
+    """A pocket model from its Hugging Face folder (config.json, model.safetensors)."""
+    fields = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    config = config_from_llama(fields)
+    weights = load_file(Path(folder) / "model.safetensors")
+    return build(config, from_llama_state_dict(weights, config))
 
 
 def _check_shapes(params: Params, config: PocketConfig) -> None:

@@ -54,7 +54,7 @@ def add_near_best(measured: Measured, labels: np.ndarray, boot: jax.Array) -> No
         boot: Bootstrap weights [B, n] over the groups of the test items.
     """
     known = labels[~np.isnan(labels)]
-    if len(np.unique(known)) < 2:
+    if not measured.scores or len(np.unique(known)) < 2:
         return
     areas = _areas(measured, labels, boot)
     settings = _settings(measured)
