@@ -84,7 +84,7 @@ def test_torn_rows_are_torn_documents_laid_end_to_end(batch):
             if shown != whole:  # cut: the row is full, after a whole example
                 assert shown.endswith("\n\n") or not shown or inside[-1]
                 break
-        assert number > 1 or shown
+        assert np.mean(batch.segments[row] != 0) > 0.7
 
 
 def test_what_is_asked_at_a_verdict_is_true_of_it(batch):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -45,8 +45,11 @@ JUDGES = {
 SHARES = {"arithmetic": 1.0, "larger_than": 0.8, "facts": 1.8, "opinions": 0.6}
 
 
+_Read = TypeVar("_Read", bound=Corpus)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Phase:
+class Phase(Generic[_Read]):
     """One phase of the curriculum.
 
     Attributes:
@@ -57,7 +60,7 @@ class Phase:
         end_rate: The same at its end; between them the rate changes linearly over all its tokens.
     """
 
-    corpus: Corpus
+    corpus: _Read
     tokens: float
     gate: Mapping[str, float] = field(default_factory=dict)
     rate: float = 1.0
@@ -69,7 +72,7 @@ class Phase:
         return max(1, round(self.tokens * 1e6 / (self.corpus.length * self.corpus.rows)))
 
 
-def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase, ...]:
+def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase[CorpusConfig], ...]:
     """The phases of the shipped model.
 
     Args:
@@ -161,7 +164,7 @@ class RunConfig:
 
     model: PocketConfig
     optimiser: OptimiserConfig
-    phases: tuple[Phase, ...]
+    phases: tuple[Phase[Any], ...]
     seed: int = 0
     stack: int = 50
     measure_every: int = 200
@@ -195,13 +198,13 @@ class Progress:
     measures: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _rates(phase: Phase, first: int, count: int) -> np.ndarray:
+def _rates(phase: Phase[Any], first: int, count: int) -> np.ndarray:
     """The learning rate's factor at each of ``count`` steps."""
     done = np.arange(first, first + count) / phase.steps
     return (phase.rate + (phase.end_rate - phase.rate) * done).astype(np.float32)
 
 
-def _gate_open(phase: Phase, measures: Mapping[str, float]) -> bool:
+def _gate_open(phase: Phase[Any], measures: Mapping[str, float]) -> bool:
     return bool(phase.gate) and all(measures[name] >= least for name, least in phase.gate.items())
 
 
@@ -230,8 +233,8 @@ def pretrain(
             differ.
     """
 
-    def measured(state: TrainState, phase: Phase) -> dict[str, float]:
-        judged = len(cast(CorpusConfig, phase.corpus).mix.judges) > 1
+    def measured(state: TrainState, phase: Phase[Any]) -> dict[str, float]:
+        judged = len(phase.corpus.mix.judges) > 1
         return measure(partial(last_token_logits, state), encode, few_shot=judged)
 
     state = init_state(config.model, config.optimiser, config.seed)
@@ -254,7 +257,7 @@ def run_phases(
     state: TrainState,
     *,
     teach: Callable[[TrainState, Any, np.ndarray], tuple[TrainState, Any]],
-    measured: Callable[[TrainState, Phase], dict[str, float]],
+    measured: Callable[[TrainState, Phase[Any]], dict[str, float]],
     workers: int,
     report: Callable[[Progress, RunConfig], None],
 ) -> tuple[TrainState, Progress]:
@@ -305,7 +308,7 @@ def run_phases(
 
 def _dispatch(
     config: RunConfig,
-    phase: Phase,
+    phase: Phase[Any],
     stream: BatchStream,
     state: TrainState,
     progress: Progress,

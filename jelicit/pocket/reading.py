@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from jelicit.pocket.corpus import CorpusConfig, WordEncoder
+from jelicit.pocket.corpus import WordEncoder
 from jelicit.pocket.curriculum import Phase, Progress, RunConfig, curriculum, run_phases
 from jelicit.pocket.evaluate import RIVALS, label_reading, measure
 from jelicit.pocket.model import (
@@ -88,17 +88,17 @@ def reading_config(base: PocketLM, *, seed: int = 0, scale: float = 1.0) -> Read
     )
 
 
-def reading_phases(*, scale: float = 1.0) -> tuple[Phase, ...]:
+def reading_phases(*, scale: float = 1.0) -> tuple[Phase[ReadingCorpus], ...]:
     """The phases of reading: short rows at the full rate, then longer ones as the rate falls.
 
     A quarter of the rows are the usual documents of the last phases, so that what was known stays.
     """
-    usual = cast(CorpusConfig, curriculum()[-1].corpus)
+    mix = curriculum()[-1].corpus.mix
     parts = (("read", 512, 2.0, (1.0, 1.0)), ("read_longer", 1024, 2.6, (1.0, 0.0)))
     return tuple(
         Phase(
             corpus=ReadingCorpus(
-                name=name, length=length, rows=4096 // length, usual=1024 // length, mix=usual.mix
+                name=name, length=length, rows=4096 // length, usual=1024 // length, mix=mix
             ),
             tokens=tokens * scale,
             rate=rate,
