@@ -74,7 +74,7 @@ class Settings(icm.Settings):
     """
 
     n: int = 96
-    batch: int | None = 16
+    batch: int | None = None
     tests: int = 128
     methods: tuple[str, ...] = METHODS
     probes: tuple[str, ...] = ("ccs", "supervised")
