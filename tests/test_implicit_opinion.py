@@ -1,6 +1,5 @@
 """Alice's implicit opinion: worked examples show it, and nothing else."""
 
-import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -25,7 +24,8 @@ def items(split: str, counts: dict[str, int], labels=(True, False)) -> tuple[Ite
             meta={"topic": topic},
         )
         for topic, many in counts.items()
-        for n, label in itertools.product(range(many), labels)
+        for n in range(many)
+        for label in labels
     )
 
 
