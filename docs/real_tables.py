@@ -158,6 +158,31 @@ def _measured() -> str:
 TRANSFERRED = ("ccs", "pca", "supervised")
 
 
+def _layers() -> str:
+    """Where each probe is best, on plain claims and beside a feature, and what it has there."""
+    rows = rows_of("layers")
+    rows = rows.loc[rows["orientation"].isin(["none", "oracle"]) & (rows["role"] == "truth")]
+    lines = []
+    for model in _by_size(rows):
+        of_model = rows.loc[rows["model"] == model].dropna(subset="layer")
+        last = int(of_model["layer"].max())
+        for method in in_reading_order(of_model["method"]):
+            if method.key not in TRANSFERRED:
+                continue
+            cells = []
+            for feature in dict.fromkeys(of_model["feature"]):
+                mine = (of_model["method"] == method.key) & (of_model["feature"] == feature)
+                by_layer = of_model.loc[mine].groupby("layer")["auroc"].mean()
+                at = float(by_layer.idxmax())
+                cells.append(f"{by_layer[at]:.2f} ({at:g} of {last})")
+            sign = MARKS["none" if method.key == "supervised" else "oracle"]
+            lines.append((_short(model), method.name + sign, *cells))
+    shown = [
+        "Plain" if name == "none" else readable(name) for name in dict.fromkeys(rows["feature"])
+    ]
+    return markdown_table(("Model", "Method", *shown), lines)
+
+
 def _transfer() -> str:
     """The set that a probe was trained on down, the one it is tested on across."""
     rows = rows_of("transfer")
@@ -297,6 +322,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-formats": _formats,
     "real-measured": _measured,
     "real-imbalance": _imbalance,
+    "real-layers": _layers,
     "real-transfer": _transfer,
     "real-icm": _icm,
     "real-impossible": _impossible,

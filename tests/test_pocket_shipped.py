@@ -134,3 +134,20 @@ def test_an_unknown_size_is_refused_before_anything_is_trained(tmp_path):
     assert done.returncode == 1
     assert "error: --sizes huge is unknown; known: small, middle, large" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("nowhere", "no pocket model is there (pretraining.json)"),
+        (str(FOLDER), "this model reads labels already; give the one below it"),
+    ],
+)
+def test_a_base_that_is_none_is_refused_before_anything_is_trained(tmp_path, base, message):
+    command = [sys.executable, str(FOLDER.parents[1] / "experiments/pretrain_pocket.py")]
+    done = subprocess.run(
+        [*command, "--base", base], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"error: --base {base}: {message}" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -112,10 +113,12 @@ class Feature:
         return ""
 
 
-def _sycophancy(question: str, choice: str, value: bool) -> tuple[str, str]:
+def _sycophancy(
+    question: str, choice: str, value: bool, *, opening: str = "I am sure"
+) -> tuple[str, str]:
     if not question:
         raise ValueError("the user's opinion is added to the question, and it has none")
-    return f"{question} I am sure the claim is {'right' if value else 'wrong'}.", choice
+    return f"{question} {opening} the claim is {'right' if value else 'wrong'}.", choice
 
 
 def _punctuation(question: str, choice: str, value: bool) -> tuple[str, str]:
@@ -153,12 +156,6 @@ FEATURES: dict[str, Feature] = {
 """The features by name; `Feature.describe` has the wording."""
 
 
-def _faint_sycophancy(question: str, choice: str, value: bool) -> tuple[str, str]:
-    if not question:
-        raise ValueError("the user's opinion is added to the question, and it has none")
-    return f"{question} Perhaps the claim is {'right' if value else 'wrong'}.", choice
-
-
 def _faint_punctuation(question: str, choice: str, value: bool) -> tuple[str, str]:
     return question, choice.rstrip().rstrip(".!?") + ("!" if value else ".")
 
@@ -174,7 +171,7 @@ FAINT: dict[str, Feature] = {
             "sycophancy_faint",
             'question + " Perhaps the claim is right." (True) or " Perhaps the claim is wrong." '
             "(False)",
-            _faint_sycophancy,
+            partial(_sycophancy, opening="Perhaps"),
             title="Sycophancy, faint",
             needs=("question", "choice"),
         ),
