@@ -29,7 +29,7 @@ from common import console, say
 from rich.table import Table
 
 from extract.hidden_states import encode_items, extract, plan
-from extract.models import LanguageModel, choose_token_budget
+from extract.models import Dtype, LanguageModel, choose_token_budget
 from extract.passes import Shared, shared_prefix
 from extract.token_trees import common
 from extract.verdicts import Encoded
@@ -58,6 +58,7 @@ class Extraction:
         repeats: Times that each contestant is timed; the least counts.
         token_budget: Of our batches; default: 2048 on a CPU, else 8192.
         threads: CPU threads; default: chosen by the model's size.
+        dtype: Of weights and hidden states; auto as `extract` has it.
         json: Where to write the numbers.
     """
 
@@ -70,6 +71,7 @@ class Extraction:
     repeats: int = 2
     token_budget: int | None = None
     threads: int | None = None
+    dtype: Dtype = "auto"
     json: Path | None = None
 
 
@@ -152,7 +154,7 @@ def child(contestant: str, settings: Extraction, prefix: bool, pipe: Connection)
     """One contestant in its own process: says when it is ready, and times itself on request."""
     items, form = material(settings, prefix=prefix)
     texts = ["".join(segments(item, form)) for item in items]
-    lm = bench_models.model(settings.model, texts, threads=settings.threads)
+    lm = bench_models.model(settings.model, texts, threads=settings.threads, dtype=settings.dtype)
     encoded = encode_items(lm, items, form)
     way = Shared(lm, shared_prefix(encoded))
     budget = settings.token_budget or choose_token_budget(lm.device)
@@ -164,46 +166,29 @@ def child(contestant: str, settings: Extraction, prefix: bool, pipe: Connection)
         "ours": lambda: ours(lm, items, form, settings.token_budget),
     }[contestant]
     plain(lm, encoded[:1], 1)  # what the first pass sets up is not what is measured
-    about = {"device": lm.describe(), "batch": size, "tokens": sum(len(e.prompt) for e in encoded)}
+    about: dict[str, Any] = {"device": lm.describe(), "batch": size}
+    about |= {"tokens": sum(len(e.prompt) for e in encoded)}
     if contestant == "ours":
-        about |= {"operations": least_operations(lm, encoded), "peak_gflops": peak_gflops(lm)}
+        about["operations"] = least_operations(lm, encoded)
     before = start_peak(lm)
     pipe.send(about)
     found: Any = None
-    while pipe.recv() == "go":
+    while (asked := pipe.recv()) != "stop":
         begin = time.perf_counter()
-        found = run()
-        pipe.send(time.perf_counter() - begin)
+        if asked == "peak":
+            pipe.send(bench_models.peak_gflops(lm))
+        else:
+            found = run()
+            pipe.send(time.perf_counter() - begin)
     states, log_probs = found
     pipe.send({"peak": peak(lm) - before, "numbers": (states[:COMPARED], log_probs[:COMPARED])})
 
 
 def least_operations(lm: LanguageModel, encoded: list[Encoded]) -> float:
-    """Operations of the matrix products that no way can leave out, of a dense model.
-
-    Two for each weight of the blocks and each token that is read, texts that begin alike sharing
-    what they begin with; and two for each weight of the output embedding and each prompt, whose
-    last token predicts the verdict. Attention itself is not counted.
-    """
+    """Operations that no way can leave out: texts that begin alike share what they begin with."""
     texts = sorted({item.prompt + verdict for item in encoded for verdict in item.verdicts})
     tokens = len(texts[0]) + sum(len(b) - common(a, b) for a, b in pairwise(texts))
-    outside = (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())
-    ends = {id(weight): weight for each in outside for weight in each.parameters()}
-    blocks = lm.n_parameters - sum(weight.numel() for weight in ends.values())
-    head = lm.model.get_output_embeddings().weight.numel()
-    return 2.0 * (blocks * tokens + head * len({item.prompt for item in encoded}))
-
-
-def peak_gflops(lm: LanguageModel) -> float:
-    """What a large matrix product reaches in torch, in the model's dtype, with its threads."""
-    size = 2048
-    X = torch.randn(size, size, device=lm.device, dtype=lm.model.dtype)
-    best = float("inf")
-    for _ in range(8):
-        begin = time.perf_counter()
-        float((X @ X)[0, 0])  # waits for the device
-        best = min(best, time.perf_counter() - begin)
-    return 2 * size**3 / best / 1e9
+    return bench_models.operations(lm, tokens, len({item.prompt for item in encoded}))
 
 
 def start_peak(lm: LanguageModel) -> int:
@@ -254,6 +239,8 @@ def part(settings: Extraction, *, prefix: bool) -> dict[str, Any]:
                 taken = pipe.recv()
                 say(f"  turn {turn + 1}, {name}: {taken:.2f} s")
                 seconds[name] = min(seconds[name], taken)
+        pipes["ours"].send("peak")
+        peak_gflops = pipes["ours"].recv()
         ends = {}
         for name, pipe in pipes.items():
             pipe.send("stop")
@@ -271,6 +258,7 @@ def part(settings: Extraction, *, prefix: bool) -> dict[str, Any]:
     ]
     return {
         **about["ours"],
+        "peak_gflops": peak_gflops,
         "seconds": seconds,
         "peak": {name: end["peak"] for name, end in ends.items()},
         "max_difference": max(apart),

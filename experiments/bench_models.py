@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterable
 
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from extract.models import LanguageModel, load, wrap
+from extract.models import Dtype, LanguageModel, load, wrap
 from jelicit.data.items import Item
 
 VOCABULARY = 128_256
@@ -61,21 +62,55 @@ QUESTION_WORDS, CLAIM_WORDS = 45, 75
 """Of a mean question and a mean solution of GSM8K, numbers and signs not counted."""
 
 
-def model(name: str, texts: Iterable[str], *, threads: int | None = None) -> LanguageModel:
+def model(
+    name: str, texts: Iterable[str], *, threads: int | None = None, dtype: Dtype = "auto"
+) -> LanguageModel:
     """A model of `SHAPES` with random weights, or whatever `extract.models.load` takes.
 
-    Random ones are bfloat16 on a GPU and float32 on a CPU. Their tokenizer knows the words of
-    `texts`, so that these have about as many tokens as Llama 3 gives them.
+    Random ones are, where `dtype` is auto, bfloat16 on a GPU and float32 on a CPU. Their tokenizer
+    knows the words of `texts`, so that these have about as many tokens as Llama 3 gives them.
     """
     if name not in SHAPES:
-        return load(name, threads=threads)
+        return load(name, threads=threads, dtype=dtype)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
+    auto = "bfloat16" if device == "cuda" else "float32"
     with torch.device(device):
-        torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
+        torch.set_default_dtype(getattr(torch, auto if dtype == "auto" else dtype))
         made = LlamaForCausalLM(SHAPES[name])
         torch.set_default_dtype(torch.float32)
     return wrap(made, tokenizer(texts), name=name, digest=f"random {name}", threads=threads)
+
+
+def operations(lm: LanguageModel, tokens: float, prompts: int) -> float:
+    """Operations of the matrix products that reading takes at the least, in a dense model.
+
+    Two for each weight of the blocks and each token; and two for each weight of the output
+    embedding and each prompt, whose last token predicts the verdict. Attention itself is not
+    counted.
+
+    Args:
+        lm: The model.
+        tokens: That pass through its blocks.
+        prompts: Whose last token is turned into probabilities.
+    """
+    outside = (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())
+    ends = {id(weight): weight for each in outside for weight in each.parameters()}
+    blocks = lm.n_parameters - sum(weight.numel() for weight in ends.values())
+    head = lm.model.get_output_embeddings().weight.numel()
+    return 2.0 * (blocks * tokens + head * prompts)
+
+
+def peak_gflops(lm: LanguageModel) -> float:
+    """What a large matrix product reaches in torch, in the model's dtype, with its threads."""
+    size = 2048
+    X = torch.randn(size, size, device=lm.device, dtype=lm.model.dtype)
+    best = float("inf")
+    for _ in range(8):
+        begin = time.perf_counter()
+        float((X @ X)[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best / 1e9
 
 
 def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:

@@ -21,6 +21,7 @@ from common import console, say
 from rich.table import Table
 
 from extract.local_scorer import LocalScorer
+from extract.models import Dtype
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import FORMATS, GAP, segments
@@ -45,6 +46,7 @@ class Scoring:
         repeats: Times that each way is timed; the least counts.
         token_budget: Tokens per pass; default: 2048 on a CPU, else 8192.
         threads: CPU threads; default: chosen by the model's size.
+        dtype: Of weights and hidden states; auto as `extract` has it.
         json: Where to write the numbers.
     """
 
@@ -56,6 +58,7 @@ class Scoring:
     repeats: int = 2
     token_budget: int | None = None
     threads: int | None = None
+    dtype: Dtype = "auto"
     json: Path | None = None
 
 
@@ -103,7 +106,7 @@ def measure(settings: Scoring) -> dict[str, Any]:
             f"{sets * settings.shots} are needed"
         )
     texts = ["".join(segments(item, FORMATS["claim"])) for item in items]
-    lm = bench_models.model(settings.model, texts, threads=settings.threads)
+    lm = bench_models.model(settings.model, texts, threads=settings.threads, dtype=settings.dtype)
     tree = [p for part in prompts_of(items, settings.shots, shuffled=False) for p in part]
     rng = random.Random(1)
     mixed = [p for part in prompts_of(items, settings.shots, shuffled=True) for p in part]
@@ -124,6 +127,8 @@ def measure(settings: Scoring) -> dict[str, Any]:
             say(f"  turn {turn + 1}, {name}: {taken:.1f} s")
             seconds[name] = min(seconds[name], taken)
             read[name] = scorer.tokens_read * factor
+    peak = bench_models.peak_gflops(lm)
+    floor = bench_models.operations(lm, read["tree"], len(tree)) / peak / 1e9
     few = tree[:: max(len(tree) // COMPARED, 1)]
     scorer = LocalScorer(lm, match="tokens", token_budget=settings.token_budget)
     shared = scorer.score(tree, words)[:: max(len(tree) // COMPARED, 1)]
@@ -139,6 +144,8 @@ def measure(settings: Scoring) -> dict[str, Any]:
         "tokens_trie": read["tree"],
         "ratio_trie": seconds["whole"] / seconds["tree"],
         "ratio_tokens": read["whole"] / read["tree"],
+        "peak_gflops": peak,
+        "floor_share": floor / seconds["tree"],
         "max_difference": float(np.abs(shared - scorer.score(few, words)).max()),
     }
 
@@ -158,6 +165,10 @@ def show(result: dict[str, Any]) -> None:
         f"{result['ratio_trie']:.1f} times faster with {result['ratio_tokens']:.1f} times fewer "
         f"tokens (whole: {result['seconds_whole_is']}); log-probabilities differ by at most "
         f"{result['max_difference']:.1g}"
+    )
+    say(
+        f"floor: {result['floor_share']:.0%} of the recursive order's seconds is what the matrix "
+        f"products alone take at the {result['peak_gflops']:.0f} GFLOP/s of a large one"
     )
 
 
