@@ -29,7 +29,7 @@ from extract.gguf_file import find_gguf
 from extract.models import LanguageModel, load, usable_device
 from extract.reader import gathered_before
 from extract.trained_folder import TrainedFolder
-from extract.trainer_settings import library_arguments, lora_config, on_one_gpu, precision_on
+from extract.trainer_settings import library_arguments, lora_config, on_one_gpu, precision_of
 from extract.verdict_data import (
     Labels,
     check_apart,
@@ -106,7 +106,7 @@ def finetune(
 
 def _loaded(model: str, *, device: str, **options: Any) -> LanguageModel:
     """The model in the dtype that it is trained in, and no adapter."""
-    # On a CPU float32 is exact and, without special units, as fast as any.
+    # Weights that learn are float32; what passes compute in is `precision_of`'s.
     dtype = "float32" if usable_device(device) in ("cpu", "mps") else "auto"
     with training_run.silent():
         lm = load(model, dtype=dtype, device=device, **options)
@@ -165,7 +165,7 @@ def _plan(
         "data": digest_of_data(items, targets, form),
         "chat": None if lm.chat is None else lm.chat.digest,
         "device": lm.device.split(":")[0],
-        "precision": precision_on(lm.device),
+        "precision": precision_of(lm),
     }
 
 
@@ -181,7 +181,7 @@ def _described(
     lines = [
         f"fine-tuning {lm.name} ({lm.n_parameters / 1e6:.1f} M parameters) on {len(examples)} "
         f"items: {which}, {settings.epochs} epochs, rate {settings.learning_rate:g}, "
-        f"{precision_on(lm.device)} on {lm.device}"
+        f"{precision_of(lm)} on {lm.device}"
     ]
     if settings.weights == "lora" and not settings.merge and find_gguf(named) is not None:
         lines.append(
@@ -257,7 +257,7 @@ def _trainer(
         seed=settings.seed,
         save_steps=settings.save_every,
         remove_unused_columns=False,
-        **library_arguments(lm.device),
+        **library_arguments(lm),
     )
     trainer = VerdictTrainer(
         model=_trainable(lm, settings),

@@ -31,7 +31,7 @@ from extract import training_run
 from extract.models import LanguageModel, load
 from extract.sampling import plain_generation
 from extract.trained_folder import read_card, there, work_folder
-from extract.trainer_settings import Fit, lora_config, on_one_gpu, precision_on
+from extract.trainer_settings import Fit, lora_config, on_one_gpu, precision_of
 from jelicit.data.preferences import ASKED, wrong_question
 from jelicit.named import slug
 
@@ -355,7 +355,7 @@ def _plan(
         "reward": reward.digest,
         "questions": training_run.key_of(questions=questions),
         "fit": asdict(fit),
-        "precision": precision_on(lm.device),
+        "precision": precision_of(lm),
     }
 
 

@@ -31,7 +31,7 @@ from extract import training_run
 from extract.digests import digest_of_files
 from extract.models import LanguageModel, load
 from extract.trained_folder import read_card, there, work_folder
-from extract.trainer_settings import Fit, lora_config, on_one_gpu, precision_on
+from extract.trainer_settings import Fit, lora_config, on_one_gpu, precision_of
 from jelicit.data.items import Item
 from jelicit.data.preferences import Comparison, digest_of
 from jelicit.data.prompts import PromptFormat, get_format, zero_shot
@@ -221,7 +221,7 @@ def train_reward(
         "comparisons": digest_of(comparisons),
         "format": asdict(form),
         "fit": {**asdict(fit), "format": form.name},
-        "precision": precision_on(lm.device),
+        "precision": precision_of(lm),
     }
     key = training_run.key_of(**decides)
     if there(folder, key):

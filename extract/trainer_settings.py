@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from extract import dtype_trial
 from extract.finetune_settings import ALL_BELOW
 from extract.models import LanguageModel
 
@@ -70,7 +71,7 @@ class Fit:
             steps: How many there will be.
         """
         return {
-            **library_arguments(lm.device),
+            **library_arguments(lm),
             "seed": self.seed,
             "data_seed": self.seed,
             "learning_rate": self.rate(lm),
@@ -84,16 +85,24 @@ class Fit:
         }
 
 
-def precision_on(device: str) -> str:
-    """What passes compute in: float32 on CPUs, 16 bits where a GPU has them."""
-    if not device.startswith("cuda"):
+def precision_of(lm: LanguageModel) -> str:
+    """What the passes of a model's training compute in; its weights stay in float32.
+
+    16 bits on an NVIDIA GPU, and bfloat16 on a CPU where a trial on the model's shape shows it
+    faster (`extract.dtype_trial`). Models below 30 M parameters are float32 on every CPU: they
+    gain little, and give the same numbers on all of them.
+    """
+    if lm.device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    if lm.device != "cpu" or lm.n_parameters < ALL_BELOW or not dtype_trial.computes_bfloat16():
         return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    inner = getattr(lm.model.config, "intermediate_size", None) or 4 * lm.d_model
+    return "bfloat16" if dtype_trial.trial(lm.d_model, inner).faster else "float32"
 
 
-def library_arguments(device: str) -> dict[str, Any]:
+def library_arguments(lm: LanguageModel) -> dict[str, Any]:
     """What every trainer is told, whatever it trains: where it computes, in what, and no words."""
-    precision = precision_on(device)
+    precision, device = precision_of(lm), lm.device
     return {
         "bf16": precision == "bfloat16",
         "fp16": precision == "float16",

@@ -24,15 +24,15 @@ class Killed(BaseException):
 
 def fits_until(monkeypatch, most):
     """What is fitted from now on, layer and methods; Killed before one more than `most`."""
-    fitted, fit = [], module.fit_family
+    fitted, fit = [], module.fit_together
 
-    def watched(family, data, layer, *rest):
-        if len(fitted) == most:
+    def watched(group, data, layer, *rest):
+        if most is not None and len(fitted) >= most:
             raise Killed
-        fitted.append((layer, family.methods))
-        return fit(family, data, layer, *rest)
+        fitted.extend((layer, family.methods) for family in group)
+        return fit(group, data, layer, *rest)
 
-    monkeypatch.setattr(module, "fit_family", watched)
+    monkeypatch.setattr(module, "fit_together", watched)
     return fitted
 
 

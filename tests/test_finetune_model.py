@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,11 +20,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from extract import dtype_trial
 from extract.finetune import finetune, verdict_loss
 from extract.finetune_settings import FinetuneSettings
 from extract.local_scorer import LocalScorer
 from extract.models import load, trained_length
 from extract.trained_folder import WHOLE, MarkWhole
+from extract.trainer_settings import precision_of
 from extract.verdict_data import collate, labelled
 from jelicit.data.items import Item, labels
 from jelicit.data.prompts import get_format
@@ -307,3 +310,50 @@ def test_verdicts_of_several_tokens_are_refused(random_model, tmp_path):
 def test_settings_that_make_no_sense_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value!r}"):
         replace(QUICK, **{name: value})
+
+
+# --- what passes compute in ----------------------------------------------------------------------
+
+
+def sized(parameters, device="cpu"):
+    """What a choice of the precision looks at."""
+    config = SimpleNamespace(intermediate_size=96)
+    return SimpleNamespace(
+        n_parameters=parameters, device=device, d_model=32, model=SimpleNamespace(config=config)
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "device", "computes", "seconds", "expected"),
+    [
+        (100_000_000, "cpu", True, (2.0, 1.0), "bfloat16"),
+        (100_000_000, "cpu", True, (1.0, 1.0), "float32"),  # no faster in the trial
+        (100_000_000, "cpu", False, (2.0, 1.0), "float32"),  # no instructions
+        (2_000_000, "cpu", True, (2.0, 1.0), "float32"),  # the same numbers on all CPUs
+        (100_000_000, "mps", True, (2.0, 1.0), "float32"),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_where_a_trial_shows_it_faster(
+    monkeypatch, parameters, device, computes, seconds, expected
+):
+    def tried(width, inner):
+        assert (width, inner) == (32, 96)
+        return dtype_trial.Trial(256, width, inner, *seconds)
+
+    monkeypatch.setattr(dtype_trial, "computes_bfloat16", lambda: computes)
+    monkeypatch.setattr(dtype_trial, "trial", tried)
+    assert precision_of(sized(parameters, device)) == expected
+
+
+def test_passes_in_bfloat16_train_weights_in_float32(whole, random_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("extract.trainer_settings.precision_of", lambda lm: "bfloat16")
+    monkeypatch.setattr("extract.finetune.precision_of", lambda lm: "bfloat16")
+    coarse = train(random_model, tmp_path / "coarse", settings=replace(QUICK, weights="all"))
+    there, fine = weights(coarse), weights(whole)
+    assert {w.dtype for w in there.values()} == {torch.float32}
+    assert not same(there, fine)  # it did compute in bfloat16
+    start = weights(Path(random_model))
+    moved = torch.cat([(fine[k] - start[k]).flatten() for k in start])
+    apart = torch.cat([(there[k] - fine[k]).flatten() for k in start])
+    assert apart.norm() < 0.3 * moved.norm()  # to about the same place
+    assert json.loads((coarse / "training.json").read_text())["precision"] == "bfloat16"

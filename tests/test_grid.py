@@ -120,13 +120,13 @@ def test_every_probe_scores_as_its_row_says(result, orientation):
 
 
 def test_fits_that_do_not_read_a_setting_are_made_once(monkeypatch):
-    fitted, fit = [], sweep_module.fit_family
+    fitted, fit = [], sweep_module.fit_together
 
-    def watched(family, *rest):
-        fitted.append(family.names)
-        return fit(family, *rest)
+    def watched(group, *rest):
+        fitted.extend(family.names for family in group)
+        return fit(group, *rest)
 
-    monkeypatch.setattr(sweep_module, "fit_family", watched)
+    monkeypatch.setattr(sweep_module, "fit_together", watched)
     run_grid(GRID, TRAIN, LABELS, **{**SETS, "test": None, "test_groups": None})
     assert fitted.count(("ccs",)) == fitted.count(("ue_e2h",)) == 2  # one and two starts
     assert all(fitted.count((method,)) == 1 for method in ("random", "pca", "supervised"))
@@ -134,7 +134,7 @@ def test_fits_that_do_not_read_a_setting_are_made_once(monkeypatch):
 
 def test_a_grid_goes_on_from_its_folder(tmp_path, monkeypatch):
     first = run_grid(GRID, TRAIN, LABELS, **SETS, folder=tmp_path)
-    monkeypatch.setattr(sweep_module, "fit_family", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(sweep_module, "fit_together", lambda *_: pytest.fail("fitted again"))
     again = run_grid(GRID, TRAIN, LABELS, **SETS, folder=tmp_path)
     pd.testing.assert_frame_equal(first.rows, again.rows)
 
@@ -217,7 +217,7 @@ def test_a_grid_that_makes_no_sense_is_refused(settings, message):
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_fit(monkeypatch, grid, sets, message):
-    monkeypatch.setattr(sweep_module, "fit_family", lambda *_: pytest.fail("fitting began"))
+    monkeypatch.setattr(sweep_module, "fit_together", lambda *_: pytest.fail("fitting began"))
     chosen = Grid(**{"methods": ("ccs", "e2h"), "base": BASE, **grid})
     with pytest.raises(ValueError, match=message):
         run_grid(chosen, TRAIN, LABELS, **{**SETS, **sets})

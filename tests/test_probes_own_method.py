@@ -127,7 +127,7 @@ def test_kept_fits_of_a_file_that_changed_are_not_read_back(tmp_path, monkeypatc
     first, second = (sweep(data(), SweepConfig(methods=(name,)), store=store) for name in names)
     one, other = (np.asarray(each.probes["ridge"].weight) for each in (first, second))
     np.testing.assert_allclose(other, 2 * one, rtol=1e-3, atol=1e-3 * np.abs(one).max())
-    monkeypatch.setattr(sweeping, "fit_family", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(sweeping, "fit_together", lambda *_: pytest.fail("fitted again"))
     again = sweep(data(), SweepConfig(methods=(names[0],)), store=store)
     np.testing.assert_array_equal(again.probes["ridge"].weight, one)
     assert isinstance(again.info["ridge"], FitInfo)

@@ -287,7 +287,7 @@ def refuses(message: str, config: SweepConfig = CONFIG, **changes) -> None:
 
 
 def test_bad_data_is_refused_before_any_fit(monkeypatch):
-    monkeypatch.setattr(sweeping, "fit_family", lambda *_: pytest.fail("fitting began"))
+    monkeypatch.setattr(sweeping, "fit_together", lambda *_: pytest.fail("fitting began"))
     broken = Pairs(HARD[7].pos.copy(), HARD[7].neg)
     broken.pos[5, 2] = np.nan
     names = [f"item{i}" for i in range(N)]

@@ -72,7 +72,7 @@ def few_rows() -> SweepData:
 
 @pytest.fixture(scope="module")
 def swept() -> tuple[SweepResult, dict[str, set[tuple[int, ...]]]]:
-    """The sweep, and for the first method of each of its programs the shapes of all arrays."""
+    """The sweep, and for each method the shapes of all arrays of its program."""
     shapes, fit = {}, fitting.fit_runs
 
     def watched(*args, family):
@@ -80,7 +80,8 @@ def swept() -> tuple[SweepResult, dict[str, set[tuple[int, ...]]]]:
         text = compiled.as_text()
         assert text is not None
         found = re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", text)
-        shapes[family.names[0]] = {tuple(map(int, s.split(","))) for s in found}
+        for name in family.names:
+            shapes[name] = {tuple(map(int, s.split(","))) for s in found}
         return compiled(*args)
 
     with pytest.MonkeyPatch.context() as patch:

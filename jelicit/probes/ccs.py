@@ -11,6 +11,7 @@ from jelicit.probes.linear import Affine, LinearProbe, logits
 from jelicit.probes.losses import ccs_loss
 from jelicit.probes.method import Data, Method, Run
 from jelicit.probes.normalise import Normaliser
+from jelicit.probes.together import HARD, Problem, Trained
 from jelicit.probes.training import (
     CCS_DESCENT,
     Descent,
@@ -77,11 +78,22 @@ def _fit(run: Run, data: Data, settings: CCSTraining) -> tuple[LinearProbe, Trai
     )
 
 
+def _problem(run: Run, data: Data, settings: CCSTraining) -> Problem:
+    return Problem(
+        key=run.key,
+        descent=settings.ccs_descent(),
+        reads={HARD: run.normaliser},
+        losses=lambda signs: (ccs_loss(*signs[HARD], run.rows), None),
+        restarts=settings.restarts,
+    )
+
+
 CCS = Method(
     name="ccs",
     title="CCS",
     group=UNSUPERVISED,
     fit=_fit,
+    trained=Trained(problem=_problem, descent=CCSTraining.ccs_descent),
     free_sign=True,
     source="Burns et al. 2022, eq. 1-3",
     settings=CCSTraining,

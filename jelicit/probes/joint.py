@@ -1,5 +1,6 @@
 """UE+E2H (paper A): CCS on the hard set and labels on the easy set, one probe."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -7,11 +8,13 @@ from jaxtyping import Array, Float
 
 from jelicit.method_groups import EASY_TO_HARD
 from jelicit.pairs import Pairs, with_full_floats
-from jelicit.probes.linear import Affine, LinearProbe, logits
+from jelicit.probes import together
+from jelicit.probes.linear import Affine, LinearProbe, Signs, logits
 from jelicit.probes.losses import bce_loss, ccs_loss
 from jelicit.probes.method import EASY, Data, Method, Run
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.settings import PerRun, rate
+from jelicit.probes.together import Problem, Trained
 from jelicit.probes.training import (
     CCS_DESCENT,
     Descent,
@@ -99,11 +102,29 @@ def _fit(run: Run, data: Data, settings: JointSettings) -> tuple[LinearProbe, Tr
     )
 
 
+def _problem(run: Run, data: Data, settings: JointSettings) -> Problem:
+    _, easy_normaliser, targets = data.easy_set()
+
+    def losses(signs: Mapping[str, Signs]) -> tuple[Float[Array, ""], None]:
+        labelled = bce_loss(*signs[together.EASY], targets, jnp.ones_like(targets))
+        unlabelled = ccs_loss(*signs[together.HARD], run.rows)
+        return settings.easy_share * labelled + (1 - settings.easy_share) * unlabelled, None
+
+    return Problem(
+        key=run.key,
+        descent=settings.ccs_descent(),
+        reads={together.HARD: run.normaliser, together.EASY: easy_normaliser},
+        losses=losses,
+        restarts=settings.restarts,
+    )
+
+
 UE_E2H = Method(
     name="ue_e2h",
     title="UE+E2H",
     group=EASY_TO_HARD,
     fit=_fit,
+    trained=Trained(problem=_problem, descent=JointSettings.ccs_descent),
     free_sign=False,
     source="Paper A",
     needs=frozenset({EASY}),

@@ -23,6 +23,7 @@ from jelicit.probes.kinds import Probe
 from jelicit.probes.linear import LinearProbe
 from jelicit.probes.normalise import Normaliser, identity_normaliser
 from jelicit.probes.settings import Setting, declared_settings, undeclared
+from jelicit.probes.together import Trained
 
 TARGETS, EASY = "targets", "easy"
 VERDICT, WORDINGS = "verdict", "wordings"
@@ -147,6 +148,8 @@ class Method:
         needs: Some of `NEEDS`, or none: "targets" and "easy" are labels, and the fit sees no other;
             "verdict" and "wordings" are none.
         settings: A frozen dataclass of settings, or None; see `jelicit.probes.settings`.
+        trained: The same fit as a descent, where it is one, or None. Such methods are trained side
+            by side where their runs are the same; see `jelicit.probes.together`.
         common: Work that it shares with other methods, or None.
         host: Work that no compiled program does, such as a library's, or None: (pairs in NumPy
             [n, d], the run's rows [n] of bool, settings) -> an array or a tree of arrays, of one
@@ -181,6 +184,7 @@ class Method:
     source: str
     needs: Set[str] = frozenset()
     settings: type | None = None
+    trained: Trained | None = None
     common: Common | None = None
     host: Callable[[Pairs, np.ndarray, Any], Any] | None = None
     probe: type = LinearProbe

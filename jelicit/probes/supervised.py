@@ -13,6 +13,7 @@ from jelicit.probes.linear import Affine, LinearProbe, logits
 from jelicit.probes.losses import bce_loss
 from jelicit.probes.method import TARGETS, Data, Method, Run
 from jelicit.probes.normalise import Normaliser
+from jelicit.probes.together import HARD, Problem, Trained
 from jelicit.probes.training import (
     BCE_DESCENT,
     Descent,
@@ -115,11 +116,28 @@ def _fit(run: Run, data: Data, settings: LabelTraining) -> tuple[LinearProbe, Tr
     )
 
 
+def _problem(run: Run, data: Data, settings: LabelTraining) -> Problem:
+    key_start, key_split = jax.random.split(run.key)
+    held_out = validation_rows(key_split, run.rows, share=settings.validation_share, kept=data.kept)
+    targets, train, validation = data.targets(), run.rows * ~held_out, run.rows * held_out
+    return Problem(
+        key=key_start,
+        descent=settings.label_descent(),
+        reads={HARD: run.normaliser},
+        losses=lambda signs: (
+            bce_loss(*signs[HARD], targets, train),
+            bce_loss(*signs[HARD], targets, validation),
+        ),
+        validated=True,
+    )
+
+
 SUPERVISED = Method(
     name="supervised",
     title="Supervised",
     group=CEILING,
     fit=_fit,
+    trained=Trained(problem=_problem, descent=LabelTraining.label_descent, validated=True),
     free_sign=False,
     source="Paper A",
     needs=frozenset({TARGETS}),

@@ -92,11 +92,13 @@ def optimiser(descent: Descent) -> optax.GradientTransformation:
     )
 
 
-def _moved(params: Params, updates: optax.Updates) -> Params:
+def moved(params: Params, updates: optax.Updates) -> Params:
+    """The parameters after a step."""
     return cast(Params, optax.apply_updates(cast(optax.Params, params), updates))
 
 
-def _finite(params: Any, *losses: Float[Array, ""]) -> Bool[Array, ""]:
+def finite(params: Any, *losses: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether parameters and losses are finite."""
     leaves = jax.tree.leaves((params, losses))
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
@@ -110,15 +112,15 @@ def descend(
     def step(carry, _):
         params, state = carry
         updates, state = update(jax.grad(objective)(params), state, params)
-        return (_moved(params, updates), state), None
+        return (moved(params, updates), state), None
 
     carry = (begin, optimiser(descent).init(begin))  # pyright: ignore[reportArgumentType]
     (params, _), _ = jax.lax.scan(step, carry, length=descent.steps)
     loss = objective(params)
     taken = jnp.asarray(descent.steps)
     nothing_held_out = jnp.full_like(loss, jnp.nan)
-    finite = _finite(params, loss)
-    return params, TrainingInfo(loss, nothing_held_out, taken, taken, finite, taken + 1)
+    good = finite(params, loss)
+    return params, TrainingInfo(loss, nothing_held_out, taken, taken, good, taken + 1)
 
 
 class _Search(NamedTuple):
@@ -156,7 +158,7 @@ def descend_with_validation(
         best_step = jnp.where(better, now.step, now.best_step)
         updates, state = update(gradient, now.optimiser, now.params)
         return _Search(
-            params=_moved(now.params, updates),
+            params=moved(now.params, updates),
             optimiser=state,
             step=now.step + 1,
             stopped=(now.step >= descent.steps) | (now.step - best_step >= descent.patience),
@@ -181,7 +183,7 @@ def descend_with_validation(
         *last.best_losses,
         last.step - 1,
         last.best_step,
-        _finite(last.best, *last.best_losses),
+        finite(last.best, *last.best_losses),
         last.step,
     )
     return last.best, info

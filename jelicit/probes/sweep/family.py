@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array
 
 from jelicit.pairs import Pairs
 from jelicit.probes.config import SweepConfig
 from jelicit.probes.method import Common, Data, Fits, Method, Run, with_info
 from jelicit.probes.sweep.data import SweepData
+from jelicit.probes.together import EASY, HARD, can_go_together, descend_together
+from jelicit.probes.training import Descent
 
 Rates = tuple[dict[str, Any], ...]
 """The rates that each method of a family reads, by name: one number each, or one per run."""
@@ -92,6 +95,18 @@ class Family:
             for method in self.methods
         }
 
+    def fit_drawn(self, key: Callable[[str], Array], run: Run, data: Data, rates: Rates) -> Fits:
+        """The fits of one run that draws from its streams: `key` has the one of a name."""
+        return self.fit(run._replace(key=key(self.stream)), data, rates)
+
+    @property
+    def trained(self) -> tuple[Descent, bool] | None:
+        """How its only method descends, and whether on held-out rows, too; None = it does not."""
+        if len(self.methods) != 1 or self.double or self.methods[0].trained is None:
+            return None
+        how = self.methods[0].trained
+        return how.descent(self.settings[0]), how.validated
+
     def rates(self, config: SweepConfig, runs: int) -> Rates:
         """The rates that its methods read, each float32 [runs]."""
         return tuple(
@@ -120,6 +135,95 @@ class Family:
     def copies(self) -> int:
         """How many copies of its own rows a run holds, where there is memory for them."""
         return max(method.copies for method in self.methods)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Families whose methods are trained side by side; see `jelicit.probes.together`.
+
+    To `fitting` it is one family, whose fits are those of all.
+    """
+
+    families: tuple[Family, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their methods by name."""
+        return tuple(name for family in self.families for name in family.names)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What any of them needs."""
+        return frozenset().union(*(family.needs for family in self.families))
+
+    def fit_drawn(
+        self, key: Callable[[str], Array], run: Run, data: Data, rates: tuple[Rates, ...]
+    ) -> Fits:
+        """The fits of one run; each method draws from its own stream."""
+        problems = {}
+        for family, (its_rates,) in zip(self.families, rates, strict=True):
+            (method,), (settings,) = family.methods, family.settings
+            own = run._replace(key=key(family.stream)), data.only(method.needs)
+            assert method.trained is not None
+            settings = replace(settings, **its_rates) if its_rates else settings
+            problems[method.name] = method.trained.problem(*own, settings)
+        read = {name for problem in problems.values() for name in problem.reads}
+        sets = {HARD: data.hard, EASY: data.easy}
+        made = descend_together(
+            tuple(problems.values()), {name: sets[name] for name in sorted(read)}
+        )
+        return dict(zip(problems, made, strict=True))
+
+    def rates(self, config: SweepConfig, runs: int) -> tuple[Rates, ...]:
+        """The rates of each."""
+        return tuple(family.rates(config, runs) for family in self.families)
+
+    def bytes_each(self, n: int, d: int, e: int) -> int:
+        """Roughly what a run takes while all are fitted."""
+        return sum(family.bytes_each(n, d, e) for family in self.families)
+
+
+def side_by_side(
+    wanted: Sequence[Family], data: SweepData, config: SweepConfig, sizes: tuple[int, int, int]
+) -> list[tuple[Family, ...]]:
+    """Which families are fitted in one program: those trained alike, on the same runs.
+
+    Args:
+        wanted: In the order in which they are wanted.
+        data: What is swept.
+        config: The settings; a run of all of them has to fit in its memory budget.
+        sizes: Hard rows, width, easy rows.
+    """
+    groups: list[list[Family]] = []
+    for family in wanted:
+        homes = (group for group in groups if _joins(family, group, data, config, sizes))
+        home = next(homes, None)
+        if home is None:
+            groups.append([family])
+        else:
+            home.append(family)
+    return [tuple(group) for group in groups]
+
+
+def _joins(
+    family: Family,
+    group: Sequence[Family],
+    data: SweepData,
+    config: SweepConfig,
+    sizes: tuple[int, int, int],
+) -> bool:
+    """Whether a family is trained beside those of a group."""
+    all_of_them = (*group, family)
+    how = [each.trained for each in all_of_them]
+    if None in how or not can_go_together([each for each in how if each is not None]):
+        return False
+    if Together(families=all_of_them).bytes_each(*sizes) > config.memory_budget:
+        return False
+    runs = [
+        distinct_runs(each, data, each.rates(config, len(data.seeds)))
+        for each in (group[0], family)
+    ]
+    return all(np.array_equal(mine, its) for mine, its in zip(*runs, strict=True))
 
 
 def families(config: SweepConfig) -> list[Family]:

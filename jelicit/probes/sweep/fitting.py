@@ -7,6 +7,7 @@ d exists.
 """
 
 import zlib
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from jelicit.probes.method import Data, Fits, Run
 from jelicit.probes.normalise import Normaliser
 from jelicit.probes.sweep.data import SweepData
 from jelicit.probes.sweep.devices import mesh_of, on_host, spread
-from jelicit.probes.sweep.family import Family, Rates, chunks, distinct_runs
+from jelicit.probes.sweep.family import Family, Together, chunks, distinct_runs
 from jelicit.probes.sweep.prepare import columns, filled_up, own_places
 
 ALGORITHM = 1
@@ -37,24 +38,26 @@ def fit_runs(
     normalisers: Normaliser,
     data: Data,
     layer: Int[Array, ""],
-    rates: Rates,
+    rates: Any,
     made: Any = None,
     places: Int[Array, "r m"] | None = None,
     *,
-    family: Family,
+    family: Family | Together,
 ) -> Fits:
     """The fits of r runs, stacked; every rate is [r], and so is all that was made on the host.
 
     One random stream per (name, seed, layer).
     """
-    # Not Python's hash, which is another in every process.
-    salt = zlib.crc32(family.stream.encode())
 
     def one_run(seed, chosen, normaliser, its_rates, on_its_host, its_places):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), salt), layer)
+        def key(stream: str) -> Array:
+            # Not Python's hash, which is another in every process.
+            salt = zlib.crc32(stream.encode())
+            return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), salt), layer)
+
         rows = chosen.astype(data.hard.pos.dtype)
-        run = Run(key, rows, normaliser, on_its_host, its_places)
-        return family.fit(run, data, its_rates)
+        run = Run(jax.random.key(seed), rows, normaliser, on_its_host, its_places)
+        return family.fit_drawn(key, run, data, its_rates)
 
     return jax.vmap(one_run)(seeds, rows, normalisers, rates, made, places)
 
@@ -102,11 +105,18 @@ def rows_copied(family: Family, data: SweepData, shared: Data) -> int:
 
 
 def _room(
-    family: Family, data: SweepData, shared: Data, normalisers: Normaliser, runs: int, budget: int
+    family: Family | Together,
+    data: SweepData,
+    shared: Data,
+    normalisers: Normaliser,
+    runs: int,
+    budget: int,
 ) -> _Room:
     """Copies of the runs' rows, and the products of all rows, as far as they help and fit."""
     n, d = shared.hard.pos.shape
     size = family.bytes_each(n, d, 0 if shared.easy is None else len(shared.easy.pos))
+    if isinstance(family, Together):
+        return _Room(shared, 0, size, budget)
     copied = rows_copied(family, data, shared)
     with_copies = size + family.bytes_of_copies(copied, d)
     if not copied or with_copies > budget:
@@ -129,7 +139,40 @@ def fit_family(
 ) -> Fits:
     """Fit the distinct runs of a family in chunks, and hand every run its fit."""
     rates = family.rates(config, len(data.seeds))
-    distinct, place = distinct_runs(family, data, rates)
+    runs = distinct_runs(family, data, rates)
+    return _fit(family, runs, rates, data, layer, shared, normalisers, config)
+
+
+def fit_together(
+    families: Sequence[Family],
+    data: SweepData,
+    layer: int,
+    shared: Data,
+    normalisers: Normaliser,
+    config: SweepConfig,
+) -> list[Fits]:
+    """`fit_family` of each; several are those of one group of `side_by_side`: one program."""
+    if len(families) == 1:
+        return [fit_family(families[0], data, layer, shared, normalisers, config)]
+    together = Together(families=tuple(families))
+    rates = together.rates(config, len(data.seeds))
+    runs = distinct_runs(families[0], data, rates[0])
+    fits = _fit(together, runs, rates, data, layer, shared, normalisers, config)
+    return [{name: fits[name] for name in family.names} for family in families]
+
+
+def _fit(
+    family: Family | Together,
+    runs: tuple[np.ndarray, np.ndarray],
+    rates: Any,
+    data: SweepData,
+    layer: int,
+    shared: Data,
+    normalisers: Normaliser,
+    config: SweepConfig,
+) -> Fits:
+    """Fit the runs that differ, in chunks; `runs` are those and every run's place among them."""
+    distinct, place = runs
     mesh = mesh_of(config.devices)
     # Only what it needs: a program is then the same whatever else is swept.
     shared, copied, size, budget = _room(
@@ -147,7 +190,9 @@ def fit_family(
             on_host(lambda leaf: leaf[chunk], normalisers),  # noqa: B023
         )
         its_rates = on_host(lambda leaf: leaf[chunk], rates)  # noqa: B023
-        made = None if family.host is None else work_on_host(family, shared.hard, own[1])
+        made = None
+        if isinstance(family, Family) and family.host is not None:
+            made = work_on_host(family, shared.hard, own[1])
         places = jnp.asarray(own_places(rows, copied)) if copied else None
         fits = fit_runs(
             *spread(own, mesh, "runs"),

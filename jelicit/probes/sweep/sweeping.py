@@ -23,9 +23,9 @@ from jelicit.probes.normalise import Normaliser
 from jelicit.probes.sweep.checks import check, check_layer, read_late
 from jelicit.probes.sweep.data import SweepData, pairs_at
 from jelicit.probes.sweep.devices import doubling, on_host
-from jelicit.probes.sweep.family import Family, families
+from jelicit.probes.sweep.family import Family, families, side_by_side
 from jelicit.probes.sweep.fitstore import FitStore
-from jelicit.probes.sweep.fitting import fit_family
+from jelicit.probes.sweep.fitting import fit_together
 from jelicit.probes.sweep.identity import digests_of, unit_name_of
 from jelicit.probes.sweep.prepare import prepare, wants_easy
 from jelicit.probes.sweep.result import SweepResult
@@ -42,8 +42,10 @@ def sweep(
 
     E2H trains on the easy set normalised by its own statistics; scores always use the normaliser
     of the run's hard train rows. A run's probes depend on its own seed, subset, rates and layer
-    alone, not on what else is swept. Fits that would come out the same (E2H at another subset, PCA
-    at another seed, CCS at another share of the easy set) are made once.
+    alone, not on what else is swept but for rounding: methods that are trained for as many steps on
+    the same runs share their products (`jelicit.probes.together`). Fits that would come out the
+    same (E2H at another subset, PCA at another seed, CCS at another share of the easy set) are made
+    once.
 
     Fits work on the rows that some run uses, not on the whole pool; see `kept_rows`. A second
     sweep with the same shapes, about as many rows in use (by all runs and by the largest), the same
@@ -63,7 +65,8 @@ def sweep(
             one while its predecessor is fitted.
         config: the settings; None takes the defaults.
         store: finished fits, taken from there and put there; None forgets them.
-        report: called with (units done, all units) before the first unit and after each.
+        report: called with (units done, all units) before the first unit and after each; units that
+            are found in the store count at once.
 
     Raises:
         ValueError: before any fit (of layers that a function reads: before a fit of that layer). An
@@ -126,19 +129,56 @@ class _Task:
         if self.place == 0:
             self.report(0, total)
         pool, within, shared = prepare(self.data, hard, easy, self.config)
-        made = _Layer(pool, within, [], [])
         # Of fits that nobody keeps, the data need no name.
         digests = {} if self.store is None else digests_of(hard, easy)
-        for number, family in enumerate(wanted, before):
+        names = [self._name(family, digests) for family in wanted]
+        to_fit = [
+            family
+            for number, (family, name) in enumerate(zip(wanted, names, strict=True), before)
+            if self._is_mine(name, number)
+        ]
+        done = before + len(wanted) - len(to_fit)
+        if done > before:
+            self.report(done, total)
+        sizes = (*shared.hard.pos.shape, 0 if shared.easy is None else len(shared.easy.pos))
+        here: dict[tuple[str, ...], Fits] = {}
+        for group in side_by_side(to_fit, self.data, self.config, sizes):
+            if group[0].double:
+                fits = [self._in_double(group[0], hard, easy)]
+            else:
+                fits = fit_together(group, self.data, self.layer, shared, within, self.config)
+            for family, fit in zip(group, fits, strict=True):
+                if self.store is None:
+                    here[family.names] = fit
+                else:
+                    self.store.put(names[wanted.index(family)], fit)
+            # Of a group all or none is kept: a sweep killed here goes on with the same programs.
+            for _ in group:
+                done += 1
+                self.report(done, total)
+        if self.store is None:
+            return _Layer(pool, within, [], [here[family.names] for family in wanted])
+        made = _Layer(pool, within, names, [])
+        return (
+            made
+            if jax.process_count() > 1
+            else made._replace(fits=_collected(self.store, made, self.config))
+        )
 
-            def fit(family: Family = family) -> Fits:
-                if family.double:
-                    return self._in_double(family, hard, easy)
-                return fit_family(family, self.data, self.layer, shared, within, self.config)
+    def _name(self, family: Family, digests: Mapping[str, str]) -> str:
+        """What a unit of work is called in the store."""
+        if self.store is None:
+            return ""
+        return unit_name_of(family, self.data, self.layer, self.config, digests)
 
-            self._unit(family, number, fit, digests, made)
-            self.report(number + 1, total)
-        return made
+    def _is_mine(self, name: str, number: int) -> bool:
+        """Whether a unit of work is to be fitted, and by this host.
+
+        Hosts deal the units out by number: nobody waits for anybody before the end.
+        """
+        if self.store is None:
+            return True
+        return name not in self.store and number % jax.process_count() == jax.process_index()
 
     def _in_double(self, family: Family, hard: Pairs, easy: Pairs | None) -> Fits:
         """The fits of a family in float64, from the hidden states themselves.
@@ -153,27 +193,7 @@ class _Task:
             hard, easy = doubled(hard), None if easy is None else doubled(easy)
             _, within, shared = prepare(self.data, hard, easy, config, overwrite=True)
             del hard, easy
-            return fit_family(family, self.data, self.layer, shared, within, config)
-
-    def _unit(
-        self,
-        family: Family,
-        number: int,
-        fit: Callable[[], Fits],
-        digests: Mapping[str, str],
-        made: _Layer,
-    ) -> None:
-        """Add a unit of work to what is made: from the store, or fitted."""
-        if self.store is None:
-            made.fits.append(fit())
-            return
-        name = unit_name_of(family, self.data, self.layer, self.config, digests)
-        made.names.append(name)
-        # Hosts deal the units out by number: nobody waits for anybody before the end.
-        if name not in self.store and number % jax.process_count() == jax.process_index():
-            self.store.put(name, fit())
-        if jax.process_count() == 1:
-            made.fits.append(self.store.get(name, family.methods))
+            return fit_together([family], self.data, self.layer, shared, within, config)[0]
 
 
 def _collected(store: FitStore, made: _Layer, config: SweepConfig) -> list[Fits]:
