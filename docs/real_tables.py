@@ -30,7 +30,9 @@ MODELS = {
 
 JUDGED = ("salience", "imbalance", "impossible", "icm", "scaling", "finetune")
 """Studies whose rows are compared with what the papers find."""
-FEATURES = ("none", "sycophancy", "punctuation")
+FEATURES = ("none", "sycophancy", "punctuation", "tense")
+SETS = ("cities", "sp_en_trans", "larger_than", "common_claim")
+"""Sets that are asked with every feature."""
 SHOWN = ("zero_shot", "ccs", "pca", "random_ensemble_consensus", "pca_ensemble_consensus")
 LABELLED = ("supervised", "control_length")
 
@@ -52,9 +54,10 @@ def rows_of(study: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _own_prompt(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of runs that compare no prompts."""
-    return rows.loc[rows["format"].isna()]
+def _runs(*kinds: str) -> pd.DataFrame:
+    """Rows of the salience runs of some kinds: a run is called by its kind and its model."""
+    rows = rows_of("salience")
+    return rows.loc[rows["run"].str.rsplit("-", n=1).str[0].isin(kinds)]
 
 
 def _by_size(rows: pd.DataFrame) -> list[str]:
@@ -114,42 +117,87 @@ def _auroc(rows: pd.DataFrame) -> str:
 
 def _salience(dataset: str) -> str:
     """One set: a column per feature, AUROC on truth [on the feature]."""
-    rows = _own_prompt(rows_of("salience"))
+    rows = _runs("salience")
     rows = rows.loc[rows["dataset"] == dataset]
     columns = {
-        "Plain" if name == "none" else readable(name): _where("feature", name, truth_and_spurious)
+        _shown(name): _where("feature", name, truth_and_spurious)
         for name in FEATURES
+        if name in set(rows["feature"])
     }
     return down(rows, columns)
 
 
+def _shown(feature: str) -> str:
+    return "Plain" if feature == "none" else readable(feature)
+
+
 def _formats() -> str:
-    """Cities asked in several ways, AUROC on truth."""
-    rows = rows_of("salience").dropna(subset="format")
+    """Cities asked in several ways, AUROC on truth [on the feature]."""
+    rows = _runs("formats")
     columns = {
-        f"`{name}`": _where("format", name, _auroc) for name in dict.fromkeys(rows["format"])
+        f"{_shown(feature)}, `{name}`": _both(feature, name)
+        for feature in dict.fromkeys(rows["feature"])
+        for name in dict.fromkeys(rows["format"])
+        if name != "ensemble"
+    }
+    return down(rows, columns)
+
+
+def _both(feature: str, name: str) -> Any:
+    within = _where("format", name, truth_and_spurious)
+    return _where("feature", feature, within)
+
+
+def _texts() -> str:
+    """Longer texts, and sets with two labels, each asked for in turn."""
+    rows = _runs("texts", "gsm8k")
+    cases = rows[["dataset", "feature"]].drop_duplicates()
+    columns = {}
+    for dataset, feature in cases.itertuples(index=False):
+        how = "" if feature == "none" else f", {readable(feature)}"
+        columns[f"{readable(dataset)}{how}"] = _where(
+            "dataset", dataset, _where("feature", feature, truth_and_spurious)
+        )
+    return down(rows, columns)
+
+
+def _own_words() -> str:
+    """Whether a model tells its own answers from those of another."""
+    rows = _runs("own")
+    return down(rows, {"AUROC": _auroc}, methods=(*SHOWN, *LABELLED, "control_likelihood"))
+
+
+def _dtypes() -> str:
+    """The same cities in float32 and in bfloat16, AUROC on truth."""
+    rows = _runs("float32", "salience")
+    coarse = rows["run"].str.startswith("salience-")
+    rows = rows.assign(dtype=coarse.map({True: "bfloat16", False: "float32"}))
+    both = set(rows.loc[~coarse, "model"])
+    rows = rows.loc[rows["model"].isin(both) & (rows["dataset"] == "cities")]
+    columns = {
+        f"{_shown(feature)}, {dtype}": _where("feature", feature, _where("dtype", dtype, _auroc))
+        for feature in ("none", "sycophancy")
+        for dtype in ("float32", "bfloat16")
     }
     return down(rows, columns)
 
 
 def _measured() -> str:
-    """How salient truth and feature are at the layer that was read."""
-    rows = _own_prompt(rows_of("salience")).dropna(subset="salience_truth")
+    """How salient the truth and each feature are at the layer that was read."""
+    rows = _runs("salience").dropna(subset="salience_truth")
     lines = []
     for model in _by_size(rows):
         mine = rows.loc[rows["model"] == model]
-        for (dataset, feature), of in mine.groupby(["dataset", "feature"], sort=False):  # type: ignore[misc]
-            first = of.iloc[0]
-            spurious = first["salience_feature"]
-            lines.append(
-                (
-                    *(_short(model), readable(str(dataset)), readable(str(feature))),
-                    f"{first['layer']:g}",
-                    f"{first['salience_truth']:.2f}",
-                    number(spurious),
-                )
-            )
-    head = ("Model", "Set", "Feature", "Layer", "Salience of the truth", "of the feature")
+        for dataset, of_set in mine.groupby("dataset", sort=False):
+            first = of_set.drop_duplicates("feature").set_index("feature")
+            layers = sorted(set(of_set["layer"]))
+            cells = [
+                number(first["salience_feature"].get(name, float("nan"))) for name in FEATURES[1:]
+            ]
+            plain = number(first["salience_truth"].get("none", float("nan")))
+            shown = ", ".join(f"{layer:g}" for layer in layers)
+            lines.append((_short(model), readable(str(dataset)), shown, plain, *cells))
+    head = ("Model", "Set", "Layer", "Truth, plain", *map(readable, FEATURES[1:]))
     return markdown_table(head, lines)
 
 
@@ -318,7 +366,10 @@ def _made_by() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "real-scaling": _scaling,
     "real-reading": _reading,
-    "real-salience-cities": partial(_salience, "cities"),
+    **{f"real-salience-{name}": partial(_salience, name) for name in SETS},
+    "real-texts": _texts,
+    "real-own-words": _own_words,
+    "real-dtypes": _dtypes,
     "real-formats": _formats,
     "real-measured": _measured,
     "real-imbalance": _imbalance,
