@@ -143,6 +143,18 @@ def test_attention_that_adds_its_mask_gives_the_same_numbers():
     assert_same(read(Shared(lm), batch), lm, batch)
 
 
+@pytest.mark.parametrize("kind", ["llama", "bloom"])
+def test_rounding_of_large_logits_in_half_precision_is_no_disagreement(kind):
+    loud = tiny(kind, dtype=torch.bfloat16)
+    with torch.no_grad():
+        loud.model.get_output_embeddings().weight *= 100
+    ids = tuple(range(1, 30))
+    batch = [Encoded(ids, ((30,), (31,)))]
+    # Logits of some tens are rounded to tenths.
+    assert read(Separate(loud), batch).log_probs.abs().max() > 20
+    assert can_share(loud) == (kind == "llama")
+
+
 def test_a_model_that_takes_no_mask_of_ours_is_found_out():
     lm = tiny("llama")
     forward = lm.model.model.forward
