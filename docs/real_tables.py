@@ -173,7 +173,7 @@ def _dtypes() -> str:
     coarse = rows["run"].str.startswith("salience-")
     rows = rows.assign(dtype=coarse.map({True: "bfloat16", False: "float32"}))
     both = set(rows.loc[~coarse, "model"])
-    rows = rows.loc[rows["model"].isin(both) & (rows["dataset"] == "cities")]
+    rows = rows.loc[rows["model"].isin(list(both)) & (rows["dataset"] == "cities")]
     columns = {
         f"{_shown(feature)}, {dtype}": _where("feature", feature, _where("dtype", dtype, _auroc))
         for feature in ("none", "sycophancy")
@@ -199,6 +199,30 @@ def _measured() -> str:
             lines.append((_short(model), readable(str(dataset)), shown, plain, *cells))
     head = ("Model", "Set", "Layer", "Truth, plain", *map(readable, FEATURES[1:]))
     return markdown_table(head, lines)
+
+
+def _order() -> str:
+    """Rank correlation of what is left of the truth with how salient the feature is."""
+    rows = _runs("salience")
+    rows = rows.loc[(rows["role"] == "truth") & rows["orientation"].isin(["none", "oracle"])]
+    lines = []
+    for model in _by_size(rows):
+        of_model = rows.loc[rows["model"] == model]
+        plain = of_model.loc[of_model["feature"] == "none"].groupby("dataset")["salience_truth"]
+        cells = []
+        for method in ("ccs", "pca"):
+            mine = of_model.loc[(of_model["method"] == method) & (of_model["feature"] != "none")]
+            cases = mine.groupby(["dataset", "feature"])[["auroc", "salience_feature"]].mean()
+            truth = plain.first().reindex(cases.index.get_level_values("dataset")).to_numpy()
+            for size in (cases["salience_feature"], cases["salience_feature"] / truth):
+                cells.append(f"{cases['auroc'].corr(size, method='spearman'):.2f}")
+        lines.append((_short(model), f"{len(cases)}", *cells))
+    columns = [
+        f"{method}, {how}"
+        for method in ("CCS", "PCA")
+        for how in ("salience of the feature", "as a share of the truth's")
+    ]
+    return markdown_table(("Model", "Cases", *columns), lines)
 
 
 # --- the other studies ---------------------------------------------------------------------------
@@ -231,22 +255,54 @@ def _layers() -> str:
     return markdown_table(("Model", "Method", *shown), lines)
 
 
-def _transfer() -> str:
-    """The set that a probe was trained on down, the one it is tested on across."""
+NEGATED = (("cities", "neg_cities"), ("sp_en_trans", "neg_sp_en_trans"))
+"""Sets and their negated twins."""
+
+
+def _transferred() -> pd.DataFrame:
     rows = rows_of("transfer")
-    rows = rows.loc[rows["orientation"].isin(["none", "oracle"])]
+    return rows.loc[rows["orientation"].isin(["none", "oracle"]) & rows["method"].isin(TRANSFERRED)]
+
+
+def _transfer() -> str:
+    """The largest model: the set that a probe was trained on down, the one of its test across."""
+    rows = _transferred()
+    rows = rows.loc[rows["model"] == _by_size(rows)[-1]]
     sets = list(dict.fromkeys(rows["dataset"]))
     lines = []
     for method in in_reading_order(rows["method"]):
-        if method.key not in TRANSFERRED:
-            continue
         of_method = rows.loc[rows["method"] == method.key]
-        sign = MARKS["oracle"] if set(of_method["orientation"]) == {"oracle"} else ""
+        sign = MARKS["none" if method.key == "supervised" else "oracle"]
         for trained in sets:
             mine = of_method.loc[of_method["train"] == trained]
             cells = [_where("dataset", tested, _auroc)(mine) for tested in sets]
             lines.append((method.name + sign, readable(trained), *cells))
     return markdown_table(("Method", "Trained on", *map(readable, sets)), lines)
+
+
+def _polarity() -> str:
+    """From statements to their negations and back: AUROC, model by model."""
+    rows = _transferred()
+    columns = {
+        f"{readable(trained)} to {'itself' if trained == tested else readable(tested).lower()}": (
+            trained,
+            tested,
+        )
+        for pair in NEGATED
+        for trained in pair
+        for tested in pair
+    }
+    lines = []
+    for model in _by_size(rows):
+        for method in in_reading_order(rows["method"]):
+            mine = rows.loc[(rows["model"] == model) & (rows["method"] == method.key)]
+            sign = MARKS["none" if method.key == "supervised" else "oracle"]
+            cells = [
+                _where("train", trained, _where("dataset", tested, _auroc))(mine)
+                for trained, tested in columns.values()
+            ]
+            lines.append((_short(model), method.name + sign, *cells))
+    return markdown_table(("Model", "Method", *columns), lines)
 
 
 def _imbalance() -> str:
@@ -367,6 +423,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-scaling": _scaling,
     "real-reading": _reading,
     **{f"real-salience-{name}": partial(_salience, name) for name in SETS},
+    "real-order": _order,
     "real-texts": _texts,
     "real-own-words": _own_words,
     "real-dtypes": _dtypes,
@@ -375,6 +432,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-imbalance": _imbalance,
     "real-layers": _layers,
     "real-transfer": _transfer,
+    "real-polarity": _polarity,
     "real-icm": _icm,
     "real-impossible": _impossible,
     "real-warnings": _warnings,

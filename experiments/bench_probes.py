@@ -301,10 +301,10 @@ def _whole(settings: Probes, torch_ms: float) -> dict[str, Any]:
 
 def _parts(data: SweepData, config: SweepConfig, marks: Sequence[float]) -> dict[str, float]:
     """Seconds before the first fit, and of each program by its methods."""
-    sizes = (*data.hard[1].pos.shape, len(data.easy[1].pos))  # type: ignore[index]
+    (n, d), easy = data.hard[1].pos.shape, data.easy[1].pos  # type: ignore[index]
     # A unit is reported when its group is fitted; the others of the group follow at once.
     found, unit = {"before": marks[1] - marks[0]}, 1
-    for group in side_by_side(families(config), data, config, sizes):
+    for group in side_by_side(families(config), data, config, (n, d, len(easy))):
         name = " + ".join(name for family in group for name in family.names)
         found[name] = marks[unit + len(group)] - marks[unit]
         unit += len(group)

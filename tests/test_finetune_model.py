@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -315,7 +316,7 @@ def test_settings_that_make_no_sense_are_refused_by_name(name, value):
 # --- what passes compute in ----------------------------------------------------------------------
 
 
-def sized(parameters, device="cpu"):
+def sized(parameters, device="cpu") -> Any:
     """What a choice of the precision looks at."""
     config = SimpleNamespace(intermediate_size=96)
     return SimpleNamespace(

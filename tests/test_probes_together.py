@@ -1,6 +1,7 @@
 """Methods trained side by side: each probe is the one that it would be by itself."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,8 +89,9 @@ def test_in_double_precision_they_are_the_same_numbers(x64):
     rows = jnp.asarray(np.random.default_rng(0).random(N) < 0.7, jnp.float64)
     run = Run(jax.random.key(3), rows, fit_normaliser(hard, rows, fitted_on="a run's rows"))
     methods = (CCS, SUPERVISED, UE_E2H, E2H)
-    own = [method.settings() for method in methods]
-    problems = [m.trained.problem(run, shared, s) for m, s in zip(methods, own, strict=True)]
+    own: list[Any] = [method.settings() for method in methods if method.settings]
+    how = [method.trained for method in methods if method.trained]
+    problems = [each.problem(run, shared, mine) for each, mine in zip(how, own, strict=True)]
     made = descend_together(problems, {"hard": hard, "easy": easy})
     for method, settings, (probe, info) in zip(methods, own, made, strict=True):
         expected, went = method.fit(run, shared, settings)

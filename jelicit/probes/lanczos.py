@@ -19,8 +19,8 @@ from jelicit.probes.normalise import matmul
 WIDTH = 8
 """Columns of a block: fewer make a smaller space do, and products of fewer wait for memory."""
 WHOLE = 0.3
-"""A space of more than this share of the matrix costs more than a whole decomposition: of 2,000 rows
-on a CPU, 0.36 s for 384 columns, 1.5 s for 896, 0.83 s for all."""
+"""A space of more than this share of the matrix costs more than a whole decomposition: of 2,000
+rows on a CPU, 0.36 s for 384 columns, 1.5 s for 896, 0.83 s for all."""
 
 
 class Eigenpairs(NamedTuple):

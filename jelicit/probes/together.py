@@ -174,7 +174,11 @@ def _losses(
         ]
         count = len(readers)
         signs = [
-            _logits(phi, columns[sign * count : (sign + 1) * count], problems[0].descent.precision)
+            _logits(
+                jnp.asarray(phi),
+                columns[sign * count : (sign + 1) * count],
+                problems[0].descent.precision,
+            )
             for sign, phi in enumerate(pairs)
         ]
         for place, k in enumerate(readers):
