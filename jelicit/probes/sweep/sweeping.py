@@ -140,12 +140,9 @@ class _Task:
         done = before + len(wanted) - len(to_fit)
         if done > before:
             self.report(done, total)
-        (n, d), easy_rows = (
-            shared.hard.pos.shape,
-            0 if shared.easy is None else len(shared.easy.pos),
-        )
+        (n, d), e = shared.hard.pos.shape, 0 if shared.easy is None else len(shared.easy.pos)
         here: dict[tuple[str, ...], Fits] = {}
-        for group in side_by_side(to_fit, self.data, self.config, (n, d, easy_rows)):
+        for group in side_by_side(to_fit, self.data, self.config, (n, d, e)):
             if group[0].double:
                 fits = [self._in_double(group[0], hard, easy)]
             else:
