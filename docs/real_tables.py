@@ -283,15 +283,15 @@ def _transfer() -> str:
 def _polarity() -> str:
     """From statements to their negations and back: AUROC, model by model."""
     rows = _transferred()
-    columns = {
-        f"{readable(trained)} to {'itself' if trained == tested else readable(tested).lower()}": (
-            trained,
-            tested,
-        )
-        for pair in NEGATED
-        for trained in pair
-        for tested in pair
-    }
+    columns = {}
+    for plain, negated in NEGATED:
+        name = readable(plain)
+        columns |= {
+            f"{name} to itself": (plain, plain),
+            f"{name} to negated": (plain, negated),
+            f"{name} from negated": (negated, plain),
+            f"{name} negated to itself": (negated, negated),
+        }
     lines = []
     for model in _by_size(rows):
         for method in in_reading_order(rows["method"]):

@@ -148,6 +148,8 @@ def all_exports() -> Exports:
         small = data(N, D)
         assert not callable(small.hard)
         sweep(small, config()).score(3, small.hard[3])
+        for alone in ("ccs", "supervised", "ue_e2h"):  # in the whole sweep they are one program
+            sweep(small, config(methods=(alone,)))
         wide = config(methods=BY_PCA, scale_by_variance=True)
         for runs in (RUNS, MANY):
             sweep(data(WIDE, WIDE + 5, runs), wide)
