@@ -161,12 +161,6 @@ def _texts() -> str:
     return down(rows, columns)
 
 
-def _own_words() -> str:
-    """Whether a model tells its own answers from those of another."""
-    rows = _runs("own")
-    return down(rows, {"AUROC": _auroc}, methods=(*SHOWN, *LABELLED, "control_likelihood"))
-
-
 def _dtypes() -> str:
     """The same cities in float32 and in bfloat16, AUROC on truth."""
     rows = _runs("float32", "salience")
@@ -425,7 +419,6 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"real-salience-{name}": partial(_salience, name) for name in SETS},
     "real-order": _order,
     "real-texts": _texts,
-    "real-own-words": _own_words,
     "real-dtypes": _dtypes,
     "real-formats": _formats,
     "real-measured": _measured,
