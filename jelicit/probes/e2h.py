@@ -1,14 +1,13 @@
 """E2H (paper A): the supervised fit on the labelled easy set, read on the hard one."""
 
-import jax
 import jax.numpy as jnp
 
 from jelicit.method_groups import EASY_TO_HARD
-from jelicit.probes import together
 from jelicit.probes.linear import LinearProbe
-from jelicit.probes.losses import bce_loss
 from jelicit.probes.method import EASY, Data, Method, Run
-from jelicit.probes.supervised import fit_supervised, validation_rows
+from jelicit.probes.supervised import fit_supervised, label_problem
+from jelicit.probes.together import EASY as EASY_SET
+from jelicit.probes.together import Problem, Trained
 from jelicit.probes.training import TrainingInfo
 from jelicit.probes.training_settings import LabelTraining, vectors_trained
 
@@ -22,22 +21,10 @@ def _fit(run: Run, data: Data, settings: LabelTraining) -> tuple[LinearProbe, Tr
     )
 
 
-def _problem(run: Run, data: Data, settings: LabelTraining) -> together.Problem:
-    _, normaliser, targets = data.easy_set()
-    key_start, key_split = jax.random.split(run.key)
-    every = jnp.ones_like(targets)
-    held_out = validation_rows(key_split, every, share=settings.validation_share)
-    train, validation = every * ~held_out, every * held_out
-    return together.Problem(
-        key=key_start,
-        descent=settings.label_descent(),
-        reads={together.EASY: normaliser},
-        losses=lambda signs: (
-            bce_loss(*signs[together.EASY], targets, train),
-            bce_loss(*signs[together.EASY], targets, validation),
-        ),
-        validated=True,
-    )
+def _problem(run: Run, data: Data, settings: LabelTraining) -> Problem:
+    _, normaliser, labels = data.easy_set()
+    own = run.key, normaliser, labels, settings
+    return label_problem(*own, on=EASY_SET, rows=jnp.ones_like(labels))
 
 
 E2H = Method(
@@ -45,7 +32,7 @@ E2H = Method(
     title="E2H",
     group=EASY_TO_HARD,
     fit=_fit,
-    trained=together.Trained(problem=_problem, descent=LabelTraining.label_descent, validated=True),
+    trained=Trained(problem=_problem, descent=LabelTraining.label_descent, validated=True),
     free_sign=False,
     source="Paper A",
     needs=frozenset({EASY}),

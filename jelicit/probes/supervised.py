@@ -116,20 +116,34 @@ def _fit(run: Run, data: Data, settings: LabelTraining) -> tuple[LinearProbe, Tr
     )
 
 
-def _problem(run: Run, data: Data, settings: LabelTraining) -> Problem:
-    key_start, key_split = jax.random.split(run.key)
-    held_out = validation_rows(key_split, run.rows, share=settings.validation_share, kept=data.kept)
-    targets, train, validation = data.targets(), run.rows * ~held_out, run.rows * held_out
+def label_problem(
+    key: Array,
+    normaliser: Normaliser,
+    targets: Float[Array, " n"],
+    settings: LabelTraining,
+    *,
+    on: str,
+    rows: Float[Array, " n"],
+    kept: Bool[Array, " pool"] | None = None,
+) -> Problem:
+    """`fit_supervised` as a problem, on the rows of a set; its arguments, and the set's name."""
+    key_start, key_split = jax.random.split(key)
+    held_out = validation_rows(key_split, rows, share=settings.validation_share, kept=kept)
     return Problem(
         key=key_start,
         descent=settings.label_descent(),
-        reads={HARD: run.normaliser},
+        reads={on: normaliser},
         losses=lambda signs: (
-            bce_loss(*signs[HARD], targets, train),
-            bce_loss(*signs[HARD], targets, validation),
+            bce_loss(*signs[on], targets, rows * ~held_out),
+            bce_loss(*signs[on], targets, rows * held_out),
         ),
         validated=True,
     )
+
+
+def _problem(run: Run, data: Data, settings: LabelTraining) -> Problem:
+    own = run.key, run.normaliser, data.targets(), settings
+    return label_problem(*own, on=HARD, rows=run.rows, kept=data.kept)
 
 
 SUPERVISED = Method(

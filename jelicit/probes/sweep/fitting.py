@@ -129,20 +129,6 @@ def _room(
     return _Room(shared, copied, with_copies, budget)
 
 
-def fit_family(
-    family: Family,
-    data: SweepData,
-    layer: int,
-    shared: Data,
-    normalisers: Normaliser,
-    config: SweepConfig,
-) -> Fits:
-    """Fit the distinct runs of a family in chunks, and hand every run its fit."""
-    rates = family.rates(config, len(data.seeds))
-    runs = distinct_runs(family, data, rates)
-    return _fit(family, runs, rates, data, layer, shared, normalisers, config)
-
-
 def fit_together(
     families: Sequence[Family],
     data: SweepData,
@@ -151,28 +137,19 @@ def fit_together(
     normalisers: Normaliser,
     config: SweepConfig,
 ) -> list[Fits]:
-    """`fit_family` of each; several are those of one group of `side_by_side`: one program."""
-    if len(families) == 1:
-        return [fit_family(families[0], data, layer, shared, normalisers, config)]
-    together = Together(families=tuple(families))
-    rates = together.rates(config, len(data.seeds))
-    runs = distinct_runs(families[0], data, rates[0])
-    fits = _fit(together, runs, rates, data, layer, shared, normalisers, config)
-    return [{name: fits[name] for name in family.names} for family in families]
+    """The fits of each family: distinct runs in chunks, every run handed its own.
 
-
-def _fit(
-    family: Family | Together,
-    runs: tuple[np.ndarray, np.ndarray],
-    rates: Any,
-    data: SweepData,
-    layer: int,
-    shared: Data,
-    normalisers: Normaliser,
-    config: SweepConfig,
-) -> Fits:
-    """Fit the runs that differ, in chunks; `runs` are those and every run's place among them."""
-    distinct, place = runs
+    Args:
+        families: One, or those of one group of `side_by_side`, which become one program.
+        data: What is swept.
+        layer: Which layer.
+        shared: Of the layer, for all runs.
+        normalisers: Of the runs.
+        config: The settings.
+    """
+    family = families[0] if len(families) == 1 else Together(families=tuple(families))
+    rates = family.rates(config, len(data.seeds))
+    distinct, place = distinct_runs(families[0], data, families[0].rates(config, len(data.seeds)))
     mesh = mesh_of(config.devices)
     # Only what it needs: a program is then the same whatever else is swept.
     shared, copied, size, budget = _room(
@@ -203,4 +180,5 @@ def _fit(
         )
         # To the host at once, which frees the device for the next chunk; fillers go.
         parts.append(jax.tree.map(lambda leaf: _single(leaf)[:wanted], fits))  # noqa: B023
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *parts)
+    fits = jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *parts)
+    return [{name: fits[name] for name in each.names} for each in families]

@@ -152,7 +152,7 @@ class _Task:
                     here[family.names] = fit
                 else:
                     self.store.put(names[wanted.index(family)], fit)
-            # Of a group all or none is kept: a sweep killed here goes on with the same programs.
+            # Once all of the group are kept: a sweep killed here goes on with the same programs.
             for _ in group:
                 done += 1
                 self.report(done, total)
