@@ -101,10 +101,16 @@ def operations(lm: LanguageModel, tokens: float, prompts: int) -> float:
     return 2.0 * (blocks * tokens + head * prompts)
 
 
-def peak_gflops(lm: LanguageModel) -> float:
-    """What a large matrix product reaches in torch, in the model's dtype, with its threads."""
+def peak_gflops(lm: LanguageModel, dtype: str | None = None) -> float:
+    """What a large matrix product reaches in torch, with the model's threads.
+
+    Args:
+        lm: The model.
+        dtype: Of the product; None = the model's.
+    """
     size = 2048
-    X = torch.randn(size, size, device=lm.device, dtype=lm.model.dtype)
+    of = lm.model.dtype if dtype is None else getattr(torch, dtype)
+    X = torch.randn(size, size, device=lm.device, dtype=of)
     best = float("inf")
     for _ in range(8):
         begin = time.perf_counter()

@@ -24,6 +24,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from extract import training_run
+from extract.bfloat16_training import quick_attention, turn_frozen
 from extract.finetune_settings import ALGORITHM, ALL_BELOW, FinetuneSettings, Loss
 from extract.gguf_file import find_gguf
 from extract.models import LanguageModel, load, usable_device
@@ -130,8 +131,9 @@ def _train(
     """Trains from the last whole checkpoint on, and writes what is left."""
     begin = time.perf_counter()
     with training_run.silent(), training_run.own_seeds(settings.seed):
-        trainer = _trainer(lm, settings, examples, folder.checkpoints)
-        log = training_run.train(trainer, f"fine-tuning {lm.name}", progress=progress)
+        model = trainable(lm, settings)
+        trainer = verdict_trainer(lm, model, settings, examples, folder.checkpoints)
+        log = run(lm, trainer, f"fine-tuning {lm.name}", progress=progress)
         if not trainer.is_world_process_zero():
             return
         _save(trainer.model, lm, settings, folder.folder)
@@ -192,6 +194,16 @@ def _described(
     return lines
 
 
+def run(
+    lm: LanguageModel, trainer: VerdictTrainer, title: str, *, progress: bool = True
+) -> list[dict[str, float]]:
+    """Trains to the end, or from the last whole checkpoint on; the trainer's log."""
+    data: Any = trainer.train_dataset
+    lengths = (len(example["ids"]) for example in data)
+    with quick_attention(lengths, precision_of(lm), lm.device):
+        return training_run.train(trainer, title, progress=progress)
+
+
 # --- the trainer ---------------------------------------------------------------------------------
 
 
@@ -241,9 +253,22 @@ class VerdictTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def _trainer(
-    lm: LanguageModel, settings: FinetuneSettings, examples: Sequence[Any], checkpoints: Path
+def verdict_trainer(
+    lm: LanguageModel,
+    model: Any,
+    settings: FinetuneSettings,
+    examples: Sequence[Any],
+    checkpoints: Path,
 ) -> VerdictTrainer:
+    """The library's trainer, which has not begun.
+
+    Args:
+        lm: What is trained.
+        model: Its weights as `trainable` has them.
+        settings: With nothing left to the model (`FinetuneSettings.fitting`).
+        examples: Of `examples_of`.
+        checkpoints: Folder from which a killed training goes on.
+    """
     at_once = settings.at_once or settings.batch_size
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -260,7 +285,7 @@ def _trainer(
         **library_arguments(lm),
     )
     trainer = VerdictTrainer(
-        model=_trainable(lm, settings),
+        model=model,
         args=on_one_gpu(arguments),
         train_dataset=list(examples),  # type: ignore[arg-type]  # anything with a length
         data_collator=collate,
@@ -269,14 +294,17 @@ def _trainer(
     return trainer
 
 
-def _trainable(lm: LanguageModel, settings: FinetuneSettings) -> Any:
-    """The model with the weights that are to change in float32."""
+def trainable(lm: LanguageModel, settings: FinetuneSettings) -> Any:
+    """The model with the weights that are to change in float32; an adapter is put in."""
     if settings.weights == "all":
         return lm.model.float().train()
     import peft
 
     config: Any = lora_config(settings.rank, "CAUSAL_LM")
-    return peft.get_peft_model(lm.model, config)  # puts the adapter in float32
+    model = peft.get_peft_model(lm.model, config)  # puts the adapter in float32
+    if precision_of(lm) == "bfloat16" and lm.device == "cpu" and not settings.merge:
+        turn_frozen(model)
+    return model
 
 
 # --- what is left --------------------------------------------------------------------------------

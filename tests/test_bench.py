@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 pytest.importorskip("torch", reason="the benchmark's torch loop needs the extract extra")
 
@@ -135,3 +136,70 @@ def test_shared_and_whole_prompts_have_the_same_scores(monkeypatch):
     assert found["max_difference"] < 1e-4
     assert found["ratio_tokens"] > 2
     assert found["prompts"] == 16
+    tokens, blocks = found["tokens_trie"], pocket_blocks()
+    least = 2 * (blocks * tokens + 1024 * 128 * 16) / found["peak_gflops"] / 1e9
+    assert found["floor_share"] == pytest.approx(least / found["seconds_trie"])
+
+
+def pocket_blocks():
+    """Weights of the pocket model but for its embeddings, which are the output's, too."""
+    folder = ROOT / "extract/pocket"
+    shapes = [
+        w.shape for n, w in load_file(folder / "model.safetensors").items() if "embed" not in n
+    ]
+    return sum(int(np.prod(shape)) for shape in shapes)
+
+
+def test_extraction_alone_is_timed_against_the_floor(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    bench = importlib.import_module("bench_extraction")
+    asked = []
+
+    def part(settings, *, prefix):
+        asked.append(prefix)
+        ends = {"tokens": 50, "batch": 4, "operations": 8e9, "peak_gflops": 2.0}
+        return {"device": "d", "seconds": {"ours": 16.0}, "peak": {"ours": 3e6}, **ends}
+
+    monkeypatch.setattr(bench, "part", part)
+    found = bench.measure(bench.Extraction(model="pocket", n=5, alone=True))
+    assert asked == [False]  # no other way, and no system prompt
+    assert found["floor_share"] == pytest.approx(8e9 / 2e9 / 16)
+    assert found["ours_items_s"] == pytest.approx(5 / 16)
+    bench.show(found)
+
+
+def test_fine_tuning_is_timed_against_a_plain_loop_and_the_floor(monkeypatch, capsys):
+    pytest.importorskip("peft", reason="training needs the train extra")
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    bench = importlib.import_module("bench_training")
+    found = bench.measure(bench.Training(model="pocket", steps=2, batch=4, repeats=1))
+    assert found["weights"] == "all"
+    forward = 2 * (pocket_blocks() * found["tokens"] + 1024 * 128 * 8)
+    assert found["floor_s"] == pytest.approx(3 * forward / found["peak_gflops"] / 1e9)
+    assert found["floor_share"] == found["six_share"]
+    assert found["ratio"] == found["seconds"]["plain"] / found["seconds"]["ours"]
+    bench.show(found)
+    assert "plain loop, float32" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--steps 0: at least 1"):
+        bench.check(bench.Training(steps=0))
+
+
+def test_the_plain_loop_and_the_trainer_descend_the_same_loss(monkeypatch, random_model, tmp_path):
+    pytest.importorskip("peft", reason="training needs the train extra")
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    bench = importlib.import_module("bench_training")
+    from extract.finetune_settings import FinetuneSettings
+    from extract.models import load
+    from extract.verdict_data import examples_of
+    from jelicit.data.items import Item
+    from jelicit.data.prompts import FORMATS
+
+    items = [Item(id=f"a{i}", choice=f"{i} is even.", label=i % 2 == 0) for i in range(4)]
+    first = []
+    for way in (bench.plain_loop, bench.library):
+        lm = load(str(random_model), dtype="float32")
+        own = FinetuneSettings(weights="all", batch_size=4, epochs=1).fitting(lm.n_parameters)
+        examples = examples_of(lm, items, [1.0, 0.0, 1.0, 0.0], FORMATS["statement"])
+        given = (lm.model,) if way is bench.plain_loop else (lm, lm.model)
+        first.append(way(*given, examples, own))  # one step: the loss before any change
+    assert first[0] == pytest.approx(first[1], abs=1e-3)

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from extract import dtype_trial
+from extract.bfloat16_training import quick_attention, turn_frozen
 from extract.finetune import finetune, verdict_loss
 from extract.finetune_settings import FinetuneSettings
 from extract.local_scorer import LocalScorer
@@ -358,3 +359,47 @@ def test_passes_in_bfloat16_train_weights_in_float32(whole, random_model, tmp_pa
     apart = torch.cat([(there[k] - fine[k]).flatten() for k in start])
     assert apart.norm() < 0.3 * moved.norm()  # to about the same place
     assert json.loads((coarse / "training.json").read_text())["precision"] == "bfloat16"
+
+
+def test_frozen_weights_turned_once_train_the_same_adapter(random_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("extract.trainer_settings.precision_of", lambda lm: "bfloat16")
+    monkeypatch.setattr("extract.finetune.precision_of", lambda lm: "bfloat16")
+    settings = replace(QUICK, weights="lora")
+    turned = []
+
+    def noted(model):
+        turn_frozen(model)
+        turned.append({name: weight.dtype for name, weight in model.named_parameters()})
+
+    monkeypatch.setattr("extract.finetune.turn_frozen", noted)
+    once = train(random_model, tmp_path / "once", settings=settings)
+    monkeypatch.setattr("extract.finetune.turn_frozen", lambda model: None)
+    each = train(random_model, tmp_path / "each", settings=settings)
+    assert same(weights(once), weights(each))
+    (dtypes,) = turned
+    within = "base_model.model.model."
+    assert dtypes[f"{within}layers.0.self_attn.q_proj.base_layer.weight"] == torch.bfloat16
+    for name in ("embed_tokens", "norm", "layers.0.self_attn.q_proj.lora_A.default"):
+        assert dtypes[f"{within}{name}.weight"] == torch.float32
+    # What is merged is written, so nothing of it is made coarser.
+    monkeypatch.setattr("extract.finetune.turn_frozen", noted)
+    train(random_model, tmp_path / "merged", settings=replace(settings, merge=True))
+    assert len(turned) == 1
+
+
+def test_attention_is_plain_where_texts_are_short_and_passes_are_in_bfloat16():
+    def backends(*asked):
+        with quick_attention(*asked):
+            flash, math = (
+                torch.backends.cuda.flash_sdp_enabled,
+                torch.backends.cuda.math_sdp_enabled,
+            )
+            return flash(), math()
+
+    assert backends([12, 128], "bfloat16", "cpu") == (False, True)
+    for asked in (
+        ([12, 129], "bfloat16", "cpu"),
+        ([12], "float32", "cpu"),
+        ([12], "bfloat16", "cuda"),
+    ):
+        assert backends(*asked) == (True, True)
