@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import repeat
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -326,6 +328,32 @@ def _card_runs() -> str:
     return markdown_table(head, lines)
 
 
+def _card_sizes() -> str:
+    """The sizes of the pocket model, first parts alone: of several seeds the median, by kind."""
+    whole = [run for run in _card()["seeds"] if run["marks"] and "reading" not in run]
+    sizes = sorted({run["parameters"] for run in whole})
+    seeds = {size: [run for run in whole if run["parameters"] == size] for size in sizes}
+    values: dict[str, Callable[[dict[str, Any], str], float]] = {
+        "Zero-shot accuracy": lambda run, kind: run["zero_shot_accuracy"][kind],
+        "CCS AUROC": lambda run, kind: run["ccs_auroc_plain"][kind],
+        "Supervised AUROC": lambda run, kind: max(run["supervised_auroc"][kind]["none"]),
+    }
+    lines = [
+        (
+            readable(kind),
+            name,
+            *(f"{median(map(of, runs, repeat(kind))):.2f}" for runs in seeds.values()),
+        )
+        for kind in KINDS[:-1]
+        for name, of in values.items()
+    ]
+    shown = (
+        f"{size / 1e6:.2f} M" + (f" (median of {len(runs)} seeds)" if len(runs) > 1 else "")
+        for size, runs in seeds.items()
+    )
+    return markdown_table(("Kind", "Measured", *shown), lines)
+
+
 def _auroc(rows: pd.DataFrame) -> str:
     return mean_of(rows, "auroc")
 
@@ -403,5 +431,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "card-judges": _card_judges,
     "card-reading": _card_reading,
     "card-runs": _card_runs,
+    "card-sizes": _card_sizes,
     "campaign": _campaign,
 }

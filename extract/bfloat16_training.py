@@ -7,12 +7,15 @@ step on its way back, in texts of a few dozen tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from extract.models import LanguageModel
+from extract.trainer_settings import precision_of
 
 SHORT = 128
 """Tokens up to which attention is computed as two plain products.
@@ -38,14 +41,13 @@ def turn_frozen(model: Any) -> None:
 
 
 @contextmanager
-def quick_attention(lengths: Iterable[int], precision: str, device: str) -> Iterator[None]:
+def quick_attention(longest: int, lm: LanguageModel) -> Iterator[None]:
     """Attention as plain products within, where that is faster and fits.
 
     Args:
-        lengths: Tokens of the texts.
-        precision: What passes compute in.
-        device: Where.
+        longest: Tokens of the longest text.
+        lm: What is trained.
     """
-    plain = precision == "bfloat16" and device == "cpu" and max(lengths) <= SHORT
+    plain = longest <= SHORT and lm.device == "cpu" and precision_of(lm) == "bfloat16"
     with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
         yield

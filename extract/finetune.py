@@ -199,8 +199,7 @@ def run(
 ) -> list[dict[str, float]]:
     """Trains to the end, or from the last whole checkpoint on; the trainer's log."""
     data: Any = trainer.train_dataset
-    lengths = (len(example["ids"]) for example in data)
-    with quick_attention(lengths, precision_of(lm), lm.device):
+    with quick_attention(max(len(example["ids"]) for example in data), lm):
         return training_run.train(trainer, title, progress=progress)
 
 

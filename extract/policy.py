@@ -28,6 +28,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from extract import training_run
+from extract.bfloat16_training import quick_attention
 from extract.models import LanguageModel, load
 from extract.sampling import plain_generation
 from extract.trained_folder import read_card, there, work_folder
@@ -331,7 +332,9 @@ def train_policy(
     }
     with work_folder(folder, key) as work, training_run.own_seeds(fit.seed):
         trainer = _trainer(lm, asked, reward, fit, work)
-        log = training_run.train(trainer, f"policy {folder.name}")
+        prompts = lm.tokenizer([fit.asked.format(question=each) for each in asked])["input_ids"]
+        with quick_attention(max(map(len, prompts)) + fit.max_tokens, lm):
+            log = training_run.train(trainer, f"policy {folder.name}")
         card["curve"] = training_run.curve(
             log, "reward", "reward_std", "kl", "completions/mean_length"
         )

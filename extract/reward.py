@@ -28,6 +28,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from extract import training_run
+from extract.bfloat16_training import quick_attention
 from extract.digests import digest_of_files
 from extract.models import LanguageModel, load
 from extract.trained_folder import read_card, there, work_folder
@@ -237,7 +238,8 @@ def train_reward(
     }
     with work_folder(folder, key) as work, training_run.own_seeds(fit.seed):
         trainer = _trainer(lm, rows, fit, work)
-        log = training_run.train(trainer, f"reward model {folder.name}")
+        with quick_attention(max(len(ids) for row in rows for ids in row.values()), lm):
+            log = training_run.train(trainer, f"reward model {folder.name}")
         card["losses"] = training_run.curve(log, "loss", "accuracy", "margin")
         training_run.save(trainer, lm, folder, card, page=_page)
     return RewardModel(folder, lm.device)

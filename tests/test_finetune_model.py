@@ -387,19 +387,16 @@ def test_frozen_weights_turned_once_train_the_same_adapter(random_model, tmp_pat
     assert len(turned) == 1
 
 
-def test_attention_is_plain_where_texts_are_short_and_passes_are_in_bfloat16():
-    def backends(*asked):
-        with quick_attention(*asked):
-            flash, math = (
-                torch.backends.cuda.flash_sdp_enabled,
-                torch.backends.cuda.math_sdp_enabled,
-            )
-            return flash(), math()
+def test_attention_is_plain_where_texts_are_short_and_passes_are_in_bfloat16(monkeypatch):
+    switches = torch.backends.cuda  # of all devices
 
-    assert backends([12, 128], "bfloat16", "cpu") == (False, True)
-    for asked in (
-        ([12, 129], "bfloat16", "cpu"),
-        ([12], "float32", "cpu"),
-        ([12], "bfloat16", "cuda"),
-    ):
-        assert backends(*asked) == (True, True)
+    def plain(longest, precision, device):
+        monkeypatch.setattr("extract.bfloat16_training.precision_of", lambda lm: precision)
+        with quick_attention(longest, sized(100_000_000, device)):
+            assert switches.math_sdp_enabled()
+            return not switches.flash_sdp_enabled()
+
+    assert plain(128, "bfloat16", "cpu")
+    assert not plain(129, "bfloat16", "cpu")
+    assert not plain(12, "float32", "cpu")
+    assert not plain(12, "bfloat16", "cuda")
