@@ -26,6 +26,7 @@ KEPT_OF_ASSISTANTS = (
 """Columns that these tables read, beside those of all studies."""
 
 NUMBERS = ("label_accuracy", "accuracy")
+REWARDED = ("Method", "Pairs", "Right labels", "Accuracy on test pairs")
 
 MISSING = "*The rows of this study are not committed yet: `python experiments/assistant.py`.*"
 
@@ -43,6 +44,11 @@ def _rewards() -> str:
     rows = _rows("reward")
     if rows is None:
         return MISSING
+    return markdown_table(REWARDED, reward_lines(rows))
+
+
+def reward_lines(rows: pd.DataFrame) -> list[list[str]]:
+    """A line per method, as `REWARDED` has it."""
     lines = []
     for method in in_reading_order(rows["method"]):
         mine = pd.DataFrame(rows.loc[rows["method"] == method.key])
@@ -50,7 +56,7 @@ def _rewards() -> str:
         cells = [mean_of(mine, name) if name in known else "" for name in NUMBERS]
         trained = round(column_mean(mine, "n_train"))
         lines.append([method.name, str(trained) if trained else "", *cells])
-    return markdown_table(("Method", "Pairs", "Right labels", "Accuracy on test pairs"), lines)
+    return lines
 
 
 def _answers(*, wins: bool) -> str:
@@ -58,6 +64,11 @@ def _answers(*, wins: bool) -> str:
     rows = _rows("assistant")
     if rows is None:
         return MISSING
+    return answer_table(rows, wins=wins)
+
+
+def answer_table(rows: pd.DataFrame, *, wins: bool) -> str:
+    """The columns that say who wins, or the others."""
     heads, lines = answer_lines(rows)
     kept = [n for n, head in enumerate(heads) if n == 0 or head.startswith("Wins") == wins]
     return markdown_table([heads[n] for n in kept], [[line[n] for n in kept] for line in lines])

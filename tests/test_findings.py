@@ -80,6 +80,23 @@ def test_methods_that_lose_the_truth_of_plain_claims_are_said_to():
     assert "CCS 0.70 (truth); PCA 0.70 (truth) (holds in 0 of 2 cases)" in finding.measured
 
 
+def test_what_was_not_found_on_plain_claims_is_not_lost():
+    rows = salience_rows()
+    plain = rows["feature"] == "none"
+    for gone in (rows.assign(auroc=rows["auroc"].where(~plain, 0.7)), rows.loc[~plain]):
+        lost, kept, order, asked = salience_findings(gone)[1:]
+        assert [lost.appears, kept.appears, order.appears] == [None] * 3
+        assert "(the truth of plain claims was not found)" in lost.measured
+        assert "CCS 0.30 to 0.50 (truth), 0.97 (feature)" in lost.measured
+        assert asked.appears is True
+    # One method that found it decides alone.
+    of_ccs = plain & (rows["method"] == "ccs")
+    lost = salience_findings(rows.assign(auroc=rows["auroc"].where(~of_ccs, 0.7)))[1]
+    assert lost.appears is True
+    said = "(holds in 3 of 3 cases; in 3 others the truth of plain claims was not found)"
+    assert lost.measured.endswith(said)
+
+
 def test_an_area_on_another_label_is_not_called_one_on_the_truth():
     rows = salience_rows()
     place = rows["feature"].str.contains("asked for")
@@ -180,9 +197,12 @@ def test_findings_of_imbalance_read_their_own_shares():
     ("areas", "expected"),
     [
         ({0.5: 0.6}, [False, None, None, None]),
-        ({0.0: 0.98, 1.0: 0.98}, [None, False, None, False]),
-        ({0.01: 0.98, 0.9: 0.98}, [None, None, False, None]),
+        ({0.0: 0.98, 0.5: 0.97, 1.0: 0.98}, [True, False, None, False]),
+        ({0.01: 0.98, 0.5: 0.97, 0.9: 0.98}, [True, None, False, None]),
         ({0.2: 0.5, 0.7: 0.5}, [None] * 4),
+        # What balanced rows do not find, or were not there to find, no imbalance takes away.
+        ({0.0: 0.5, 0.1: 0.5, 0.4: 0.97, 0.5: 0.8, 1.0: 0.5}, [False, None, None, None]),
+        ({0.0: 0.5, 0.1: 0.5, 1.0: 0.5}, [None] * 4),
     ],
 )
 def test_a_finding_of_imbalance_does_not_appear_or_cannot_be_told(areas, expected):
@@ -191,16 +211,17 @@ def test_a_finding_of_imbalance_does_not_appear_or_cannot_be_told(areas, expecte
 
 def test_a_sign_that_nothing_picks_is_no_loss_of_the_truth():
     """At one class the labels say nothing of a direction's sign: runs at 0.01 and 0.99 know all."""
-    one, two = (imbalance_rows({0.0: area}).assign(seed=area) for area in (0.01, 0.99))
+    one, two = (imbalance_rows({0.0: area, 0.5: 0.95}).assign(seed=area) for area in (0.01, 0.99))
     lost = imbalance_findings(pd.concat([one, two]))[1]
     assert lost.appears is False
     assert lost.measured.startswith("CCS 0.99 (truth, better sign); PCA 0.99")
+    assert "holds in 0 of 2 cases" in lost.measured
 
 
 def test_prompts_are_judged_at_the_ends_alone():
     rows = imbalance_rows({0.5: 0.5, 0.1: 0.5}, methods=("bootstrapped",))
     assert imbalance_findings(rows)[3].appears is None
-    rows = imbalance_rows({0.0: 0.95, 1.0: 0.95}, methods=("bootstrapped",))
+    rows = imbalance_rows({0.0: 0.95, 0.5: 0.95, 1.0: 0.95}, methods=("bootstrapped",))
     assert imbalance_findings(rows)[3].appears is False
 
 

@@ -2,7 +2,8 @@
 
 Every rule states its threshold: a method finds a label at AUROC 0.9 or more, loses it below 0.8,
 and numbers within 0.05 are alike. AUROCs are means over seeds and layers, under the oracle sign
-where a method has none of its own.
+where a method has none of its own. Only what was found can be lost: a method that did not find the
+truth on a set's plain claims, or on its balanced train rows, tells nothing of a challenge there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from jelicit.studies.better_sign import ONE_CLASS, better
 FINDS, LOSES, ALIKE, NEAR, MORE = 0.9, 0.8, 0.05, 0.03, 0.01
 UNSUPERVISED = ("ccs", "pca")
 PROMPTED = ("bootstrapped", "bootstrapped_consistent")
+NOT_FOUND_PLAIN = "the truth of plain claims was not found"
+NOT_FOUND_BALANCED = "the truth was not found on balanced rows"
 NOT_SALIENT = ("pocket/poems",)
 """Sets whose target no judge of the model looks at: only by chance is a label of theirs right."""
 CHANCE = 0.15
@@ -60,6 +63,7 @@ def salience_findings(rows: pd.DataFrame) -> list[Finding]:
     plain = [case for case in cases if case.feature == "none"]
     added = [case for case in cases if case.feature != "none" and not case.named_by_prompt]
     asked = [case for case in cases if case.named_by_prompt]
+    found = _found(plain)
     return [
         _finding(
             "Without an added feature, CCS and PCA find the truth",
@@ -71,13 +75,17 @@ def salience_findings(rows: pd.DataFrame) -> list[Finding]:
             _of(added, UNSUPERVISED),
             lambda case: case.spurious >= FINDS and case.truth < LOSES,
             reads=("spurious", "truth"),
+            judged=found,
+            beside=NOT_FOUND_PLAIN,
         ),
         _finding(
             "The supervised probe keeps the truth beside an added feature",
             _of(added, ("supervised",)),
             lambda case: case.truth >= FINDS,
+            judged=found,
+            beside=NOT_FOUND_PLAIN,
         ),
-        _falls_with_salience(_of(added, ("ccs",))),
+        _falls_with_salience([case for case in _of(added, ("ccs",)) if found(case)]),
         _finding(
             "Where the label that is not asked for is the more salient one, CCS and PCA follow it "
             "rather than the prompt",
@@ -94,6 +102,7 @@ def imbalance_findings(rows: pd.DataFrame) -> list[Finding]:
     ends = [case for case in cases if case.class_share in ONE_CLASS]
     near = [c for c in cases if 0 < min(c.class_share, 1 - c.class_share) <= 0.1]
     middle = [case for case in cases if 0.4 <= case.class_share <= 0.6]
+    found = _found(middle)
     return [
         _finding(
             "On balanced train rows CCS and PCA find the truth",
@@ -108,16 +117,22 @@ def imbalance_findings(rows: pd.DataFrame) -> list[Finding]:
             lambda case: case.unsigned < LOSES,
             reads=("unsigned",),
             shows="unsigned",
+            judged=found,
+            beside=NOT_FOUND_BALANCED,
         ),
         _finding(
             "They suffer already where 1 to 10 % of the rows are of the rarer class",
             _of(near, UNSUPERVISED),
             lambda case: case.truth < FINDS,
+            judged=found,
+            beside=NOT_FOUND_BALANCED,
         ),
         _finding(
             "Bootstrapped prompts suffer where the pool has one class",
             _of(ends, PROMPTED),
             lambda case: case.truth < FINDS,
+            judged=found,
+            beside=NOT_FOUND_BALANCED,
         ),
     ]
 
@@ -345,6 +360,16 @@ def _of(cases: Iterable[Case], methods: Sequence[str]) -> list[Case]:
     return [case for case in cases if case.method in methods]
 
 
+def _found(cases: Iterable[Case]) -> Callable[[Case], bool]:
+    """Whether a case's method found the truth of its set in all of these."""
+    least: dict[tuple[str, str], float] = {}
+    for case in cases:
+        key = case.dataset, case.method
+        if not isnan(case.truth):
+            least[key] = min(case.truth, least.get(key, case.truth))
+    return lambda case: least.get((case.dataset, case.method), nan) >= FINDS
+
+
 def _finding(
     claim: str,
     cases: Sequence[Case],
@@ -353,6 +378,7 @@ def _finding(
     reads: Sequence[str] = ("truth",),
     shows: str = "truth",
     judged: Callable[[Case], bool] = lambda case: True,
+    beside: str = "",
 ) -> Finding:
     """It appears if it holds in more than half of the cases; where it does not is said.
 
@@ -363,13 +389,11 @@ def _finding(
         reads: The numbers that `holds` compares; a case that lacks one of them cannot tell.
         shows: The field of `Case` that is shown as the AUROC on the truth.
         judged: Which of the cases are counted; the others are shown beside them.
+        beside: Why the others are not.
     """
-    asked = [
-        case
-        for case in cases
-        if judged(case) and not any(isnan(getattr(case, name)) for name in reads)
-    ]
-    if not asked:
+    known = [case for case in cases if not any(isnan(getattr(case, name)) for name in reads)]
+    asked = [case for case in known if judged(case)]
+    if not (asked or (known and beside)):
         return Finding(claim=claim, measured="no such case was measured", appears=None)
     holding = [case for case in asked if holds(case)]
     by_method = {
@@ -378,11 +402,15 @@ def _finding(
     }
     parts = [f"{method_of(method).name} {shown}" for method, shown in by_method.items() if shown]
     against = [_named(case) for case in asked if not holds(case)]
-    count = f"holds in {len(holding)} of {len(asked)} cases"
+    count = f"holds in {len(holding)} of {len(asked)} cases" if asked else ""
     if holding and 0 < len(against) <= 4:
         count += f", not for {', '.join(against)}"
+    if beside and len(asked) < len(known):
+        others = f"; in {len(known) - len(asked)} others " if asked else ""
+        count += others + beside
     measured = f"{'; '.join(parts)} ({count})"
-    return Finding(claim=claim, measured=measured, appears=len(holding) > len(asked) / 2)
+    appears = len(holding) > len(asked) / 2 if asked else None
+    return Finding(claim=claim, measured=measured, appears=appears)
 
 
 def _numbers(cases: Sequence[Case], shows: str) -> str:
@@ -412,7 +440,10 @@ def _falls_with_salience(cases: Sequence[Case]) -> Finding:
     claim = "The more salient a feature, the less of the truth CCS keeps"
     known = [c for c in cases if not (isnan(c.salience_feature) or isnan(c.truth))]
     if len(known) < 3:
-        measured = "fewer than three features with a measured salience and AUROC"
+        measured = (
+            "fewer than three features with a measured salience and AUROC, where CCS found the "
+            "truth of plain claims"
+        )
         return Finding(claim=claim, measured=measured, appears=None)
     saliences, truths = [c.salience_feature for c in known], [c.truth for c in known]
     low, high = min(saliences), max(saliences)
