@@ -2,7 +2,8 @@
 
 The plain way is the loop that anyone writes first: batches as they come, padded to their longest
 prompt, the logits of every position, float32. Ours asks for logits where a prompt ends alone, and
-computes in what `extract.trainer_settings.precision_of` finds the fastest.
+computes in what `extract.trainer_settings.precision_of` says. Timed is from the beginning of the
+first step to the end of the last: setting up and the checkpoint at the end are left out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import bench_models
 import torch
 from common import console, say
 from rich.table import Table
+from transformers.trainer_callback import TrainerCallback
 
 from extract import training_run
 from extract.finetune import run, trainable, verdict_loss, verdict_trainer
@@ -71,12 +73,17 @@ def check(settings: Training) -> None:
     refuse([f"--{name} {value}: at least 1" for name, value in asked.items() if value < 1])
 
 
-def plain_loop(model: Any, examples: Sequence[Example], settings: FinetuneSettings) -> float:
-    """One epoch in the given order; the mean loss of the last step."""
+Timed = tuple[float, float]
+"""Seconds of the steps, and the loss of the last."""
+
+
+def plain_loop(model: Any, examples: Sequence[Example], settings: FinetuneSettings) -> Timed:
+    """One epoch in the given order."""
     changing = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(changing, lr=settings.learning_rate or 0.0)
     model.train()
     loss = torch.tensor(float("nan"))
+    begin = time.perf_counter()
     for start in range(0, len(examples), settings.batch_size):
         batch = collate(examples[start : start + settings.batch_size])
         ends, verdicts, targets = (batch.pop(name) for name in ("ends", "verdicts", "targets"))
@@ -88,17 +95,31 @@ def plain_loop(model: Any, examples: Sequence[Example], settings: FinetuneSettin
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-    return loss.item()
+    return time.perf_counter() - begin, loss.item()
+
+
+class _Clock(TrainerCallback):
+    """Seconds from the beginning of the first step to the end of the last so far."""
+
+    begin = end = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.begin = self.begin or time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.end = time.perf_counter()
 
 
 def library(
     lm: LanguageModel, model: Any, examples: Sequence[Example], settings: FinetuneSettings
-) -> float:
-    """One epoch as `extract finetune` trains; the loss of the last step."""
+) -> Timed:
+    """One epoch as `extract finetune` trains."""
     with tempfile.TemporaryDirectory() as folder, training_run.silent():
-        trainer = verdict_trainer(lm, model, settings, examples, Path(folder))
-        log = run(lm, trainer, "", progress=False)
-    return [entry["loss"] for entry in log if "loss" in entry][-1]
+        trainer = verdict_trainer(lm, settings, examples, Path(folder), model=model)
+        clock = _Clock()
+        trainer.add_callback(clock)
+        log = run(trainer, "", progress=False)
+    return clock.end - clock.begin, [entry["loss"] for entry in log if "loss" in entry][-1]
 
 
 def measure(settings: Training) -> dict[str, Any]:
@@ -112,8 +133,9 @@ def measure(settings: Training) -> dict[str, Any]:
             f"{len(items)} train items, {n} are needed"
         )
     texts = [f"{item.question} {item.choice}" for item in items]
+    dtype = "auto" if torch.cuda.is_available() else "float32"  # as `extract finetune` loads it
     lm, again = (
-        bench_models.model(settings.model, texts, threads=settings.threads, dtype="float32")
+        bench_models.model(settings.model, texts, threads=settings.threads, dtype=dtype)
         for _ in range(2)
     )
     own = FinetuneSettings(
@@ -123,23 +145,21 @@ def measure(settings: Training) -> dict[str, Any]:
     tokens = sum(len(example["ids"]) for example in examples)
     forward = bench_models.operations(lm, tokens, len(examples))
     precision = precision_of(lm)
-    peak = bench_models.peak_gflops(lm, precision)
+    peak, described = bench_models.peak_gflops(lm, precision), lm.describe()
     theirs, model = trainable(again, replace(own, merge=own.weights == "lora")), trainable(lm, own)
     seconds = {"plain": float("inf"), "ours": float("inf")}
     for turn in range(settings.repeats):
         for name in seconds:
-            begin = time.perf_counter()
-            loss = (
+            taken, loss = (
                 plain_loop(theirs, examples, own)
                 if name == "plain"
                 else library(lm, model, examples, own)
             )
-            taken = time.perf_counter() - begin
             say(f"  turn {turn + 1}, {name}: {taken:.1f} s, loss {loss:.3f}")
             seconds[name] = min(seconds[name], taken)
     floor = PASSES[own.weights] * forward / peak / 1e9
     return {
-        "model": lm.describe(),
+        "model": described,
         "dataset": settings.dataset,
         "steps": settings.steps,
         "batch": settings.batch,
@@ -163,7 +183,7 @@ def show(result: dict[str, Any]) -> None:
     table = Table(title=f"{result['steps']} steps of {result['batch']} items, {which}")
     for column in ("", "seconds", "tokens/s", "times faster"):
         table.add_column(column, justify="right" if column else "left")
-    for label, key in (("plain loop, float32", "plain"), (f"ours, {result['precision']}", "ours")):
+    for label, key in (("plain loop", "plain"), (f"ours, {result['precision']}", "ours")):
         ratio = f"{result['ratio']:.2f}" if key == "ours" else ""
         numbers = f"{result['seconds'][key]:.1f}", f"{result['tokens_s'][key]:.0f}"
         table.add_row(label, *numbers, ratio)

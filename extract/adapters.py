@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from extract.printable import listed
 
 CONFIG = "adapter_config.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+_APPLIED = "adapter_applied"
+"""Attribute of a base model: peft's model around it."""
 _WHOLE = ("model*.safetensors", "pytorch_model*.bin", "*.index.json")
 
 
@@ -130,7 +133,14 @@ def apply_adapter(model: Any, adapter: Adapter) -> Any:
         warnings.simplefilter("ignore")  # tensors that are missing are told below
         applied = peft.PeftModel.from_pretrained(model, adapter.source, revision=adapter.revision)
     _check_tensors(peft, applied, adapter)
-    return applied.get_base_model()
+    base = applied.get_base_model()
+    object.__setattr__(base, _APPLIED, applied)  # no submodule, which would hold itself
+    return base
+
+
+def merged(model: Any) -> Any:
+    """A copy of a model of `apply_adapter` whose own weights have the adapter's change."""
+    return getattr(copy.deepcopy(model), _APPLIED).merge_and_unload()
 
 
 def _check_tensors(peft: Any, applied: Any, adapter: Adapter) -> None:

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from extract.models import LanguageModel
-from extract.trainer_settings import precision_of
-
 SHORT = 128
-"""Tokens up to which attention is computed as two plain products.
+"""Tokens up to which attention is computed as two plain products."""
 
-They keep a number for each pair of tokens and head: 0.6 MB a text of 128 with 9 heads and layer."""
+MOST = 2**28
+"""Numbers that these products may keep for the way back: one for each pair of tokens, head, block
+and text of a pass (0.5 GB in bfloat16)."""
 
 
 def turn_frozen(model: Any) -> None:
@@ -41,13 +40,20 @@ def turn_frozen(model: Any) -> None:
 
 
 @contextmanager
-def quick_attention(longest: int, lm: LanguageModel) -> Iterator[None]:
+def quick_attention(trainer: Any, longest: int, *, texts: int = 1) -> Iterator[None]:
     """Attention as plain products within, where that is faster and fits.
 
+    The switch is the whole process's: what a policy generates and its reward model reads go
+    through plain products, too.
+
     Args:
+        trainer: Of transformers or trl; it knows where and in what passes are computed.
         longest: Tokens of the longest text.
-        lm: What is trained.
+        texts: Of a row of its batches.
     """
-    plain = longest <= SHORT and lm.device == "cpu" and precision_of(lm) == "bfloat16"
+    arguments, config = trainer.args, trainer.model.config
+    blocks, heads = config.num_hidden_layers, config.num_attention_heads
+    kept = arguments.per_device_train_batch_size * texts * blocks * heads * longest**2
+    plain = arguments.use_cpu and arguments.bf16 and longest <= SHORT and kept <= MOST
     with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
         yield

@@ -131,9 +131,8 @@ def _train(
     """Trains from the last whole checkpoint on, and writes what is left."""
     begin = time.perf_counter()
     with training_run.silent(), training_run.own_seeds(settings.seed):
-        model = trainable(lm, settings)
-        trainer = verdict_trainer(lm, model, settings, examples, folder.checkpoints)
-        log = run(lm, trainer, f"fine-tuning {lm.name}", progress=progress)
+        trainer = verdict_trainer(lm, settings, examples, folder.checkpoints)
+        log = run(trainer, f"fine-tuning {lm.name}", progress=progress)
         if not trainer.is_world_process_zero():
             return
         _save(trainer.model, lm, settings, folder.folder)
@@ -194,12 +193,10 @@ def _described(
     return lines
 
 
-def run(
-    lm: LanguageModel, trainer: VerdictTrainer, title: str, *, progress: bool = True
-) -> list[dict[str, float]]:
+def run(trainer: VerdictTrainer, title: str, *, progress: bool = True) -> list[dict[str, float]]:
     """Trains to the end, or from the last whole checkpoint on; the trainer's log."""
     data: Any = trainer.train_dataset
-    with quick_attention(max(len(example["ids"]) for example in data), lm):
+    with quick_attention(trainer, max(len(example["ids"]) for example in data)):
         return training_run.train(trainer, title, progress=progress)
 
 
@@ -254,19 +251,20 @@ class VerdictTrainer(Trainer):
 
 def verdict_trainer(
     lm: LanguageModel,
-    model: Any,
     settings: FinetuneSettings,
     examples: Sequence[Any],
     checkpoints: Path,
+    *,
+    model: Any = None,
 ) -> VerdictTrainer:
     """The library's trainer, which has not begun.
 
     Args:
         lm: What is trained.
-        model: Its weights as `trainable` has them.
         settings: With nothing left to the model (`FinetuneSettings.fitting`).
         examples: Of `examples_of`.
         checkpoints: Folder from which a killed training goes on.
+        model: Its weights as `trainable` has them; None = fresh ones.
     """
     at_once = settings.at_once or settings.batch_size
     arguments = TrainingArguments(
@@ -284,7 +282,7 @@ def verdict_trainer(
         **library_arguments(lm),
     )
     trainer = VerdictTrainer(
-        model=model,
+        model=trainable(lm, settings) if model is None else model,
         args=on_one_gpu(arguments),
         train_dataset=list(examples),  # type: ignore[arg-type]  # anything with a length
         data_collator=collate,
@@ -300,8 +298,10 @@ def trainable(lm: LanguageModel, settings: FinetuneSettings) -> Any:
     import peft
 
     config: Any = lora_config(settings.rank, "CAUSAL_LM")
+    # Asked first: an adapter's weights are no part of the model's size.
+    coarse = precision_of(lm) == "bfloat16" and lm.device == "cpu"
     model = peft.get_peft_model(lm.model, config)  # puts the adapter in float32
-    if precision_of(lm) == "bfloat16" and lm.device == "cpu" and not settings.merge:
+    if coarse and not settings.merge:
         turn_frozen(model)
     return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Raised when the same settings and data lead to another model than before."""
 
 ALL_BELOW = 30_000_000

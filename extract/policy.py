@@ -36,7 +36,7 @@ from extract.trainer_settings import Fit, lora_config, on_one_gpu, precision_of
 from jelicit.data.preferences import ASKED, wrong_question
 from jelicit.named import slug
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Raised when the same settings and rows lead to other weights than before."""
 
 ROWS = 64
@@ -333,7 +333,7 @@ def train_policy(
     with work_folder(folder, key) as work, training_run.own_seeds(fit.seed):
         trainer = _trainer(lm, asked, reward, fit, work)
         prompts = lm.tokenizer([fit.asked.format(question=each) for each in asked])["input_ids"]
-        with quick_attention(max(map(len, prompts)) + fit.max_tokens, lm):
+        with quick_attention(trainer, max(map(len, prompts)) + fit.max_tokens):
             log = training_run.train(trainer, f"policy {folder.name}")
         card["curve"] = training_run.curve(
             log, "reward", "reward_std", "kl", "completions/mean_length"

@@ -38,7 +38,7 @@ from jelicit.data.preferences import Comparison, digest_of
 from jelicit.data.prompts import PromptFormat, get_format, zero_shot
 from jelicit.named import slug
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Raised when the same settings and rows lead to other weights than before."""
 
 TOKENS = 4096
@@ -238,7 +238,8 @@ def train_reward(
     }
     with work_folder(folder, key) as work, training_run.own_seeds(fit.seed):
         trainer = _trainer(lm, rows, fit, work)
-        with quick_attention(max(len(ids) for row in rows for ids in row.values()), lm):
+        longest = max(len(ids) for row in rows for ids in row.values())
+        with quick_attention(trainer, longest, texts=2):
             log = training_run.train(trainer, f"reward model {folder.name}")
         card["losses"] = training_run.curve(log, "loss", "accuracy", "margin")
         training_run.save(trainer, lm, folder, card, page=_page)

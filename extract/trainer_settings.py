@@ -88,16 +88,15 @@ class Fit:
 def precision_of(lm: LanguageModel) -> str:
     """What the passes of a model's training compute in; its weights stay in float32.
 
-    16 bits on an NVIDIA GPU, and bfloat16 on a CPU where a trial on the model's shape shows it
-    faster (`extract.dtype_trial`). Models below 30 M parameters are float32 on every CPU: they
-    gain little, and give the same numbers on all of them.
+    16 bits on an NVIDIA GPU, and bfloat16 on a CPU that multiplies tiles of it (AMX). No trial
+    decides: the same command on the same machine shall train the same weights, and go on where it
+    was killed, however busy the machine is. Models below 30 M parameters are float32 on every CPU:
+    they gain little, and give the same numbers on all of them.
     """
     if lm.device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    if lm.device != "cpu" or lm.n_parameters < ALL_BELOW or not dtype_trial.computes_bfloat16():
-        return "float32"
-    inner = getattr(lm.model.config, "intermediate_size", None) or 4 * lm.d_model
-    return "bfloat16" if dtype_trial.trial(lm.d_model, inner).faster else "float32"
+    large = lm.n_parameters >= ALL_BELOW
+    return "bfloat16" if lm.device == "cpu" and large and dtype_trial.has_tiles() else "float32"
 
 
 def library_arguments(lm: LanguageModel) -> dict[str, Any]:

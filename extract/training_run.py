@@ -7,7 +7,6 @@ leaves is of `extract.trained_folder`.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib
 import json
@@ -28,6 +27,7 @@ from transformers import AutoTokenizer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.utils import logging
 
+from extract.adapters import merged
 from extract.loaded import quiet
 from extract.models import LanguageModel
 from extract.trained_folder import CARD, MarkWhole, last_checkpoint
@@ -66,7 +66,7 @@ def start_folder(lm: LanguageModel, work: Path) -> Path:
     if not folder.is_dir():
         model = lm.model
         if "adapter" in lm.checks:
-            model = copy.deepcopy(model).merge_and_unload()
+            model = merged(model)
         with whole_folder(folder) as new, silent():
             model.save_pretrained(new)
             save_tokenizer(lm, new)

@@ -40,7 +40,7 @@ def verdicts(findings):
 # ------------------------------------------------------------- challenge 1
 
 
-def salience_rows(*, truth=0.6, spurious=0.97, supervised=0.95, asked=(0.4, 0.8)):
+def salience_rows(*, truth=0.6, spurious=0.97, supervised=0.95, asked=(0.4, 0.9)):
     """Every method on plain claims, beside three added features, and on a set with two labels."""
     rows = [row("ccs", 0.95), row("pca", 0.93), row("supervised", 0.99)]
     for feature, salience in (("sycophancy", 0.3), ("tense", 0.2), ("punctuation", 0.1)):
@@ -63,7 +63,7 @@ def test_all_findings_of_salience_appear_in_rows_that_show_them():
         ({"truth": 1.0}, 1),  # the truth is not lost, at least by PCA
         ({"spurious": 0.85}, 1),  # the feature is not found
         ({"supervised": 0.85}, 2),
-        ({"asked": (0.8, 0.4)}, 4),
+        ({"asked": (0.9, 0.4)}, 4),
     ],
 )
 def test_a_finding_of_salience_does_not_appear_where_the_rows_say_otherwise(changed, place):
@@ -83,18 +83,23 @@ def test_methods_that_lose_the_truth_of_plain_claims_are_said_to():
 def test_what_was_not_found_on_plain_claims_is_not_lost():
     rows = salience_rows()
     plain = rows["feature"] == "none"
-    for gone in (rows.assign(auroc=rows["auroc"].where(~plain, 0.7)), rows.loc[~plain]):
+    unfound = rows.assign(auroc=rows["auroc"].where(~plain, 0.7))
+    for gone, why in (
+        (unfound, "the truth of plain claims was not found"),
+        (rows.loc[~plain], "plain claims were not measured"),
+    ):
         lost, kept, order, asked = salience_findings(gone)[1:]
         assert [lost.appears, kept.appears, order.appears] == [None] * 3
-        assert "(the truth of plain claims was not found)" in lost.measured
+        assert f"({why})" in lost.measured
         assert "CCS 0.30 to 0.50 (truth), 0.97 (feature)" in lost.measured
         assert asked.appears is True
     # One method that found it decides alone.
     of_ccs = plain & (rows["method"] == "ccs")
     lost = salience_findings(rows.assign(auroc=rows["auroc"].where(~of_ccs, 0.7)))[1]
     assert lost.appears is True
-    said = "(holds in 3 of 3 cases; in 3 others the truth of plain claims was not found)"
-    assert lost.measured.endswith(said)
+    # Of the others, no numbers: they were not judged.
+    said = "PCA 0.60 (truth), 0.97 (feature) (holds in 3 of 3 cases; in 3 others the truth of "
+    assert lost.measured == said + "plain claims was not found)"
 
 
 def test_an_area_on_another_label_is_not_called_one_on_the_truth():
@@ -104,7 +109,7 @@ def test_an_area_on_another_label_is_not_called_one_on_the_truth():
         beside = [rows.assign(target=name).loc[place] for name in ("elm", *others)]
         found = pd.concat(each.assign(dataset=f"set{number}") for number, each in enumerate(beside))
         measured = salience_findings(found)[-1].measured
-        assert f"CCS 0.40 ({said}), 0.80 (feature)" in measured
+        assert f"CCS 0.40 ({said}), 0.90 (feature)" in measured
         assert "(truth)" not in measured
 
 
@@ -126,6 +131,12 @@ def test_saliences_that_lie_together_order_nothing():
     assert "too near to order features" in finding.measured
     few = rows.loc[rows["feature"] != "tense"]
     assert "fewer than three" in salience_findings(few)[3].measured
+
+
+def test_a_method_that_finds_neither_label_follows_none():
+    found = salience_findings(salience_rows(asked=(0.4, 0.8)))[4]
+    assert found.appears is None
+    assert found.measured.endswith("(neither label was found)")
 
 
 def test_where_the_asked_for_label_is_the_more_salient_one_nothing_can_be_told():

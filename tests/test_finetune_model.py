@@ -319,31 +319,23 @@ def test_settings_that_make_no_sense_are_refused_by_name(name, value):
 
 def sized(parameters, device="cpu") -> Any:
     """What a choice of the precision looks at."""
-    config = SimpleNamespace(intermediate_size=96)
-    return SimpleNamespace(
-        n_parameters=parameters, device=device, d_model=32, model=SimpleNamespace(config=config)
-    )
+    return SimpleNamespace(n_parameters=parameters, device=device)
 
 
 @pytest.mark.parametrize(
-    ("parameters", "device", "computes", "seconds", "expected"),
+    ("parameters", "device", "tiles", "expected"),
     [
-        (100_000_000, "cpu", True, (2.0, 1.0), "bfloat16"),
-        (100_000_000, "cpu", True, (1.0, 1.0), "float32"),  # no faster in the trial
-        (100_000_000, "cpu", False, (2.0, 1.0), "float32"),  # no instructions
-        (2_000_000, "cpu", True, (2.0, 1.0), "float32"),  # the same numbers on all CPUs
-        (100_000_000, "mps", True, (2.0, 1.0), "float32"),
+        (100_000_000, "cpu", True, "bfloat16"),
+        (100_000_000, "cpu", False, "float32"),
+        (2_000_000, "cpu", True, "float32"),  # the same numbers on all CPUs
+        (100_000_000, "mps", True, "float32"),
     ],
 )
-def test_a_cpu_computes_in_bfloat16_where_a_trial_shows_it_faster(
-    monkeypatch, parameters, device, computes, seconds, expected
+def test_a_cpu_trains_in_bfloat16_where_it_has_tiles_of_it_and_no_trial_decides(
+    monkeypatch, parameters, device, tiles, expected
 ):
-    def tried(width, inner):
-        assert (width, inner) == (32, 96)
-        return dtype_trial.Trial(256, width, inner, *seconds)
-
-    monkeypatch.setattr(dtype_trial, "computes_bfloat16", lambda: computes)
-    monkeypatch.setattr(dtype_trial, "trial", tried)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": tiles})
+    monkeypatch.delattr(dtype_trial, "trial")
     assert precision_of(sized(parameters, device)) == expected
 
 
@@ -387,16 +379,34 @@ def test_frozen_weights_turned_once_train_the_same_adapter(random_model, tmp_pat
     assert len(turned) == 1
 
 
-def test_attention_is_plain_where_texts_are_short_and_passes_are_in_bfloat16(monkeypatch):
+def test_attention_is_plain_where_texts_are_short_and_passes_are_in_bfloat16():
     switches = torch.backends.cuda  # of all devices
 
-    def plain(longest, precision, device):
-        monkeypatch.setattr("extract.bfloat16_training.precision_of", lambda lm: precision)
-        with quick_attention(longest, sized(100_000_000, device)):
+    def plain(longest, *, bf16=True, cpu=True, rows=16, texts=1):
+        how = SimpleNamespace(use_cpu=cpu, bf16=bf16, per_device_train_batch_size=rows)
+        shape = SimpleNamespace(num_hidden_layers=32, num_attention_heads=16)
+        trainer = SimpleNamespace(args=how, model=SimpleNamespace(config=shape))
+        with quick_attention(trainer, longest, texts=texts):
             assert switches.math_sdp_enabled()
             return not switches.flash_sdp_enabled()
 
-    assert plain(128, "bfloat16", "cpu")
-    assert not plain(129, "bfloat16", "cpu")
-    assert not plain(12, "float32", "cpu")
-    assert not plain(12, "bfloat16", "cuda")
+    assert plain(128)  # 16 rows x 32 blocks x 16 heads x 128 x 128 = 2 ** 27
+    assert not plain(129)
+    assert not plain(12, bf16=False)
+    assert not plain(12, cpu=False)
+    assert plain(128, texts=2)
+    assert not plain(128, rows=17, texts=2)  # more than may be kept
+
+
+def test_an_adapters_own_weights_do_not_decide_what_a_training_computes_in(
+    random_model, tmp_path, monkeypatch
+):
+    size = load(str(random_model)).n_parameters
+    monkeypatch.setattr("extract.trainer_settings.ALL_BELOW", size + 1)
+    monkeypatch.setattr("extract.finetune_settings.ALL_BELOW", size + 1)
+    monkeypatch.setattr(dtype_trial, "has_tiles", lambda: True)
+    seen = []
+    monkeypatch.setattr("extract.finetune.turn_frozen", seen.append)
+    one = train(random_model, tmp_path / "one", settings=replace(QUICK, weights="lora"))
+    assert json.loads((one / "training.json").read_text())["precision"] == "float32"
+    assert not seen

@@ -282,3 +282,23 @@ def test_settings_of_policies_that_make_no_sense_are_refused(wrong, said):
 def test_too_few_questions_are_an_error(base, tmp_path):
     with pytest.raises(ValueError, match="1 questions for steps of 2"):
         train_policy(base, QUESTIONS[:1] * 4, LikesLetters(), tmp_path / "p", POLICY)
+
+
+def test_a_model_with_an_adapter_is_where_a_reward_model_and_a_policy_begin(base, tmp_path):
+    import peft
+
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    known = AutoModelForCausalLM.from_pretrained(base.folder)
+    adapted = peft.get_peft_model(known, config, adapter_name="default")
+    adapted.peft_config["default"].base_model_name_or_path = str(base.folder)
+    adapted.save_pretrained(tmp_path / "adapter")
+    lm = load(str(tmp_path / "adapter"))
+    start = training_run.start_folder(lm, tmp_path)
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.inference_mode():
+        begun = AutoModelForCausalLM.from_pretrained(start)(ids).logits
+        assert torch.allclose(begun, lm.model(ids).logits, atol=1e-5)
+        assert not torch.allclose(begun, base.model(ids).logits, atol=1e-2)
+    made = train_reward(lm, compared(8), tmp_path / "reward", RewardFit(epochs=1, batch=8))
+    assert len(made.rewards(["What is 1 + 1?"], ["1 cat."])) == 1

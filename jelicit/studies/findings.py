@@ -22,8 +22,9 @@ from jelicit.studies.better_sign import ONE_CLASS, better
 FINDS, LOSES, ALIKE, NEAR, MORE = 0.9, 0.8, 0.05, 0.03, 0.01
 UNSUPERVISED = ("ccs", "pca")
 PROMPTED = ("bootstrapped", "bootstrapped_consistent")
-NOT_FOUND_PLAIN = "the truth of plain claims was not found"
-NOT_FOUND_BALANCED = "the truth was not found on balanced rows"
+PLAIN = ("the truth of plain claims was not found", "plain claims were not measured")
+BALANCED = ("the truth was not found on balanced rows", "balanced rows were not measured")
+NEITHER = "neither label was found"
 NOT_SALIENT = ("pocket/poems",)
 """Sets whose target no judge of the model looks at: only by chance is a label of theirs right."""
 CHANCE = 0.15
@@ -63,7 +64,7 @@ def salience_findings(rows: pd.DataFrame) -> list[Finding]:
     plain = [case for case in cases if case.feature == "none"]
     added = [case for case in cases if case.feature != "none" and not case.named_by_prompt]
     asked = [case for case in cases if case.named_by_prompt]
-    found = _found(plain)
+    lacks = _lacks(plain, PLAIN)
     return [
         _finding(
             "Without an added feature, CCS and PCA find the truth",
@@ -75,23 +76,22 @@ def salience_findings(rows: pd.DataFrame) -> list[Finding]:
             _of(added, UNSUPERVISED),
             lambda case: case.spurious >= FINDS and case.truth < LOSES,
             reads=("spurious", "truth"),
-            judged=found,
-            beside=NOT_FOUND_PLAIN,
+            lacks=lacks,
         ),
         _finding(
             "The supervised probe keeps the truth beside an added feature",
             _of(added, ("supervised",)),
             lambda case: case.truth >= FINDS,
-            judged=found,
-            beside=NOT_FOUND_PLAIN,
+            lacks=lacks,
         ),
-        _falls_with_salience([case for case in _of(added, ("ccs",)) if found(case)]),
+        _falls_with_salience([case for case in _of(added, ("ccs",)) if not lacks(case)]),
         _finding(
             "Where the label that is not asked for is the more salient one, CCS and PCA follow it "
             "rather than the prompt",
             [c for c in _of(asked, UNSUPERVISED) if c.salience_feature > c.salience_truth],
             lambda case: case.spurious > case.truth,
             reads=("spurious", "truth"),
+            lacks=lambda case: "" if max(case.spurious, case.truth) >= FINDS else NEITHER,
         ),
     ]
 
@@ -102,7 +102,7 @@ def imbalance_findings(rows: pd.DataFrame) -> list[Finding]:
     ends = [case for case in cases if case.class_share in ONE_CLASS]
     near = [c for c in cases if 0 < min(c.class_share, 1 - c.class_share) <= 0.1]
     middle = [case for case in cases if 0.4 <= case.class_share <= 0.6]
-    found = _found(middle)
+    lacks = _lacks(middle, BALANCED)
     return [
         _finding(
             "On balanced train rows CCS and PCA find the truth",
@@ -117,22 +117,19 @@ def imbalance_findings(rows: pd.DataFrame) -> list[Finding]:
             lambda case: case.unsigned < LOSES,
             reads=("unsigned",),
             shows="unsigned",
-            judged=found,
-            beside=NOT_FOUND_BALANCED,
+            lacks=lacks,
         ),
         _finding(
             "They suffer already where 1 to 10 % of the rows are of the rarer class",
             _of(near, UNSUPERVISED),
             lambda case: case.truth < FINDS,
-            judged=found,
-            beside=NOT_FOUND_BALANCED,
+            lacks=lacks,
         ),
         _finding(
             "Bootstrapped prompts suffer where the pool has one class",
             _of(ends, PROMPTED),
             lambda case: case.truth < FINDS,
-            judged=found,
-            beside=NOT_FOUND_BALANCED,
+            lacks=lacks,
         ),
     ]
 
@@ -360,14 +357,25 @@ def _of(cases: Iterable[Case], methods: Sequence[str]) -> list[Case]:
     return [case for case in cases if case.method in methods]
 
 
-def _found(cases: Iterable[Case]) -> Callable[[Case], bool]:
-    """Whether a case's method found the truth of its set in all of these."""
-    least: dict[tuple[str, str], float] = {}
+def _lacks(cases: Iterable[Case], why: tuple[str, str]) -> Callable[[Case], str]:
+    """What a case lacks to tell of a loss; "" where its method found the truth of its set in these.
+
+    Args:
+        cases: Those without the challenge; of several the mean counts.
+        why: What is said where the truth was not found, and where nothing was measured.
+    """
+    truths: dict[tuple[str, str], list[float]] = {}
     for case in cases:
-        key = case.dataset, case.method
         if not isnan(case.truth):
-            least[key] = min(case.truth, least.get(key, case.truth))
-    return lambda case: least.get((case.dataset, case.method), nan) >= FINDS
+            truths.setdefault((case.dataset, case.method), []).append(case.truth)
+
+    def lacks(case: Case) -> str:
+        mine = truths.get((case.dataset, case.method))
+        if mine is None:
+            return why[1]
+        return "" if np.mean(mine) >= FINDS else why[0]
+
+    return lacks
 
 
 def _finding(
@@ -378,7 +386,7 @@ def _finding(
     reads: Sequence[str] = ("truth",),
     shows: str = "truth",
     judged: Callable[[Case], bool] = lambda case: True,
-    beside: str = "",
+    lacks: Callable[[Case], str] = lambda case: "",
 ) -> Finding:
     """It appears if it holds in more than half of the cases; where it does not is said.
 
@@ -389,28 +397,39 @@ def _finding(
         reads: The numbers that `holds` compares; a case that lacks one of them cannot tell.
         shows: The field of `Case` that is shown as the AUROC on the truth.
         judged: Which of the cases are counted; the others are shown beside them.
-        beside: Why the others are not.
+        lacks: Why a case cannot tell; "" = it can. Numbers of those that cannot are shown only
+            where none can.
     """
-    known = [case for case in cases if not any(isnan(getattr(case, name)) for name in reads)]
-    asked = [case for case in known if judged(case)]
-    if not (asked or (known and beside)):
+    known = [
+        case
+        for case in cases
+        if judged(case) and not any(isnan(getattr(case, name)) for name in reads)
+    ]
+    if not known:
         return Finding(claim=claim, measured="no such case was measured", appears=None)
-    holding = [case for case in asked if holds(case)]
+    asked = [case for case in known if not lacks(case)]
+    shown = [case for case in cases if not (asked and lacks(case))]
     by_method = {
-        method: _numbers([case for case in cases if case.method == method], shows)
-        for method in dict.fromkeys(case.method for case in cases)
+        method: _numbers([case for case in shown if case.method == method], shows)
+        for method in dict.fromkeys(case.method for case in shown)
     }
-    parts = [f"{method_of(method).name} {shown}" for method, shown in by_method.items() if shown]
-    against = [_named(case) for case in asked if not holds(case)]
-    count = f"holds in {len(holding)} of {len(asked)} cases" if asked else ""
-    if holding and 0 < len(against) <= 4:
-        count += f", not for {', '.join(against)}"
-    if beside and len(asked) < len(known):
-        others = f"; in {len(known) - len(asked)} others " if asked else ""
-        count += others + beside
-    measured = f"{'; '.join(parts)} ({count})"
-    appears = len(holding) > len(asked) / 2 if asked else None
+    parts = [f"{method_of(method).name} {said}" for method, said in by_method.items() if said]
+    counts = [_count(asked, holds)] if asked else []
+    for why in dict.fromkeys(lacks(case) for case in known if lacks(case)):
+        others = sum(lacks(case) == why for case in known)
+        counts.append(f"in {others} others {why}" if asked else why)
+    measured = f"{'; '.join(parts)} ({'; '.join(counts)})"
+    appears = sum(map(holds, asked)) > len(asked) / 2 if asked else None
     return Finding(claim=claim, measured=measured, appears=appears)
+
+
+def _count(asked: Sequence[Case], holds: Callable[[Case], bool]) -> str:
+    """In how many cases it holds, and in which it does not, if they are few."""
+    against = [_named(case) for case in asked if not holds(case)]
+    count = f"holds in {len(asked) - len(against)} of {len(asked)} cases"
+    if 0 < len(against) < len(asked) and len(against) <= 4:
+        count += f", not for {', '.join(against)}"
+    return count
 
 
 def _numbers(cases: Sequence[Case], shows: str) -> str:
