@@ -37,8 +37,8 @@ VARIABLE = "JELICIT_CACHE"
 CACHE_BYTES = 20 * 10**9
 """Most bytes that are kept; what was used longest ago goes first."""
 
-LARGE = 1_000_000_000
-"""Parameters from which "auto" is bfloat16, where that is fast."""
+LARGE = 30_000_000
+"""Parameters from which "auto" is bfloat16, where that is fast: smaller ones are fast anyway."""
 
 LAYOUT = 1
 """Raised whenever the same file would be converted to another folder."""
@@ -73,7 +73,7 @@ class Size(NamedTuple):
     inner: int
 
 
-COMMON = Size(LARGE, 2048, 8192)
+COMMON = Size(1_000_000_000, 2048, 8192)
 """Widths for a trial where a file names none."""
 
 
@@ -135,7 +135,7 @@ def choose_dtype(size: Size, device: str) -> Choice:
     for it (AVX512_BF16, AMX) where a trial on the model's shape shows it faster
     (`extract.dtype_trial`). Without them it is slower than float32, and nothing is tried.
     """
-    large = f"{LARGE / 1e9:g} B parameters"
+    large = f"{LARGE / 1e6:g} M parameters"
     if size.parameters < LARGE:
         return Choice("float32", f" (auto: fewer than {large})")
     if device != "cpu":

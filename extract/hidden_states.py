@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -347,13 +347,14 @@ def _write_missing(
     todo = [shard for shard in writer.missing() if shard in mine]
     if not todo:
         return
-    rows = {shard: shards[shard][1] - shards[shard][0] for shard in mine}
-    total, left = sum(rows.values()), sum(rows[shard] for shard in todo)
+    tokens = {shard: _tokens(job, range(*shards[shard])) for shard in mine}
+    total, left = sum(tokens.values()), sum(tokens[shard] for shard in todo)
     with (
         tqdm(
             total=total,
             initial=total - left,
-            unit="item",
+            unit="token",
+            unit_scale=True,
             desc=printable(job.lm.name),
             disable=not progress,
             leave=False,
@@ -433,11 +434,16 @@ def _shard(
             for layer, signs in found.states.items():
                 for kept, new in zip(states[layer], signs, strict=True):
                     kept[rows] = _numpy(new)
-            bar.update(len(batch))
+            bar.update(_tokens(job, batch))
     finally:
         for ready in arranged:
             ready.cancel()
     return states, log_probs
+
+
+def _tokens(job: _Job, rows: Iterable[int]) -> int:
+    """Of these items' prompts: what is read first is longest, so that items tell no time left."""
+    return sum(longest(job.encoded[row]) for row in rows)
 
 
 def _arrange(job: _Job, batch: Sequence[int]) -> Any:

@@ -36,7 +36,7 @@ def open_model(
         model: "pocket" (ships with the project), a Hugging Face id such as
             meta-llama/Llama-3.1-8B, a folder, or a GGUF file.
         dtype: Of weights and hidden states; auto = as the weights were saved (GGUF: float32; from
-            1 B parameters bfloat16 where the processor computes in it).
+            30 M parameters bfloat16 where the processor computes in it).
         device: auto = a GPU if there is one; "spread" splits a large model over all GPUs.
         threads: CPU threads; None = one for a small model, else all.
         token_budget: Tokens per forward pass; None = 2048 on a CPU, else 8192.

@@ -986,3 +986,21 @@ def test_a_library_that_knows_no_hidden_state_indices_gives_the_same_states(tmp_
     for layer in (2, 6):
         for one, two in zip(known.pairs(layer), other.pairs(layer), strict=True):
             np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def test_the_bar_counts_tokens_since_the_longest_items_are_read_first(tmp_path, monkeypatch):
+    lm, items = tiny(), make_items()
+    lengths = [longest(row) for row in hidden_states.encode_items(lm, items, CLAIM)]
+    assert len(set(lengths)) > 1
+    steps = []
+
+    class Bar(hidden_states.tqdm):
+        def update(self, n=1):
+            steps.append(n)
+            assert self.total == sum(lengths)
+            return super().update(n)
+
+    monkeypatch.setattr("extract.hidden_states.tqdm", Bar)
+    extract(lm, items, CLAIM, tmp_path, token_budget=max(lengths))  # a pass or so per item
+    assert sum(steps) == sum(lengths)
+    assert len(steps) > 1

@@ -217,7 +217,7 @@ def test_the_tokenizer_is_the_files(file):
 
 def test_types_and_dtype_are_told_in_the_models_line(file):
     said = load(file, threads=1).describe()
-    assert "Q8_0 15, F32 5 (GGUF), turned into float32 (auto: fewer than 1 B parameters)" in said
+    assert "Q8_0 15, F32 5 (GGUF), turned into float32 (auto: fewer than 30 M parameters)" in said
     half = load(file, threads=1, dtype="bfloat16")
     assert half.dtype == "bfloat16"
     assert "turned into bfloat16" in half.describe()
@@ -245,14 +245,14 @@ def tried(monkeypatch):
     return set_up
 
 
-LARGE = gguf_cache.Size(1_000_000_000, 1536, 8960)
+LARGE = gguf_cache.Size(30_000_000, 1536, 8960)
 
 
 @pytest.mark.parametrize(
     ("size", "device", "dtype"),
     [
-        (LARGE._replace(parameters=999_999_999), "cuda:0", "float32"),
-        (LARGE._replace(parameters=999_999_999), "cpu", "float32"),
+        (LARGE._replace(parameters=29_999_999), "cuda:0", "float32"),
+        (LARGE._replace(parameters=29_999_999), "cpu", "float32"),
         (LARGE, "cuda:0", "bfloat16"),
         (LARGE, "cpu", "float32"),
     ],

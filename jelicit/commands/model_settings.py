@@ -32,7 +32,7 @@ class ModelSettings:
         model: "pocket" (ships with the project), a Hugging Face id such as
             meta-llama/Llama-3.1-8B, a folder, or a GGUF file.
         dtype: Of weights and hidden states: float32, float16 or bfloat16; auto = as the weights
-            were saved (GGUF: float32; from 1 B parameters bfloat16 where the processor computes in
+            were saved (GGUF: float32; from 30 M parameters bfloat16 where the processor computes in
             it).
         device: auto = a GPU if there is one (NVIDIA's or Apple's, which torch calls cuda and mps);
             "spread" splits a large model over all GPUs.
