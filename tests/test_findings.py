@@ -331,6 +331,14 @@ def test_where_no_labels_are_read_nothing_is_said_of_their_worth():
     assert "0 of 1 sets that can tell" in found[2].measured
 
 
+@pytest.mark.parametrize(("right", "appears"), [(0.56, True), (0.55, None), (0.2, None)])
+def test_errors_are_not_compared_where_labels_are_right_by_chance(right, appears):
+    found = icm_findings(icm_rows(ACCURACIES, RIGHT | {"icm": right}))
+    assert found[4].appears is appears
+    assert (f"({right:.2f} of ICM's labels are right)" in found[4].measured) is (appears is None)
+    assert found[2].appears is True  # what they are worth beside golden ones is told all the same
+
+
 def test_what_was_not_measured_is_not_decided():
     assert verdicts(icm_findings(icm_rows({"zero_shot": 0.7}))) == [None] * 7
     without = icm_rows(ACCURACIES).drop(columns="label_accuracy")

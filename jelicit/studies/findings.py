@@ -8,9 +8,10 @@ truth on a set's plain claims, or on its balanced train rows, tells nothing of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -175,11 +176,11 @@ def icm_findings(rows: pd.DataFrame) -> list[Finding]:
 def _icm_findings(rows: pd.DataFrame) -> list[Finding]:
     worth = Means(rows, "accuracy", "accuracy")
     right = Means(rows, "label_accuracy", "right labels")
-    unread = frozenset(
-        name
+    unread = {
+        name: "no labels are read"
         for name, (turned, golden) in worth.pairs("wrong_many_shot", "golden_many_shot").items()
         if turned >= golden - NEAR
-    )
+    }
     found = [
         _right_labels(right),
         worth.finding(
@@ -203,7 +204,7 @@ def _icm_findings(rows: pd.DataFrame) -> list[Finding]:
             "ICM's labels are worth more than true labels with as many random errors",
             ("icm", "icm_perturbed"),
             lambda ours, other: ours > other,
-            unread=unread,
+            unread=by_chance(right, "icm") | unread,
         ),
         right.finding(
             "Wrong first labels do not mislead the search (within 5 points of random ones)",
@@ -217,6 +218,20 @@ def _icm_findings(rows: pd.DataFrame) -> list[Finding]:
         ),
     ]
     return [*found, *_of_batches(right)]
+
+
+def by_chance(right: Means, method: str) -> dict[str, str]:
+    """Sets on which a method's labels are no more right than a coin's (0.55 of them), and so said.
+
+    What as many errors at random are worth is no measure of such labels: of fewer than half right
+    ones the better are those that are worth less.
+    """
+    line = 0.5 + ALIKE
+    return {
+        name: f"{of[method]:.2f} of ICM's labels are right"
+        for name, of in right.of.items()
+        if method in of and of[method] <= line
+    }
 
 
 def _of_batches(right: Means) -> list[Finding]:
@@ -267,8 +282,7 @@ class Means:
         methods: tuple[str, str],
         holds: Callable[[float, float], bool],
         *,
-        unread: frozenset[str] = frozenset(),
-        why: str = "no labels are read",
+        unread: Mapping[str, str] = MappingProxyType({}),
         counted: str = "sets that can tell",
     ) -> Finding:
         """It appears if it holds for two methods on more than half of the sets that have both.
@@ -277,8 +291,7 @@ class Means:
             claim: What the paper says.
             methods: The two.
             holds: Whether their means show it.
-            unread: Sets on which the comparison says nothing.
-            why: What is said of those.
+            unread: Sets on which the comparison says nothing, and why.
             counted: What the others are called.
         """
         pairs = self.pairs(*methods)
@@ -287,7 +300,7 @@ class Means:
         first, second = (method_of(method).name for method in methods)
         shown = "; ".join(
             f"{readable(name)}: {first} {ours:.2f}, {second} {other:.2f}"
-            + (f" ({why})" if name in unread else "")
+            + (f" ({unread[name]})" if name in unread else "")
             for name, (ours, other) in pairs.items()
         )
         telling = [numbers for name, numbers in pairs.items() if name not in unread]

@@ -5,13 +5,13 @@ Means over seeds; numbers within 3 points are alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
 from jelicit.method_names import method_of, readable
 from jelicit.results import Finding
-from jelicit.studies.findings import NEAR, Means
+from jelicit.studies.findings import NEAR, Means, by_chance
 
 FALLS = 0.05
 """How much true accuracy has to fall, below the start's, to say that the reward was hacked."""
@@ -40,6 +40,7 @@ def reward_findings(rows: pd.DataFrame) -> list[Finding]:
             "points)",
             ("reward_icm", "reward_perturbed"),
             lambda ours, other: ours > other + NEAR,
+            unread=by_chance(Means(kept, "label_accuracy", "right labels"), "reward_icm"),
         ),
         compared(
             kept,
@@ -75,9 +76,20 @@ def compared(
     holds: Callable[[float, float], bool],
     *,
     value: str = "accuracy",
+    unread: Mapping[str, str] | None = None,
 ) -> Finding:
-    """It appears if it holds for two methods' means on more than half of the sets with both."""
-    return Means(rows, value, value).finding(claim, methods, holds, counted="sets")
+    """It appears if it holds for two methods' means on more than half of the sets with both.
+
+    Args:
+        rows: Of one part of a study.
+        claim: What the paper says.
+        methods: The two.
+        holds: Whether their means show it.
+        value: The column.
+        unread: Sets on which the comparison says nothing, and why.
+    """
+    means = Means(rows, value, value)
+    return means.finding(claim, methods, holds, counted="sets", unread=unread or {})
 
 
 def _means(rows: pd.DataFrame, value: str) -> dict[str, dict[str, float]]:
