@@ -111,12 +111,21 @@ def _loaded(model: str, *, device: str, **options: Any) -> LanguageModel:
     dtype = "float32" if usable_device(device) in ("cpu", "mps") else "auto"
     with training_run.silent():
         lm = load(model, dtype=dtype, device=device, **options)
+    refuse_adapter(lm, named=model)
+    return lm
+
+
+def refuse_adapter(lm: LanguageModel, *, named: str) -> None:
+    """Refuses a model that is an adapter.
+
+    Raises:
+        ValueError: It is one.
+    """
     if "adapter" in lm.checks:
         raise ValueError(
-            f"{model} is an adapter, and an adapter of it would name no base that others can "
+            f"{named} is an adapter, and an adapter of it would name no base that others can "
             "load: train its base, or a model that it was merged into"
         )
-    return lm
 
 
 def _train(

@@ -15,7 +15,7 @@ from extract.models import Dtype
 from extract.opened import OpenedModel, open_model
 from jelicit.data.items import Item
 from jelicit.data.preferences import Comparison
-from jelicit.data.prompts import PromptFormat
+from jelicit.data.prompts import PromptFormat, get_format
 
 
 def open_trainable(
@@ -96,6 +96,18 @@ class TrainableModel(OpenedModel):
         left_out = ("seed", "save_every", "merge")
         kept = {k: v for k, v in asdict(self._settings).items() if k not in left_out}
         return {"algorithm": ALGORITHM, **kept}
+
+    def check_training(self, items: Sequence[Item], format: str | PromptFormat) -> None:
+        """Refuses what a fine-tuning would: this model, or these prompts and their verdicts.
+
+        Raises:
+            ValueError: As of `extract.finetune.finetune`.
+        """
+        from extract.finetune import refuse_adapter
+        from extract.verdict_data import examples_of
+
+        refuse_adapter(self.lm, named=self._named)
+        examples_of(self.lm, items, [0.0] * len(items), get_format(format))
 
     def tuned(
         self,

@@ -45,6 +45,8 @@ _NO_PROBES = (
     MethodName(
         "bootstrapped_consistent_calibrated", "Bootstrapped + consistency, calibrated", PROMPTING
     ),
+    MethodName("zero_shot_many_shot", "Own answers, many-shot", PROMPTING),
+    MethodName("bootstrapped_many_shot", "Bootstrapped labels, many-shot", PROMPTING),
     MethodName("tuned_zero_shot", "Fine-tuned, own answers", PROMPTING),
     MethodName("tuned_bootstrapped", "Fine-tuned, bootstrapped", PROMPTING),
     MethodName("icm", "ICM", COHERENCE),
@@ -75,6 +77,7 @@ _NO_PROBES = (
     MethodName("reward_perturbed", "Reward model, errors as ICM", CONTROL),
     MethodName("wrong_many_shot", "Golden turned round", CONTROL),
     MethodName("icm_perturbed", "Golden, errors as ICM", CONTROL),
+    MethodName("perturbed_many_shot", "Golden, errors as ICM, many-shot", CONTROL),
     MethodName("tuned_wrong", "Fine-tuned, golden turned round", CONTROL),
     MethodName("tuned_perturbed", "Fine-tuned, errors as ICM", CONTROL),
     MethodName("control_length", "Length alone", CONTROL),

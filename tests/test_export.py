@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from jelicit.commands import cli
-from jelicit.data.export import export_rows
+from jelicit.data.export import MADE_BY, export_rows
 from jelicit.data.items import Item, from_record, load_items, save_items
 from jelicit.data.prompts import zero_shot
 
@@ -69,6 +69,31 @@ def test_gold_labels_do_not_go_along():
     assert from_record(first) == replace(CLAIMS[0], alt_labels={}, meta={})
 
 
+SAID = {"method": "icm", "model": "pocket", "seed": 3, "search": {"alpha": 50.0, "rule": "answer"}}
+IN_WORDS = "method icm; model pocket; seed 3; search (alpha 50.0; rule answer)"
+
+
+def found_by(items, said=SAID):
+    return [replace(item, meta={**item.meta, MADE_BY: said}) for item in items]
+
+
+@pytest.mark.parametrize("shape", ["verdicts", "pairs"])
+@pytest.mark.parametrize("items", [CLAIMS, [PAIR, MIRROR]], ids=["claims", "pairs"])
+def test_where_labels_are_from_goes_along_as_a_text(shape, items):
+    form = {"format": "pair"} if shape == "verdicts" and items[0].choice_2 else {}
+    plain, _ = export_rows(items, shape, **form)
+    rows, _ = export_rows(found_by(items), shape, **form)
+    assert rows == [{**row, MADE_BY: IN_WORDS} for row in plain]
+    # Beside rows that say nothing, all have the column.
+    mixed, _ = export_rows([*found_by(items[:3]), *items[3:]], shape, **form)
+    assert all(MADE_BY in row for row in mixed)
+
+
+def test_items_say_where_their_labels_are_from_and_nothing_else():
+    rows, _ = export_rows(found_by(CLAIMS), "items")
+    assert [row["meta"] for row in rows] == [{MADE_BY: SAID}] * len(CLAIMS)
+
+
 def run(capsys, *words):
     cli.main(["export", *map(str, words)])
     return capsys.readouterr().out
@@ -93,6 +118,34 @@ def test_the_command_writes_json_lines_and_where_they_came_from(found, tmp_path,
     assert [item.label for item in load_items(tmp_path / "items.jsonl")] == [
         item.label for item in CLAIMS
     ]
+
+
+@pytest.mark.parametrize("out", ["rows.jsonl", "folder"])
+def test_a_renamed_file_still_says_whose_labels_it_has(tmp_path, capsys, out):
+    """ICM's labels are told from golden ones by what is in the file."""
+    import datasets
+
+    for name, method in (("a", "icm"), ("b", "golden")):
+        made = found_by(CLAIMS, {**SAID, "method": method})
+        save_items(tmp_path / f"{name}.jsonl", made)
+        place = tmp_path / name
+        place.mkdir()
+        run(capsys, tmp_path / f"{name}.jsonl", "--out", place / out, "--shape", "pairs")
+        account = next(path for path in place.rglob("*provenance.json"))
+        (source,) = json.loads(account.read_text())["labels from"]
+        assert source["made by"] == [{**SAID, "method": method}]
+        rows = (
+            datasets.load_from_disk(place / out)
+            if out == "folder"
+            else [json.loads(line) for line in (place / out).read_text().splitlines()]
+        )
+        assert {row[MADE_BY] for row in rows} == {IN_WORDS.replace("icm", method)}
+
+
+def test_a_file_of_before_says_nothing(found, tmp_path, capsys):
+    run(capsys, found, "--out", tmp_path / "rows.jsonl")
+    (source,) = json.loads((tmp_path / "rows.provenance.json").read_text())["labels from"]
+    assert set(source) == {"file", "sha256"}
 
 
 def test_the_command_writes_a_data_set_that_the_library_reads(found, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The study of fine-tuning: which labels reach a training, and what its rows and findings say."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,27 @@ import pytest
 from asked_model import AskedModel
 from experiment_scripts import run as run_script
 from experiment_scripts import script, session_of
+from planted_rewards import write_set
 
+from jelicit.data.export import MADE_BY
 from jelicit.data.items import Item, label_of, load_items, save_items
+from jelicit.figures.training import tuned_bars_figure
 from jelicit.icm import accuracy
 from jelicit.method_names import method_of
+from jelicit.results import summarise
 from jelicit.studies import finetune, icm
 from jelicit.studies.findings import icm_findings
-from jelicit.studies.finetune import METHODS, SOURCES, STUDY, Settings, annotator_labels
+from jelicit.studies.finetune import (
+    METHODS,
+    MORE_SHOWN,
+    OF_HUMANS,
+    SOURCES,
+    STUDY,
+    Settings,
+    annotator_labels,
+)
 from jelicit.studies.finetune_findings import finetune_findings
+from jelicit.studies.icm_tasks import apart
 
 N, TESTS = 8, 8
 OF_MODELS = ("", "_tuned_icm", "_tuned_golden")
@@ -99,11 +113,17 @@ def test_every_source_gives_the_labels_that_it_is_named_after(done):
     assert taught["tuned_zero_shot"] == (scores[:, 0] > scores[:, 1]).tolist()
 
 
-def _zero_shot(items):
+def _format_of_pairs():
     from jelicit.data.datasets import load_dataset
-    from jelicit.data.prompts import get_format, segments
+    from jelicit.data.prompts import get_format
 
-    form = get_format(load_dataset("pocket/pairs").formats["label"])
+    return get_format(load_dataset("pocket/pairs").formats["label"])
+
+
+def _zero_shot(items):
+    from jelicit.data.prompts import segments
+
+    form = _format_of_pairs()
     return [segments(item, form) for item in items], (form.true_word, form.false_word)
 
 
@@ -148,9 +168,82 @@ def test_a_model_that_cannot_be_trained_is_refused_before_anything_is_asked(tmp_
     assert not model.scored
 
 
-def test_what_is_tested_cannot_be_kept_among_what_is_trained_on():
+@pytest.mark.parametrize("settings", [SMALL, icm.Settings(n=8, batch=4, initial=2, finetune=True)])
+def test_what_is_tested_cannot_be_kept_among_what_is_trained_on(settings):
     with pytest.raises(ValueError, match="--overlap keep: what is tested would have been seen"):
-        replace(SMALL, overlap="keep").check()
+        replace(settings, overlap="keep").check()
+
+
+def of_a_test_question(folder):
+    """A set of which two train pairs are of a test question, under another text."""
+    mixed = write_set(folder, train=30, test=12)
+    test = [json.loads(line) for line in (mixed / "test.jsonl").read_text().splitlines()]
+    with (mixed / "train.jsonl").open("a") as file:
+        for number, row in enumerate(test[:2]):
+            other = {"id": f"other {number}", "choice": f"Another text {number}."}
+            file.write(json.dumps({**row, **other}) + "\n")
+    return mixed
+
+
+BETWEEN = {"finetune": True, "methods": ("icm",)}
+
+
+@pytest.mark.parametrize(
+    ("study", "changes"), [(STUDY, {}), (icm.STUDY, BETWEEN)], ids=["finetune", "icm"]
+)
+def test_train_items_of_test_questions_are_left_out_or_refused(tmp_path, study, changes):
+    mixed = of_a_test_question(tmp_path / "mixed")
+    small = {"n": N, "batch": 4, "tests": 12, "initial": 2}
+    settings = study.settings(**small, dataset=(str(mixed),), **changes)
+    session = session_of(study, settings, tmp_path, model=Learner())
+    [task] = study.plan(settings, session)
+    groups = {item.group for item in task.situation.train}
+    assert groups == {f"number {n}" for n in range(30)}
+    told = f"{mixed}: 2 of 32 train items are of a test question and are left out"
+    assert told in session.folder.doubts
+    refused = replace(settings, overlap="refuse")
+    model = Learner()
+    with pytest.raises(ValueError, match="train items are of a test question; leave them out with"):
+        study.plan(refused, session_of(study, refused, tmp_path, model=model))
+    assert not model.scored
+
+
+def test_where_nothing_is_trained_items_of_test_questions_stay(tmp_path):
+    mixed = of_a_test_question(tmp_path / "mixed")
+    settings = icm.Settings(dataset=(str(mixed),), tests=12)
+    [task] = icm.plan(settings, session_of(icm.STUDY, settings, tmp_path, model=Learner()))
+    groups = {item.group for item in task.situation.train}
+    assert groups > {"number 1000", "number 1001"}
+
+
+def test_a_set_of_which_all_train_items_are_of_test_questions_is_refused(tmp_path):
+    settings = replace(SMALL, tests=12)
+    session = session_of(STUDY, settings, tmp_path, model=Learner())
+    items = [Item(id=str(n), choice=f"{n}", label=True, group="one") for n in range(3)]
+    with pytest.raises(ValueError, match="3 of 3 train items are of a test question, so none is"):
+        apart("own", items, items[:1], session)
+
+
+class Foretelling(Learner):
+    """Says beforehand that verdicts are of several tokens."""
+
+    def check_training(self, items, format):
+        self.shown = [item.id for item in items]
+        raise ValueError("training needs one token each")
+
+
+@pytest.mark.parametrize(
+    ("study", "changes"), [(STUDY, {}), (icm.STUDY, BETWEEN)], ids=["finetune", "icm"]
+)
+def test_what_a_training_would_refuse_is_refused_before_anything_is_asked(tmp_path, study, changes):
+    model, out = Foretelling(), tmp_path / "out"
+    small = {"dataset": ("pocket/pairs",), "n": N, "batch": 4, "initial": 2}
+    settings = study.settings(**small, **changes, out=out)
+    with pytest.raises(ValueError, match="training needs one token each"):
+        study.run(model, settings, quiet=True)
+    assert model.shown
+    assert not model.scored
+    assert not out.exists()
 
 
 def test_trainings_are_part_of_a_runs_identity(tmp_path):
@@ -186,6 +279,24 @@ def between(tmp_path, **changes):
 def labels_of(folder, method):
     (path,) = (folder / "labels").glob(f"*-{method}.jsonl")
     return {item.id: item.label for item in load_items(path)}
+
+
+def test_files_of_labels_say_whose_they_are(tmp_path):
+    between(tmp_path, rule="none")
+    for method in ("icm", "icm_iterative", "icm_extended"):
+        (path,) = (tmp_path / "labels").glob(f"*-{method}.jsonl")
+        for item in load_items(path):
+            said = dict(item.meta[MADE_BY])
+            search = said.pop("search")
+            assert said == {
+                "method": method,
+                "model": "asked",
+                "set": "pocket/pairs",
+                "format": "pair",
+                "seed": 0,
+            }
+            assert (search["alpha"], search["initial"], search["rule"]) == (50.0, 2, "none")
+            assert (search["items"], search["batch"], search["draws"]) == (12, 4, 6)
 
 
 def test_each_batch_is_labelled_by_the_model_trained_on_those_before(tmp_path):
@@ -256,6 +367,63 @@ def test_a_set_without_annotators_is_refused_where_they_are_asked_for(tmp_path):
         finetune.plan(settings, session_of(STUDY, settings, tmp_path, model=Learner()))
 
 
+@pytest.fixture(scope="module")
+def with_votes(tmp_path_factory):
+    """A set whose annotator is wrong about every fourth pair."""
+    return write_set(tmp_path_factory.mktemp("votes") / "own", train=30, test=12)
+
+
+def voted(item):
+    """What the planted annotator says of a pair: of every fourth one the opposite of its label."""
+    return item.label if int(item.group.split()[1]) % 4 else not item.label
+
+
+def test_human_labels_are_learnt_shown_and_compared_where_a_set_has_them(with_votes, tmp_path):
+    model, rows = one_run(tmp_path, dataset=str(with_votes), n=16, batch=8, probes=())
+    assert set(rows["method"]) == {*METHODS, *OF_HUMANS}
+    items, labels, *_ = model.taught["tuned_human"]
+    assert labels == [voted(item) for item in items]
+    rows = rows.set_index("method")
+    right = accuracy(labels, [item.label for item in items])
+    assert 0 < right < 1
+    for method in OF_HUMANS:
+        assert rows.loc[method, "label_accuracy"] == pytest.approx(right)
+        assert 0 <= rows.loc[method, "accuracy"] <= 1
+    told = next(f for f in finetune_findings(rows.reset_index()) if "human annotator" in f.claim)
+    assert "no such case" not in told.measured
+
+
+def test_methods_that_are_named_are_all_that_is_measured(with_votes, tmp_path):
+    settings = replace(SMALL, dataset=(str(with_votes),), methods=("zero_shot", "tuned_golden"))
+    [task] = finetune.plan(settings, session_of(STUDY, settings, tmp_path, model=Learner()))
+    assert task.more == ()
+
+
+def test_prompts_show_the_very_labels_that_are_learnt(tmp_path):
+    """The examples of each source's prompts are the items with its labels."""
+    shown = ("perturbed", "zero_shot", "bootstrapped", "wrong")
+    assert set(MORE_SHOWN) == {f"{source}_many_shot" for source in shown}
+    tuned = tuple(f"tuned_{source}" for source in shown)
+    model, rows = one_run(tmp_path, methods=(*MORE_SHOWN, *tuned), probes=())
+    right = rows.set_index("method")["label_accuracy"]
+    for source in shown:
+        items, labels, *_ = model.taught[f"tuned_{source}"]
+        assert right[f"{source}_many_shot"] == pytest.approx(right[f"tuned_{source}"])
+        prompts = [prompt for prompt, _ in model.scored if len(prompt) == N + 1]
+        assert any(_shows(prompt, items, labels) for prompt in prompts)
+
+
+def _shows(prompt, items, labels):
+    """Whether a prompt's examples are these items with these labels."""
+    from jelicit.data.prompts import GAP, segments
+
+    form = _format_of_pairs()
+    words = {True: form.true_word, False: form.false_word}
+    pairs = zip(items, labels, strict=True)
+    told = {segments(item, form)[-1] + words[label] + GAP for item, label in pairs}
+    return set(prompt[:-1]) == told
+
+
 # --- findings ------------------------------------------------------------------------------------
 
 
@@ -300,6 +468,82 @@ def test_a_training_that_learns_nothing_cannot_tell():
     assert found == [False, *[None] * 7]
 
 
+# --- the figure of bars --------------------------------------------------------------------------
+
+
+def test_a_bar_is_the_mean_over_seeds_and_its_line_the_interval():
+    chosen = {"zero_shot": 0.6, "tuned_golden": 0.9, "tuned_human": 0.7, "tuned_icm": 0.8}
+    rows = pd.DataFrame(
+        [
+            {"dataset": name, "method": method, "seed": seed, "accuracy": value + 0.05 * seed}
+            for name in ("a", "b")
+            for method, value in {**chosen, "tuned_wrong": 0.1}.items()
+            for seed in range(2)
+        ]
+    ).assign(role="truth", orientation="none", target="truth", feature="none")
+    rows = rows.assign(accuracy_low=rows["accuracy"] - 0.1, accuracy_high=rows["accuracy"] + 0.1)
+    figure = tuned_bars_figure(rows)
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "Zero-shot",
+        "Fine-tuned, golden",
+        "Fine-tuned, human",
+        "Fine-tuned, ICM",
+    ]
+    points = summarise(rows, by=["dataset", "method"], value="accuracy")
+    for method, value in chosen.items():
+        bars = [bar for bar in figure.axes[0].patches if bar.get_gid() == method]
+        assert [bar.get_height() for bar in bars] == pytest.approx([value + 0.025] * 2)
+        [lines] = [each for each in figure.axes[0].collections if each.get_gid() == method]
+        ends = [sorted(segment[:, 1]) for segment in lines.get_segments()]
+        expected = points.loc[points["method"] == method, ["low", "high"]].to_numpy().tolist()
+        np.testing.assert_allclose(ends, expected)
+        assert all(low < value < high for low, high in ends)
+    without = rows.loc[rows["method"] != "tuned_human"]
+    assert len(tuned_bars_figure(without).legends[0].get_texts()) == 3
+    with pytest.raises(ValueError, match="zero-shot and fine-tuned models"):
+        tuned_bars_figure(rows.loc[rows["method"] == "tuned_wrong"])
+
+
+# --- models and prompts that cannot be trained on ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapter(random_model, tmp_path_factory):
+    """An adapter of the random model, and what it was trained on."""
+    pytest.importorskip("peft", reason="training needs the train extra")
+    from extract.finetune import finetune as train
+    from extract.finetune_settings import FinetuneSettings
+
+    items = [Item(id=str(n), choice=f"{n} is it.", label=n % 2 == 0) for n in range(4)]
+    how = FinetuneSettings(epochs=1, weights="lora")
+    labels = [item.label for item in items]
+    out = tmp_path_factory.mktemp("tuned") / "adapter"
+    return train(str(random_model), items, labels, "statement", out, settings=how, progress=False)
+
+
+@pytest.mark.parametrize("name", ["finetune", "icm"])
+def test_an_adapter_is_refused_before_anything_is_asked(adapter, tmp_path, name):
+    words = ("--dataset", "pocket/pairs", "--n", "8", "--batch", "4", "--initial", "2")
+    more = ("--finetune", "--methods", "icm") if name == "icm" else ()
+    out = tmp_path / "out"
+    with script(name) as found, pytest.raises(ValueError, match="is an adapter, and an adapter of"):
+        run_script(found, *words, *more, model=adapter, stores=tmp_path / "stores", out=out)
+    assert not out.exists()
+
+
+def test_verdicts_of_several_tokens_are_refused_before_anything_is_asked(random_model, tmp_path):
+    pytest.importorskip("peft", reason="training needs the train extra")
+    form = tmp_path / "long.toml"
+    words = 'true_word = " True True"\nfalse_word = " False False"\n'
+    form.write_text(f'name = "long"\ntext = "{{choice}}\\nThat is"\n{words}')
+    out = tmp_path / "out"
+    words = ("--dataset", "pocket/facts", "--format", str(form))
+    with script("finetune") as found, pytest.raises(ValueError, match="needs one token each"):
+        run_script(found, *words, model=random_model, stores=tmp_path / "stores", out=out)
+    assert not out.exists()
+
+
 # --- the script ----------------------------------------------------------------------------------
 
 
@@ -326,3 +570,4 @@ def test_the_script_trains_a_model_and_asks_it(random_model, tmp_path):
     assert "finding: The training learns its labels" in ran.printed
     assert np.isfinite(ran.rows["auroc"]).all()
     assert Path(tmp_path / "out" / "report.html").is_file()
+    assert Path(tmp_path / "out" / "finetune-bars.svg").is_file()

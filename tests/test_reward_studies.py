@@ -9,6 +9,7 @@ import pytest
 from experiment_scripts import session_of
 from planted_rewards import PlantedModel, write_set
 
+from jelicit.data.export import MADE_BY
 from jelicit.data.items import load_items
 from jelicit.data.overlap import text_key
 from jelicit.studies import Cases, assistant, reward
@@ -154,6 +155,18 @@ def test_labels_leave_as_sets_of_pairs(rewards):
     assert len(items) == 16
     assert all(item.label and "right" in item.choice for item in items)
     assert {item.meta["labels"] for item in items} == {"icm"}
+
+
+def test_files_of_labels_say_whose_they_are(rewards):
+    for source in LABELS:
+        path = next((rewards[1].folder / "labels").glob(f"*seed0-{source}.jsonl"))
+        for item in load_items(path):
+            said = dict(item.meta[MADE_BY])
+            search = said.pop("search", None)
+            assert (said["method"], said["model"], said["seed"]) == (source, "planted", 0)
+            assert (said["set"], said["format"]) == ("numbers", "pair")
+            assert (search is not None) == (source in ("icm_first", "icm"))
+            assert search is None or search["alpha"] == reward.Settings().alpha
 
 
 def test_claims_are_turned_into_pairs(tmp_path):

@@ -1,7 +1,7 @@
 """Labels in the shapes that trainers take, with where they came from.
 
 Rows are made of texts and the labels that are given: no gold label, other label or note of an item
-goes along, so that nobody trains on what was not found.
+goes along, so that nobody trains on what was not found; an account of where labels came from does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from jelicit.data import registry
-from jelicit.data.items import Item, to_record
+from jelicit.data.items import Item, load_items, to_record
 from jelicit.data.overlap import text_key
 from jelicit.data.preferences import comparisons, true_and_false
 from jelicit.data.prompts import PromptFormat, get_format, zero_shot
@@ -24,6 +24,8 @@ from jelicit.disk import whole_folder, write_text
 
 Shape = Literal["items", "verdicts", "pairs"]
 PROVENANCE = "provenance.json"
+MADE_BY = "made_by"
+"""Where an item's `meta`, and a row, say where its label is from."""
 
 Row = dict[str, Any]
 
@@ -32,6 +34,9 @@ def export_rows(
     items: Sequence[Item], shape: Shape, *, format: str | PromptFormat | None = None
 ) -> tuple[list[Row], int]:
     """Rows of labelled items in a shape, and how many items are in none.
+
+    Where an item says what its label is from (`made_by` in its meta: method, model, set, format,
+    seed, search), its row does, too: in items as it is, else as a text.
 
     Args:
         items: Items whose `label` is the one to hand on; those without one are left out.
@@ -53,18 +58,19 @@ def export_rows(
     if not known:
         raise ValueError(f"none of {len(items)} items has a label to export")
     if shape == "items":
-        rows = [to_record(replace(item, alt_labels={}, meta={})) for item in known]
+        rows = [to_record(replace(item, alt_labels={}, meta=_account(item))) for item in known]
         return rows, len(items) - len(known)
     if shape == "verdicts":
         form = get_format(format or default_format(known[0]))
-        return [_verdict(item, form) for item in known], len(items) - len(known)
+        rows = [_verdict(item, form) | _told(item) for item in known]
+        return _even(rows), len(items) - len(known)
     rows, used = _pairs(known)
     if not rows:
         raise ValueError(
             "no pair can be made of these items: they need a choice_2, or a true and a false claim "
             "of one group with a question"
         )
-    return rows, len(items) - used
+    return _even(rows), len(items) - used
 
 
 def default_format(item: Item) -> str:
@@ -94,7 +100,7 @@ def _pairs(items: Sequence[Item]) -> tuple[list[Row], int]:
         return _of_responses(items)
     claims = [item for item in items if item.question and item.choice_2 is None]
     rows = [
-        _pair(true.group, true.question, true.choice, false.choice)
+        _pair(true.group, true.question, true.choice, false.choice) | _told(true)
         for true, false in true_and_false(claims)
     ]
     return rows, 2 * len(rows)
@@ -103,13 +109,56 @@ def _pairs(items: Sequence[Item]) -> tuple[list[Row], int]:
 def _of_responses(items: Sequence[Item]) -> tuple[list[Row], int]:
     """One row for a pair in one order or both; orders that contradict each other give none."""
     made = comparisons(items, [item.label for item in items])
-    decided = {(each.group, *text_key(each.as_item())) for each in made}
+    decided = {(each.group, *text_key(each.as_item())): each for each in made}
+    first = {(item.group, *text_key(item)): item for item in reversed(items)}
     used = sum((item.group, *text_key(item)) in decided for item in items)
-    return [_pair(each.group, each.question, each.chosen, each.rejected) for each in made], used
+    rows = [
+        _pair(each.group, each.question, each.chosen, each.rejected) | _told(first[key])
+        for key, each in decided.items()
+    ]
+    return rows, used
 
 
 def _pair(group: str, question: str, chosen: str, rejected: str) -> Row:
     return {"prompt": question, "chosen": chosen, "rejected": rejected, "group": group}
+
+
+# --- where labels are from -----------------------------------------------------------------------
+
+
+def _account(item: Item) -> dict[str, Any]:
+    """What an item says of where its label is from, under its name; {} where it says nothing."""
+    said = item.meta.get(MADE_BY)
+    return {MADE_BY: said} if said else {}
+
+
+def _told(item: Item) -> Row:
+    """The same as one text, for a column that every trainer reads: "method icm; seed 0; ..."."""
+    return {name: in_words(said) for name, said in _account(item).items()}
+
+
+def in_words(said: object) -> str:
+    """An account as one text: every name with its value, a mapping's own in brackets."""
+    if not isinstance(said, Mapping):
+        return str(said)
+    return "; ".join(
+        f"{name} ({in_words(value)})" if isinstance(value, Mapping) else f"{name} {value}"
+        for name, value in said.items()
+    )
+
+
+def _even(rows: list[Row]) -> list[Row]:
+    """Rows of the same columns, also where only some say what their labels are from."""
+    if not any(MADE_BY in row for row in rows):
+        return rows
+    return [{**row, MADE_BY: row.get(MADE_BY)} for row in rows]
+
+
+def _accounts(path: Path) -> dict[str, Any]:
+    """What the rows of a file say of where their labels are from, each account once."""
+    said = [item.meta[MADE_BY] for item in load_items(path) if item.meta.get(MADE_BY)]
+    once = {json.dumps(each, sort_keys=True): each for each in said}
+    return {"made by": list(once.values())} if once else {}
 
 
 # --- onto disk -----------------------------------------------------------------------------------
@@ -123,10 +172,23 @@ def provenance(
     left_out: int,
     format: PromptFormat | None,
 ) -> dict[str, Any]:
-    """Where rows came from: the files of labels, by digest, and what was made of them."""
+    """Where rows came from: the files of labels, by digest, and what was made of them.
+
+    Args:
+        sources: Files of labelled items; what their rows say of where labels are from
+            (`made_by` in meta) is taken over.
+        rows: What was made of them.
+        shape: Of the rows.
+        left_out: How many items are in none.
+        format: Of verdicts.
+    """
     return {
         "labels from": [
-            {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            {
+                "file": path.name,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                **_accounts(path),
+            }
             for path in sources
         ],
         "shape": shape,

@@ -13,7 +13,6 @@ from jelicit.figures.parts import (
     BLUE,
     GREEN,
     GREY,
-    GROUP_COLORS,
     MARKERS,
     ORANGE,
     VERMILLION,
@@ -23,12 +22,12 @@ from jelicit.figures.parts import (
     label_methods,
     new_figure,
     places_of,
-    some_rows,
     stack,
     style,
 )
+from jelicit.figures.training import accuracy_bars
 from jelicit.method_names import MethodName, in_reading_order, method_of, readable
-from jelicit.results import Rows, summarise
+from jelicit.results import Rows
 
 COLUMNS = 4
 
@@ -111,35 +110,7 @@ def bars_figure(rows: Rows) -> Figure:
         ValueError: no row of these methods, a missing column, or rows that differ in more than the
             seed.
     """
-    rows = chosen_rows(rows, "oracle", ["dataset", "method", "role", "seed", "accuracy"])
-    rows = some_rows(rows.loc[rows["method"].isin(BARS)], "zero-shot, golden and ICM")
-    methods = [name for name in BARS if name in set(rows["method"])]
-    points = summarise(rows, by=["dataset", "method"], value="accuracy").set_index("method")
-    sets = list(dict.fromkeys(rows["dataset"]))
-    width = 0.8 / len(methods)
-    with style():
-        figure = new_figure(height=2.6)
-        axes = figure.subplots()
-        axes.axhline(0.5, color=GREY, lw=0.8, ls=":", zorder=1)
-        for place, name in enumerate(methods):
-            mine = points.loc[[name]].set_index("dataset").reindex(sets)
-            mean, low, high = (np.asarray(mine[part], float) for part in ("mean", "low", "high"))
-            at = np.arange(len(sets)) + (place - (len(methods) - 1) / 2) * width
-            method = method_of(name)
-            hatch = "///" if name == "zero_shot_chat" else None  # of the same group as zero-shot
-            axes.bar(
-                *(at, mean, width * 0.9), color=GROUP_COLORS[method.group], hatch=hatch,
-                edgecolor="white", linewidth=0.5, label=method.name, gid=name, zorder=2,
-            )  # fmt: skip
-            # White beside black: a line on a black bar is seen, too.
-            axes.vlines(at, low, high, color="white", linewidth=2.6, zorder=3)
-            axes.vlines(at, low, high, color="black", linewidth=0.9, zorder=3)
-        axes.set_xticks(range(len(sets)), [readable(name) for name in sets])
-        half = max(0.5, 1.5 - 0.5 * len(sets))  # one set does not fill the page
-        axes.set(ylim=(0, 1.03), ylabel="accuracy", xlim=(-half, len(sets) - 1 + half))
-        axes.tick_params(axis="x", length=0)
-        figure.legend(loc="outside upper left", ncols=len(methods))
-    return figure
+    return accuracy_bars(rows, BARS, "zero-shot, golden and ICM")
 
 
 def search_figure(steps: pd.DataFrame, dataset: str) -> Figure:

@@ -1,14 +1,25 @@
-"""How a training went, and what a fit costs."""
+"""How a training went, what it was worth, and what a fit costs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jelicit.figures.parts import GREY, LINES, MARKERS, new_figure, style
+from jelicit.figures.parts import (
+    GREY,
+    GROUP_COLORS,
+    LINES,
+    MARKERS,
+    chosen_rows,
+    new_figure,
+    some_rows,
+    style,
+)
+from jelicit.method_names import method_of, readable
+from jelicit.results import Rows, summarise
 
 
 def training_figure(progress: Mapping[str, Any]) -> Figure:
@@ -67,6 +78,71 @@ def training_figure(progress: Mapping[str, Any]) -> Figure:
                 color=GREY,
             )
         panels[-1].set_xlabel("million tokens")
+    return figure
+
+
+TUNED_BARS = ("zero_shot", "zero_shot_chat", "tuned_golden", "tuned_human", "tuned_icm")
+"""What the paper's figures of fine-tuning compare, in their order."""
+
+
+def tuned_bars_figure(rows: Rows) -> Figure:
+    """Accuracy zero-shot and after fine-tuning on golden, human and ICM's labels, as the paper has.
+
+    Wen et al. 2025, Figures 1, 3 and 8. A chat model's bar and that of human labels are there where
+    the rows have them.
+
+    Args:
+        rows: As of `accuracy_bars`.
+
+    Raises:
+        ValueError: As of `accuracy_bars`.
+    """
+    return accuracy_bars(rows, TUNED_BARS, "zero-shot and fine-tuned models")
+
+
+def accuracy_bars(rows: Rows, methods: Sequence[str], what: str) -> Figure:
+    """Accuracy on test items: a group of bars per set, a bar for each of these methods.
+
+    Lines are 95% intervals of the mean over test items and seeds. Methods that the rows do not have
+    are left out; the second of a group of methods is hatched.
+
+    Args:
+        rows: Tidy rows with dataset, method, role, orientation, seed, accuracy and its interval.
+        methods: Keys of methods, in the order of their bars.
+        what: What messages call them.
+
+    Raises:
+        ValueError: No row of these methods, a missing column, or rows that differ in more than the
+            seed.
+    """
+    rows = chosen_rows(rows, "oracle", ["dataset", "method", "role", "seed", "accuracy"])
+    rows = some_rows(rows.loc[rows["method"].isin(methods)], what)
+    named = [method_of(name) for name in methods if name in set(rows["method"])]
+    points = summarise(rows, by=["dataset", "method"], value="accuracy").set_index("method")
+    sets = list(dict.fromkeys(rows["dataset"]))
+    width = 0.8 / len(named)
+    with style():
+        figure = new_figure(height=2.6)
+        axes = figure.subplots()
+        axes.axhline(0.5, color=GREY, lw=0.8, ls=":", zorder=1)
+        for place, method in enumerate(named):
+            mine = points.loc[[method.key]].set_index("dataset").reindex(sets)
+            mean, low, high = (np.asarray(mine[part], float) for part in ("mean", "low", "high"))
+            at = np.arange(len(sets)) + (place - (len(named) - 1) / 2) * width
+            again = method.group in [other.group for other in named[:place]]
+            axes.bar(
+                *(at, mean, width * 0.9), color=GROUP_COLORS[method.group],
+                hatch="///" if again else None, edgecolor="white", linewidth=0.5,
+                label=method.name, gid=method.key, zorder=2,
+            )  # fmt: skip
+            # White beside black: a line on a black bar is seen, too.
+            axes.vlines(at, low, high, color="white", linewidth=2.6, zorder=3)
+            axes.vlines(at, low, high, color="black", linewidth=0.9, zorder=3, gid=method.key)
+        axes.set_xticks(range(len(sets)), [readable(name) for name in sets])
+        half = max(0.5, 1.5 - 0.5 * len(sets))  # one set does not fill the page
+        axes.set(ylim=(0, 1.03), ylabel="accuracy", xlim=(-half, len(sets) - 1 + half))
+        axes.tick_params(axis="x", length=0)
+        figure.legend(loc="outside upper left", ncols=min(3, len(named)))
     return figure
 
 

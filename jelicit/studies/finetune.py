@@ -9,7 +9,7 @@ labels in a many-shot prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,9 +47,14 @@ SOURCES = ("icm", "golden", "zero_shot", "bootstrapped", "perturbed", "wrong")
 """Where labels come from; "human" where a set has single annotators' labels."""
 SHOWN = ("zero_shot", "golden_many_shot", "icm")
 METHODS = (*SHOWN, *(f"{TUNED}{source}" for source in SOURCES))
-OF_HUMANS = (f"{HUMAN}_many_shot", f"{TUNED}{HUMAN}")
+MANY_SHOT = "_many_shot"
+OF_HUMANS = (f"{HUMAN}{MANY_SHOT}", f"{TUNED}{HUMAN}")
+MORE_SHOWN = tuple(f"{source}{MANY_SHOT}" for source in SOURCES if source not in ("icm", "golden"))
+"""Prompts that show the labels of the other sources: asked for by name."""
 PROBED = ("tuned_icm", "tuned_golden")
-NEED_SEARCH = ("icm", "tuned_icm", "tuned_perturbed")
+NEED_SEARCH = ("icm", "tuned_icm", "tuned_perturbed", "perturbed_many_shot")
+BARS = {"zero_shot", "tuned_golden", "tuned_icm"}
+"""What the figure of bars needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +73,9 @@ class Settings(icm.Settings):
         methods: tuned_SOURCE, fine-tuned on the labels of icm, golden, zero_shot (the model's own
             answers), bootstrapped, perturbed (golden labels with as many errors as ICM's), wrong
             (golden ones turned round, which tells whether the training learns its labels) or human
-            (one annotator's, where a set has them); zero_shot; and prompts that show labels: icm,
-            golden_many_shot, human_many_shot. zero_shot_chat needs a chat model.
+            (one annotator's, where a set has them); zero_shot; and prompts that show labels: icm
+            and SOURCE_many_shot, of every other of these sources. Unless methods are named, those
+            of human labels are measured where a set has them. zero_shot_chat needs a chat model.
         seeds: Runs; each draws its own train items, first labels and orders.
     """
 
@@ -84,7 +90,7 @@ class Settings(icm.Settings):
     @property
     def known_methods(self) -> tuple[str, ...]:
         """What `methods` may name."""
-        return (*METHODS, *OF_HUMANS, CHAT)
+        return (*METHODS, *MORE_SHOWN, *OF_HUMANS, CHAT)
 
     @property
     def trains(self) -> bool:
@@ -110,11 +116,6 @@ class Settings(icm.Settings):
             problems.append(f"--layer {self.layer}: allowed are whole numbers from 0")
         if self.finetune:
             problems.append("--finetune is of icm: leave it out")
-        if self.overlap == "keep":
-            problems.append(
-                "--overlap keep: what is tested would have been seen in training; give drop or "
-                "refuse"
-            )
         return problems
 
 
@@ -125,7 +126,7 @@ def plan(settings: Settings, session: Session) -> list[Task]:
         ValueError: As of `icm.plan`; the model cannot be trained; or a set has no labels of humans
             and the methods ask for them.
     """
-    tasks = icm.plan(settings, session)
+    tasks = [_with_humans(task, session) for task in icm.plan(settings, session)]
     if settings.layer is not None:
         model: Any = trains(session.model)
         check_layer(settings, model)
@@ -133,6 +134,17 @@ def plan(settings: Settings, session: Session) -> list[Task]:
         for task in tasks:
             annotator_labels(task.situation.train, task.situation.dataset)
     return tasks
+
+
+def _with_humans(task: Task, session: Session) -> Task:
+    """The task with the methods of human labels, where it has them and no methods were named."""
+    situation = task.situation
+    if session.settings.methods != METHODS or situation.target != "label":
+        return task
+    if any(vote_of(item) is None for item in situation.train):
+        return task
+    session.say(f"{situation.title}: has labels of annotators, so {' and '.join(OF_HUMANS)}, too")
+    return replace(task, more=OF_HUMANS)
 
 
 def annotator_labels(items: Sequence[Item], name: str) -> list[bool]:
@@ -173,8 +185,8 @@ class TunedRun(Run):
         self, method: str, steps: list[dict[str, Any]]
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Scores of the test items, and what the row says beside."""
-        if method == f"{HUMAN}_many_shot":
-            labels = self._labels(HUMAN, steps)
+        if method in (*MORE_SHOWN, *OF_HUMANS) and method.endswith(MANY_SHOT):
+            labels = self._labels(method.removesuffix(MANY_SHOT), steps)
             return self._many_shot(labels), self._about(labels)
         if not method.startswith(TUNED):
             return super().measure(method, steps)
@@ -268,8 +280,13 @@ def show(rows: pd.DataFrame, session: Session) -> None:
 
 
 def draw(rows: pd.DataFrame, session: Session) -> dict[str, Figure]:
-    """Accuracy per method, per set."""
-    return {"finetune-accuracy": figures.accuracy_figure(rows)}
+    """Accuracy per method, per set; and of those that the paper draws as bars."""
+    drawn = {"finetune-accuracy": figures.accuracy_figure(rows)}
+    if set(rows["method"]) >= BARS:
+        from jelicit.figures.training import tuned_bars_figure  # brings Matplotlib
+
+        drawn["finetune-bars"] = tuned_bars_figure(rows)
+    return drawn
 
 
 STUDY = Study(

@@ -54,7 +54,7 @@ from jelicit.studies.prompted import merged_seeds
 from jelicit.studies.session import Session
 from jelicit.studies.settings import PromptSettings
 from jelicit.studies.study import Study
-from jelicit.studies.tuning import trains
+from jelicit.studies.tuning import check_training, trains
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +101,8 @@ class Settings(FormatSettings):
         hub_root: Folder with copies of the hub's sets, as they lie there (<folder>/<hub id>/...),
             and of the tables of Marks and Tegmark; the hub is not asked for sets then.
         overlap: What to do with train items whose text is a test item's: drop (with all items of
-            their groups), refuse, or keep.
+            their groups), refuse, or keep. Where a model is trained, it is the same for those of a
+            test item's group, and keep is not allowed.
         boot: Bootstrap samples (of whole questions) behind every interval.
         out: Folder of rows, labels, figures and the report; None = a temporary one.
     """
@@ -163,6 +164,11 @@ class Settings(FormatSettings):
         problems += format_problems(self.format)
         if PERTURBED in self.methods and "icm" not in self.methods:
             problems.append(f"--methods {PERTURBED} needs icm: it has as many errors as that")
+        if self.trains and self.overlap == "keep":
+            problems.append(
+                "--overlap keep: what is tested would have been seen in training; give drop or "
+                "refuse"
+            )
         problems += too_small(
             [
                 ("--n", self.n, 2),
@@ -253,8 +259,9 @@ def plan(settings: Settings, session: Session) -> list[Task]:
     """Every set and its question, with all text loaded.
 
     Raises:
-        ValueError: No item has a truth value, the items lack what the format shows, or there are
-            hidden states in the place of a model.
+        ValueError: No item has a truth value, the items lack what the format shows, there are
+            hidden states in the place of a model; or a model is to be trained and cannot be, or not
+            on these prompts.
     """
     if isinstance(session.model, Cases):
         raise ValueError(
@@ -269,6 +276,10 @@ def plan(settings: Settings, session: Session) -> list[Task]:
         for form in formats_asked(settings)
     ]
     refuse(same_names([task.situation.title for task in tasks]))
+    if session.settings.trains:
+        for task in tasks:
+            # Of train items, those that are too long are left out with what a search cannot hold.
+            check_training(session.model, task.situation.test, task.situation.format)
     return tasks
 
 
@@ -316,6 +327,7 @@ def _chosen(task: Task, scorer: Any, chat: Any, session: Session) -> dict[str, A
         "search": settings.search(0, task.rule),
         **tuned,
         **settings.identity(),
+        "methods": [*settings.methods, *task.more],
     }
 
 
@@ -337,7 +349,8 @@ def _measured(
     for run in runs:
         seed = run.seed
         # As many errors as ICM's labels have: known once it has run.
-        for method in sorted(settings.methods, key=lambda name: name == PERTURBED):
+        methods = (*settings.methods, *task.more)
+        for method in sorted(methods, key=lambda name: name == PERTURBED):
             asked = run.chat if method == CHAT else run.scorer
             begin, before = time.perf_counter(), counts(asked)
             scores, own = run.measure(method, steps)

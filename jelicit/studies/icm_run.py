@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from jelicit.data.export import MADE_BY
 from jelicit.data.items import Item, label_of, save_items
+from jelicit.data.prompts import get_format
 from jelicit.icm import (
     VARIANTS,
     BatchedResult,
@@ -225,13 +227,51 @@ class Run:
         return self._folder(folder) / f"{name}.jsonl"
 
     def _write_labels(self, labels: Sequence[bool | None], method: str) -> None:
-        """The items with the labels found, in the form that sets are read in."""
+        """The items with the labels found, as files of sets are, with whose they are."""
+        said = self._made_by(method)
         made = [
-            replace(item, label=label, meta={**item.meta, "gold": gold})
+            replace(item, label=label, meta={**item.meta, "gold": gold, MADE_BY: said})
             for item, label, gold in zip(self.pool.items, labels, self._gold(), strict=True)
             if label is not None
         ]
         save_items(self._file("labels", method), made)
+
+    def _made_by(self, method: str) -> dict[str, Any]:
+        """Where the labels of a method are from, as their file says of every row."""
+        search, _ = self._begin("icm" if method == EXTENDED else method)
+        return account(
+            method,
+            self.task,
+            self.session,
+            seed=self.seed,
+            search=in_short(search) | {"items": len(self.pool.items), "batch": self.pool.size},
+        )
+
+
+def account(method: str, task: Task, session: Session, *, seed: int, **more: Any) -> dict[str, Any]:
+    """Where labels are from: what files of labels say of each, under `MADE_BY` in `meta`.
+
+    Args:
+        method: What made them.
+        task: The set.
+        session: Whose model was asked.
+        seed: Of the run.
+        more: What is to be said beside: the settings of a search, for example.
+    """
+    return {
+        "method": method,
+        "model": session.model.name,
+        "set": task.situation.dataset,
+        "format": get_format(task.situation.format).name,
+        "seed": seed,
+        **more,
+    }
+
+
+def in_short(search: SearchSettings) -> dict[str, Any]:
+    """The settings of a search that differ from run to run."""
+    names = ("alpha", "predictability", "schedule", "initial", "draws")
+    return {"rule": get_rule(search.rule).name} | {name: getattr(search, name) for name in names}
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jelicit.data.preferences import one_order, pairs_of_claims
 from jelicit.data.prompts import get_format
 from jelicit.icm import with_mirrors
 from jelicit.studies.formats import check_shown, only_format
-from jelicit.studies.icm_tasks import Task, drawn
+from jelicit.studies.icm_tasks import Task, apart, drawn
 from jelicit.studies.session import Session
 from jelicit.studies.sets import read_set
 from jelicit.studies.situation import Situation
@@ -57,33 +57,11 @@ def preference_task(name: str, session: Session, *, tests: int) -> Task:
         Situation(
             dataset=dataset.name,
             format=form,
-            train=_apart(name, with_mirrors(left), tested, session),
+            train=apart(name, with_mirrors(left), tested, session, what="pairs"),
             test=tested,
         ),
         "asymmetry",
     )
-
-
-def _apart(
-    name: str, train: Sequence[Item], test: Sequence[Item], session: Session
-) -> tuple[Item, ...]:
-    """The train pairs of no test group; that some were is told.
-
-    Raises:
-        ValueError: There are some and the settings refuse that, or none is left.
-    """
-    left = of_other_groups(train, test)
-    shared = len(train) - len(left)
-    if shared and (session.settings.overlap == "refuse" or not left):
-        raise ValueError(
-            f"{name}: {shared} of {len(train)} train pairs are of a test question; leave them out "
-            "with --overlap drop, or give another set"
-        )
-    if shared:
-        session.doubt(
-            f"{shared} of {len(train)} train pairs are of a test question and are left out", of=name
-        )
-    return left
 
 
 def apart_from(task: Task, tested: Sequence[Item], session: Session) -> Task:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jelicit.data.export import MADE_BY
 from jelicit.data.items import Item, label_of, save_items
 from jelicit.data.preferences import (
     Comparison,
@@ -25,6 +26,7 @@ from jelicit.data.preferences import (
 from jelicit.icm import accuracy, perturbed, search_in_batches
 from jelicit.named import slug
 from jelicit.studies.icm_pool import Pool, to_label
+from jelicit.studies.icm_run import account, in_short
 from jelicit.studies.icm_tasks import Task
 from jelicit.studies.preference_tasks import rest_of
 from jelicit.studies.search_bar import SearchBar
@@ -98,8 +100,21 @@ class Sources:
             made = comparisons(self.pairs, self._golden(source))
         check_unseen(made, self.task.situation.test, what=f"training on labels by {source}")
         self.told[source] = {"n_train": len(made), "label_accuracy": self._right(made)}
-        save_items(self.file("labels", f"{source}.jsonl"), as_items(made, labels=source))
+        self._write(source, made)
         return made
+
+    def _write(self, source: str, made: Sequence[Comparison]) -> None:
+        """The comparisons as a set of pairs that says whose labels they are."""
+        more = {}
+        if source in ("icm_first", "icm"):
+            of_search = {"items": len(self.pool.items), "batch": self.pool.size}
+            more["search"] = in_short(self.session.settings.search(self.seed)) | of_search
+        said = account(source, self.task, self.session, seed=self.seed, **more)
+        items = as_items(made, labels=source)
+        save_items(
+            self.file("labels", f"{source}.jsonl"),
+            [replace(item, meta={**item.meta, MADE_BY: said}) for item in items],
+        )
 
     def _by_first(self) -> tuple[Comparison, ...]:
         """What the first reward model says of the rest."""

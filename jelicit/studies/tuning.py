@@ -52,6 +52,35 @@ class Tunable(Protocol):
         ...
 
 
+@runtime_checkable
+class Foretells(Protocol):
+    """A model that knows beforehand what its trainings would refuse."""
+
+    def check_training(self, items: Sequence[Item], format: str | PromptFormat) -> None:
+        """Refuses what a training would: the model, or these prompts and their verdicts.
+
+        Raises:
+            ValueError: As of `Tunable.tuned`.
+        """
+        ...
+
+
+def check_training(model: Any, items: Sequence[Item], format: str | PromptFormat) -> None:
+    """Refuses what a training would refuse when it begins; nothing is computed.
+
+    Args:
+        model: As of `trains`.
+        items: Whose prompts are read; none of their labels is.
+        format: How they are shown.
+
+    Raises:
+        ValueError: The model cannot be trained, or not on such prompts.
+    """
+    asked = trains(model)
+    if isinstance(asked, Foretells):
+        asked.check_training(items, format)
+
+
 def trains(model: Any) -> Tunable:
     """The model, if it can be fine-tuned; of two that a study asks (`icm.Scorers`), the first.
 
