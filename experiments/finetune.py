@@ -6,7 +6,9 @@ about items that it never saw. Beside it: the model as it is, and the same label
 
     python experiments/finetune.py
     python experiments/finetune.py --dataset pocket/arithmetic pocket/pairs --seeds 1
-    python experiments/finetune.py --model Qwen/Qwen2.5-Coder-0.5B --dataset cities --n 256
+    git clone https://github.com/saprmarks/geometry-of-truth
+    python experiments/finetune.py --model Qwen/Qwen2.5-Coder-0.5B --dataset cities \
+        --hub-root geometry-of-truth --n 256
 
 Prints tables, writes result rows (Parquet), the labels (JSONL), the trained models, a figure (PNG,
 SVG) and a report, and ends with their paths. The same command after a crash goes on.

@@ -6,7 +6,9 @@ labels, and with ICM's.
 
     python experiments/pretrain_pocket.py --sizes small
     python experiments/scaling.py --models runs/pocket/small-seed0/model pocket
-    python experiments/scaling.py --models small.gguf large.gguf --dataset cities
+    git clone https://github.com/saprmarks/geometry-of-truth
+    python experiments/scaling.py --models small.gguf large.gguf --dataset cities \
+        --hub-root geometry-of-truth
 
 Models are loaded one after another. Prints tables, writes result rows (Parquet), a figure (PNG,
 SVG) and a report, and ends with their paths. What was run before is read back.

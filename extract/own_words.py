@@ -1,8 +1,10 @@
 """A set that asks a model which answers it wrote: its own, and others put into its mouth.
 
 Every question has two answers: one that the model sampled, and one of another model, or of the set
-itself (a true one). Controls go with every item: the mean log-likelihood per token under the model,
-and, as everywhere, the length. What they alone can tell, no self-knowledge deserves credit for.
+itself (a true one). Both are one line of at most as many of the model's tokens, wherever they are
+from: otherwise a second line, or where an answer was cut, would tell own from other. Controls go
+with every item: the mean log-likelihood per token under the model, and, as everywhere, the length.
+What they alone can tell, no self-knowledge deserves credit for.
 """
 
 from __future__ import annotations
@@ -11,14 +13,16 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from extract.chat import encode_for
 from extract.models import LanguageModel, choose_token_budget
 from extract.printable import printable
-from extract.sampling import Sampling, mean_log_likelihoods, sample_lines
+from extract.sampling import Sampling, line_of, mean_log_likelihoods, sample_lines
 from jelicit.data.items import Item, save_items
 from jelicit.data.overlap import normal_text
 
@@ -141,8 +145,39 @@ def _lines(file: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
+def as_written(
+    lm: LanguageModel, questions: Sequence[Question], found: Mapping[str, str | None], *, most: int
+) -> dict[str, str | None]:
+    """Answers as this model could have written them: the first line, cut as a sampled one is.
+
+    The model's own answers go through it, too: what a sampled text is in tokens that are read again
+    may differ by a token, and no such difference may say whose an answer is.
+
+    Args:
+        lm: The model that is asked; its tokens count.
+        questions: What was asked.
+        found: Question id -> an answer of whatever source, or None.
+        most: Most tokens.
+
+    Returns:
+        Question id -> the answer, "" if it has no line; None stays None.
+    """
+    cut: dict[str, str | None] = {}
+    for each in questions:
+        answer = found[each.id]
+        line = next(iter((answer or "").lstrip().splitlines()), "").strip()
+        if line:
+            prompt = PROMPT.format(question=each.text)
+            [row] = encode_for(lm, [(prompt,)], (f" {line}",))
+            line = line_of(lm.tokenizer, row.verdicts[0][:most])
+        cut[each.id] = None if answer is None else line
+    return cut
+
+
 def pair_up(
-    questions: Sequence[Question], own: Mapping[str, str], others: Mapping[str, str | None]
+    questions: Sequence[Question],
+    own: Mapping[str, str | None],
+    others: Mapping[str, str | None],
 ) -> Made:
     """Two items for each question that has two different answers.
 
@@ -231,6 +266,7 @@ def own_words(
         splits: Items with questions, by split.
         folder: Gets the set in a folder "own_words", and the answers.
         other: Loads the model whose answers are put into its mouth; None = the set's true answers.
+            They, and this model's own, are shortened to what it could have written (`as_written`).
         sampling: How answers are drawn.
         most: Most questions of each split.
         progress: Show bars.
@@ -254,7 +290,8 @@ def own_words(
         others = {**answers(another, questions, sampling, folder=folder, progress=progress)}
         del another
     own = answers(lm, questions, sampling, folder=folder, progress=progress)
-    made = pair_up(questions, own, others)
+    written = partial(as_written, lm, questions, most=sampling.max_new_tokens)
+    made = pair_up(questions, written(own), written(others))
     if made.items:
         made.items = with_likelihoods(lm, made.items)
     about = {

@@ -555,6 +555,15 @@ def test_sets_are_listed_and_described(capsys):
     assert "label None" in shown
 
 
+def test_sets_are_described_from_a_copy_beside_those_that_have_none(tmp_path, capsys):
+    rows = [f"The city of Town{k} is in Land{k}.,{k % 2}" for k in range(12)]
+    (tmp_path / "cities.csv").write_text("\n".join(["statement,label", *rows]), encoding="utf-8")
+    cli.main(["datasets", "cities", "pocket/opinions", "--hub-root", str(tmp_path), "--show", "1"])
+    shown = capsys.readouterr().out
+    assert "Question: In which country is the city of Town" in shown
+    assert "label None" in shown  # an opinion
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -584,6 +593,9 @@ def test_sets_are_listed_and_described(capsys):
         (["report", "a", "b", "--out", "s3://x.html"], "--out s3:/x.html: results are written to"),
         (["probe", "score", "a", "b", "--out", "s3://x.csv"], "--out s3:/x.csv: results are writ"),
         (["datasets", "--show", "2"], "--show 2 shows items of the sets that are named"),
+        (["datasets", "cities", "--hub-root", "nowhere"], "--hub-root nowhere: there is no such"),
+        (["datasets", "pocket/facts", "--hub-root", "."], "--hub-root . does nothing without"),
+        (["datasets", "--hub-root", "."], "--hub-root . does nothing without the name of a set"),
         (["sweep", "{train}", "--test", "{test}", "--methods", "magic"], "magic"),
         (["sweep", "{train}", "--test", "{test}", "--layers", "9"], "9"),
         (["sweep", "{train}", "--test", "nowhere/at-all"], "nowhere/at-all"),

@@ -1,5 +1,6 @@
 """What the manual shows works: its code runs, its commands are read by their own parsers."""
 
+import ast
 import importlib
 import json
 import re
@@ -7,10 +8,13 @@ import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import tyro
+
+from jelicit.data.sets.geometry_of_truth import SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -30,16 +34,16 @@ def _code(page: Path) -> list[str]:
     return [block for block in blocks if not any(line in block for line in WAITING)]
 
 
-def _commands() -> list[list[str]]:
+def _commands(pages: Sequence[Path]) -> list[list[str]]:
     lines = [
         line
-        for page in PAGES
+        for page in pages
         for block in _blocks(page, "bash")
         for line in block.replace("\\\n", " ").splitlines()
         if line.strip()
     ]
     # Commands also stand in tables and in running text.
-    for page in PAGES:
+    for page in pages:
         lines += re.findall(
             r"`((?:python (?:experiments|docs|-m)|jelicit) [^`|]+)`",
             page.read_text(encoding="utf-8"),
@@ -105,7 +109,9 @@ def _target(words: list[str]) -> tuple[str, list[str]] | None:
     return None
 
 
-OURS = [found for found in map(_target, _commands()) if found is not None and "|" not in found[1]]
+OURS = [
+    found for found in map(_target, _commands(PAGES)) if found is not None and "|" not in found[1]
+]
 
 
 @pytest.mark.parametrize(("name", "words"), OURS, ids=lambda v: v if isinstance(v, str) else None)
@@ -139,6 +145,49 @@ def _start(name: str) -> None:
 def test_the_manual_shows_commands_of_every_kind():
     assert {name for name, _ in OURS} >= {"jelicit.commands.cli", "extract.__main__"}
     assert len(OURS) >= 20
+
+
+TABLES = {named.name for named in SETS}
+"""Sets that no hub has: named, they are read from a clone."""
+
+STAND_FOR_PATHS = re.compile(r"Names of models and sets\s+stand\s+for\s+their\s+paths")
+"""What a page says whose commands are records of runs."""
+
+
+def _of_scripts() -> list[list[str]]:
+    """The commands in the docstrings of experiments."""
+    texts = [
+        ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        for path in sorted((ROOT / "experiments").glob("*.py"))
+    ]
+    joined = "\n".join(texts).replace("\\\n", " ")
+    return [line.split() for line in re.findall(r"^ +(python .*)$", joined, re.MULTILINE)]
+
+
+def _without_clone(commands: Sequence[Sequence[str]]) -> list[str]:
+    """Commands that name one of the tables and say nothing of the clone that it is read from."""
+    return [
+        shlex.join(words) for words in commands if TABLES & set(words) and "--hub-root" not in words
+    ]
+
+
+def test_commands_name_the_clone_that_holds_their_tables():
+    pages = [p for p in PAGES if not STAND_FOR_PATHS.search(p.read_text(encoding="utf-8"))]
+    assert len(PAGES) - len(pages) <= 2
+    shown, of_scripts = _commands(pages), _of_scripts()
+    for commands in (shown, of_scripts):
+        assert any(TABLES & set(words) for words in commands)
+    assert _without_clone([*shown, *of_scripts]) == []
+    bare = ["python", "experiments/salience.py", "--dataset", "cities"]
+    assert _without_clone([bare]) == ["python experiments/salience.py --dataset cities"]
+
+
+def test_pages_that_name_the_clone_say_how_to_come_by_it():
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    naming = {page for page, text in texts.items() if "--hub-root geometry-of-truth" in text}
+    assert len(naming) >= 5
+    line = "\ngit clone https://github.com/saprmarks/geometry-of-truth\n"
+    assert [page.name for page in naming if line not in texts[page]] == []
 
 
 def test_what_code_cites_in_the_manual_exists():

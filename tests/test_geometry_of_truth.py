@@ -1,5 +1,7 @@
 """The sets of Marks and Tegmark 2023, from tables laid out like theirs."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,12 @@ TABLES = {
         "Fifty-one is smaller than fifty-two.,1,51,52,-1,1",
         "Fifty-two is smaller than fifty-one.,0,52,51,1,1",
         "Fifty-two is smaller than sixty.,1,52,60,-8,8",
+    ),
+    "larger_than": (
+        "statement,label,n1,n2,diff,abs_diff",
+        "Fifty-one is larger than fifty-two.,0,51,52,-1,1",
+        "Fifty-two is larger than fifty-one.,1,52,51,1,1",
+        "Fifty-two is larger than sixty.,0,52,60,-8,8",
     ),
     "companies_true_false": (
         "statement,label",
@@ -87,6 +95,9 @@ def items(clone: Path, name: str) -> list[Item]:
         ("smaller_than", "Is fifty-one smaller than fifty-two?",
          "Fifty-one is smaller than fifty-two.",
          ["fifty-one/fifty-two", "fifty-one/fifty-two", "fifty-two/sixty"]),
+        ("larger_than", "Is fifty-one larger than fifty-two?",
+         "Fifty-one is larger than fifty-two.",
+         ["fifty-one/fifty-two", "fifty-one/fifty-two", "fifty-two/sixty"]),
         ("companies_true_false", "Is this statement true?",
          "Walmart has headquarters in United States.", ["Walmart", "Japan Post", "Japan Post"]),
         ("common_claim_true_false", "Is this statement true?", "Rain is wet.",
@@ -110,9 +121,11 @@ def test_a_statement_becomes_question_and_claim_with_its_group(
 
 def test_labels_follow_the_statement_and_a_comparison_has_its_answer(clone):
     assert [item.label for item in items(clone, "neg_cities")] == [False, True]
-    assert [item.answer for item in items(clone, "smaller_than")] == [
-        "fifty-one", "fifty-two", "fifty-two",
-    ]  # fmt: skip
+    for name in ("smaller_than", "larger_than"):
+        assert [item.answer for item in items(clone, name)] == [
+            "fifty-one", "fifty-two", "fifty-two",
+        ]  # fmt: skip
+    assert [item.label for item in items(clone, "larger_than")] == [False, True, False]
     last = items(clone, "cities")[2]
     assert (last.choice, last.question) == (
         "Washington D.C. is in the United States.",
@@ -121,13 +134,31 @@ def test_labels_follow_the_statement_and_a_comparison_has_its_answer(clone):
 
 
 def test_a_table_by_its_path_is_the_same_set(clone):
-    for name in ("cities", "neg_sp_en_trans", "smaller_than"):
+    for name in ("cities", "neg_sp_en_trans", "smaller_than", "larger_than"):
         by_path = load_dataset(clone / "datasets" / f"{name}.csv")
         by_name = load_dataset(name, hub_root=clone)
         for one, other in ((by_path.train, by_name.train), (by_path.test, by_name.test)):
             assert [(i.id, i.question, i.choice, i.group) for i in one] == [
                 (i.id, i.question, i.choice, i.group) for i in other
             ]
+
+
+def test_larger_than_is_the_hubs_where_the_copy_has_it_and_the_table_is_told(clone, tmp_path):
+    [told] = load_dataset("larger_than", hub_root=clone).notes
+    assert told.startswith("the folder of copies has no files of callum-canavan/challenges-")
+    assert "its larger_than.csv is read in their place" in told
+    assert load_dataset("smaller_than", hub_root=clone).notes == ()
+    shutil.copytree(clone, tmp_path, dirs_exist_ok=True)
+    hub = tmp_path / "callum-canavan/challenges-for-unsupervised-elicitation/larger_than"
+    hub.mkdir(parents=True)
+    row = {"question": "Is two larger than one?", "choice": "Two is larger than one.", "label": 1}
+    (hub / "train.jsonl").write_text(json.dumps(row))
+    # Half a copy of the hub's set is no reason to read another one.
+    with pytest.raises(FileNotFoundError, match=r"the mirror has no file .*test\.jsonl"):
+        load_dataset("larger_than", hub_root=tmp_path)
+    (hub / "test.jsonl").write_text(json.dumps({**row, "choice": "Three is larger than one."}))
+    dataset = load_dataset("larger_than", hub_root=tmp_path)
+    assert ([i.choice for i in dataset.train], dataset.notes) == (["Two is larger than one."], ())
 
 
 def test_without_a_copy_it_is_said_how_to_come_by_one(tmp_path):

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from experiment_scripts import planned
+from experiment_scripts import planned, session_of
 
 from jelicit.data.datasets import reads_mirror
 from jelicit.studies import (
@@ -12,6 +12,7 @@ from jelicit.studies import (
     assistant,
     finetune,
     icm,
+    imbalance,
     impossible,
     layers,
     reward,
@@ -21,7 +22,6 @@ from jelicit.studies import (
     transfer,
     warning_signs,
 )
-from jelicit.studies.imbalance import Settings as Imbalance
 from jelicit.studies.sets import load
 
 TOWNS = ("Lodz", "Graz", "Ghent", "Faro", "Braga", "Linz", "Lublin", "Bruges")
@@ -63,6 +63,70 @@ def test_studies_read_the_copy(study, mirror, tmp_path):
     assert {*plan.plain.train, *plan.plain.test} <= {*whole.train, *whole.test}
 
 
+@pytest.fixture
+def clone(mirror):
+    """A copy that has their table of comparisons, too, each in both orders."""
+    words = ("sixty", "seventy", "eighty", "ninety")
+    rows = [
+        f"{one.capitalize()} is larger than {other}.,{int(words.index(one) > words.index(other))}"
+        for one in words
+        for other in words
+        if one != other
+    ]
+    (mirror / "larger_than.csv").write_text("\n".join(["statement,label", *rows]), "utf-8")
+    return mirror
+
+
+def plan_of(study, out, **options):
+    """The situation of a study of cities, and what it told."""
+    settings = study.Settings(dataset=("cities",), seeds=1, **options)
+    settings.check()
+    named = study.STUDY if study is imbalance else salience.STUDY
+    session = session_of(named, settings, out)
+    [plan] = named.plan(settings, session)
+    return getattr(plan, "plain", None) or plan.situation, session.folder.doubts
+
+
+@pytest.mark.parametrize(
+    "study", [salience, layers, scaling, imbalance], ids=lambda study: study.__name__
+)
+def test_the_easy_set_of_a_clone_is_its_own_table_and_that_is_told(study, clone, tmp_path):
+    situation, told = plan_of(study, tmp_path / "out", hub_root=clone)
+    assert situation.easy.name == "larger_than"
+    assert {item.origin for item in situation.easy.items} == {"saprmarks/geometry-of-truth"}
+    assert situation.easy.format == "claim"
+    # An order of a pair is never apart from the other one.
+    assert all(len({i.label for i in of}) == 2 for of in by_group(situation.easy.items).values())
+    said = "cities: easy set larger_than: the folder of copies has no files of"
+    assert any(line.startswith(said) for line in told)
+    _, told = plan_of(study, tmp_path / "out", hub_root=clone, easy="pocket/larger_than")
+    assert not any("easy set" in line for line in told)
+
+
+def by_group(items):
+    """Items by the pair of numbers."""
+    groups = {}
+    for item in items:
+        groups.setdefault(item.group, []).append(item)
+    return groups
+
+
+def test_an_easy_set_that_the_copy_lacks_ends_in_what_to_do_instead(mirror, clone, tmp_path):
+    def refused(**options):
+        with pytest.raises(FileNotFoundError) as told:
+            plan_of(salience, tmp_path / "out", **options)
+        return str(told.value)
+
+    said = refused(hub_root=clone, easy="gsm8k")
+    assert said.startswith("gsm8k: the mirror has no file")
+    assert "The easy set 'gsm8k' of cities is needed by" in said
+    assert "(--easy pocket/larger_than, --easy FOLDER), or do without (--easy none)" in said
+    (clone / "larger_than.csv").unlink()
+    said = refused(hub_root=mirror)
+    assert said.startswith("larger_than: the mirror has no file")
+    assert "do without (--easy none)" in said
+
+
 def test_icm_reads_the_copy(mirror, tmp_path):
     settings = icm.Settings(dataset=("cities",), hub_root=mirror, n=4, initial=4, tests=4)
     [task] = planned(icm.STUDY, settings, tmp_path / "out")
@@ -72,7 +136,7 @@ def test_icm_reads_the_copy(mirror, tmp_path):
 def all_settings():
     return [
         *(salience.Settings(), layers.Settings(), scaling.Settings(), transfer.Settings()),
-        *(Imbalance(), impossible.Settings(), icm.Settings(), stress.Settings()),
+        *(imbalance.Settings(), impossible.Settings(), icm.Settings(), stress.Settings()),
         warning_signs.Settings(),
         *(finetune.Settings(), reward.Settings(), assistant.Settings()),
     ]

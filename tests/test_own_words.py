@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from tiny_models import tiny  # noqa: E402
 from extract import own_words as module  # noqa: E402
 from extract.own_words import (  # noqa: E402
     PROMPT,
+    Question,
     answers,
+    as_written,
     own_words,
     pair_up,
     questions_of,
@@ -188,11 +191,75 @@ def test_what_cannot_tell_own_from_other_is_left_out_and_counted():
     }
 
 
+def count(lm, question: str, answer: str) -> int:
+    """Tokens of an answer after its question."""
+    prompt = PROMPT.format(question=question)
+    whole = tokenise(lm.tokenizer, {prompt, f"{prompt} {answer}"})
+    return len(whole[f"{prompt} {answer}"]) - len(whole[prompt])
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_any_answer_is_cut_to_a_line_that_the_model_could_have_written(kind):
+    lm = tiny(kind)
+    given = {
+        "long": "so it was the sum " * 5,
+        "lines": "\n it is so\nand so on",
+        "short": "it is so",
+        "blank": " \n ",
+        "none": None,
+    }
+    questions = [Question(id=key, text="what is it?", split="train") for key in given]
+    cut = as_written(lm, questions, given, most=6)
+    assert (cut["lines"], cut["short"], cut["blank"], cut["none"]) == (
+        *("it is so", "it is so"),
+        *("", None),
+    )
+    assert cut["long"]
+    assert given["long"].startswith(cut["long"])
+    assert count(lm, "what is it?", cut["long"]) == 6
+    assert as_written(lm, questions, cut, most=6) == cut
+
+
+@pytest.mark.parametrize("others", ["the set's", "a model's"])
+def test_neither_lines_nor_length_say_who_wrote_an_answer(lm, tmp_path, others, monkeypatch):
+    """Whole answers of several lines are shortened as sampled ones are, whoever gave them."""
+    whole = "it is so and it was so and the sum was so {}\nThis is so since it was."
+
+    def chatty(lm, prompts, sampling):
+        """A model of other tokens, whose answers are longer than this model's can be."""
+        if lm.name == "tiny-llama":
+            return sample_lines(lm, prompts, sampling)
+        return {text: whole.format(text) for text in prompts}
+
+    monkeypatch.setattr(module, "sample_lines", chatty)
+    sets = {
+        split: tuple(replace(i, choice=whole.format(i.question)) if i.label else i for i in items)
+        for split, items in splits(6).items()
+    }
+    other = None if others == "the set's" else lambda: tiny("qwen2")
+    folder, made = own_words(lm, sets, tmp_path, other=other, sampling=SAMPLING, progress=False)
+    about = json.loads((folder / "made.json").read_text(encoding="utf-8"))
+    assert about["others"] == ("the set's true answers" if other is None else "tiny-qwen2")
+    own, theirs = ([i for i in made.items if i.label is label] for label in (True, False))
+    assert len(own) == len(theirs) > 0
+    for item in made.items:
+        [left] = as_written(
+            lm,
+            [Question(id="", text=item.question, split="")],
+            {"": item.choice},
+            most=SAMPLING.max_new_tokens,
+        ).values()
+        assert left == item.choice
+    assert all(whole.startswith(item.choice) for item in theirs)
+    assert {count(lm, i.question, i.choice) for i in theirs} == {SAMPLING.max_new_tokens}
+
+
 @pytest.fixture(scope="module")
 def made(lm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
+    sampling = Sampling(temperature=0.1, max_new_tokens=12, seed=3)  # often another answer
     return own_words(
-        lm, splits(), folder, other=lambda: tiny("qwen2"), sampling=SAMPLING, progress=False
+        lm, splits(), folder, other=lambda: tiny("qwen2"), sampling=sampling, progress=False
     )
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import tyro
 from asked_model import AskedModel, AskedStore
 from experiment_scripts import joined, planned, session_of
+from planted_rewards import PlantedModel
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
@@ -20,7 +22,7 @@ from jelicit import figures
 from jelicit.data import registry
 from jelicit.data.formats import BASE_FORMATS, PromptFormat
 from jelicit.data.items import Item, save_items
-from jelicit.data.prompts import contrast_pair, get_format
+from jelicit.data.prompts import contrast_pair, get_format, zero_shot
 from jelicit.method_names import in_format, readable
 from jelicit.report.folder import read_folder
 from jelicit.report.item_browser import about_items
@@ -30,14 +32,21 @@ from jelicit.studies import (
     Cases,
     Situation,
     States,
+    assistant,
+    finetune,
     icm,
     imbalance,
     impossible,
     layers,
+    reward,
     salience,
+    scaling,
+    stress,
     transfer,
+    warning_signs,
 )
 from jelicit.studies.format_rows import format_table, told_apart
+from jelicit.studies.models import Models
 from jelicit.studies.run_folder import RunFolder
 from jelicit.studies.settings import PromptSettings, StudySettings
 from jelicit.studies.study import Study
@@ -122,6 +131,65 @@ def test_every_study_shows_its_items_in_the_format_of_a_file_and_the_easy_set_in
         assert (situation.prompt, situation.dataset) == ("", situation.title.split(", ")[0])
         assert situation.easy is None or situation.easy.format == "claim"
         assert "format" not in situation.about("m")
+
+
+PAIR = "Query: {question}\nFirst: {choice}\nSecond: {choice_2}\nThe better one is"
+TWO = ("pocket/arithmetic", "pocket/larger_than")
+FEW: dict[Any, dict[str, Any]] = {
+    scaling: {"dataset": TWO[:1], "max_rows": 40, "n": 4, "tests": 8},
+    stress: {"dataset": TWO, "max_rows": 24, "methods": ("pca",)},
+    warning_signs: {"dataset": TWO, "others": (), "max_rows": 24, "methods": ("pca",)},
+    finetune: {"dataset": TWO, "n": 4, "tests": 8, "methods": ("zero_shot", "golden_many_shot")},
+    reward: {"dataset": ("pocket/pairs",), "n": 8, "rest": 8, "tests": 8},
+    assistant: {"dataset": ("pocket/pairs",), "n": 8, "rest": 8, "tests": 8, "judge": 8},
+}
+"""Studies that are no mere list of situations, as small as they can be planned."""
+
+
+def every_situation(parts: Any) -> Iterator[Situation]:
+    """What is asked in parts of any of them; the challenge that compares formats left out."""
+    for part in parts:
+        if hasattr(part, "challenge"):
+            yield from every_situation(part.planned if part.challenge != "prompts" else ())
+        elif hasattr(part, "plans"):
+            yield from every_situation((*part.plans, *part.tasks))
+        elif hasattr(part, "task"):
+            yield part.task.situation
+        else:
+            yield from situations([part])
+
+
+@pytest.mark.parametrize("study", FEW, ids=name_of)
+def test_a_format_that_is_asked_for_is_the_text_of_every_prompt(study, exam, tmp_path):
+    text = PAIR if study in (reward, assistant) else TEXT
+    one = SimpleNamespace(name="one", foreseen=None)
+    model: Any = Models([one]) if study is scaling else PlantedModel()  # type: ignore[list-item]
+    settings = study.Settings(format=(exam(text=text),), **FEW[study])
+    settings.check()
+    session = session_of(study.STUDY, settings, tmp_path, model=model)
+    asked = list(every_situation(study.STUDY.plan(settings, session)))
+    assert asked
+    if study in (stress, warning_signs):
+        assert {"none", "sycophancy", "punctuation", "tense"} <= {each.feature for each in asked}
+        assert "pocket/arithmetic + pocket/opinions" in {each.dataset for each in asked}
+    for situation in asked:
+        for item in (*situation.train, *situation.test):
+            assert zero_shot(item, situation.format) == text.format(**vars(item))
+
+
+@pytest.mark.parametrize("study", [scaling, stress, warning_signs, reward, assistant], ids=name_of)
+def test_studies_that_take_one_format_refuse_two(study, exam, tmp_path):
+    files = [exam(name, name=name, text=PAIR if study in (reward, assistant) else TEXT)
+             for name in ("one", "two")]  # fmt: skip
+    settings = study.Settings(format=tuple(files), **FEW[study])
+    session = session_of(study.STUDY, settings, tmp_path, model=PlantedModel())
+
+    def begin() -> None:
+        settings.check()
+        study.STUDY.plan(settings, session)
+
+    with pytest.raises(ValueError, match=r"--format .*(give one|this study takes one)"):
+        begin()
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """The negated twin of a set: "Lodz is in Chile." becomes "Lodz is not in Chile.", which is true.
 
     python docs/examples/negated.py cities.csv neg_cities
-    python experiments/transfer.py --dataset cities.csv neg_cities
+    python experiments/transfer.py --dataset cities.csv ./neg_cities
 
 Probes of the truth carry over from statements to their negations only if they found the truth, not
 what goes with it in statements of one polarity (Marks and Tegmark, 2023). Writes a folder of items;

@@ -226,7 +226,13 @@ def _named(named: NamedSet, request: Request) -> Dataset:
         valid=splits.get("valid", ()),
         formats=named.format_names or _formats_of(splits["train"]),
         easy=named.easy,
+        notes=_notes(named, request),
     )
+
+
+def _notes(named: NamedSet, request: Request) -> tuple[str, ...]:
+    """What the source tells of where its rows are from."""
+    return named.source.notes(request) if isinstance(named.source, HubFiles) else ()
 
 
 def _splits(

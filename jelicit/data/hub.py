@@ -13,7 +13,8 @@ import random
 import socket
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from jelicit.data.items import Item, split_by_group
 from jelicit.data.named_sets import Request
@@ -24,6 +25,18 @@ TEST_SHARE = 0.25
 
 CELL_LIMIT = 5_000
 """Most rows per split and cell of a source that names cells."""
+
+
+class Substitute(Protocol):
+    """What a mirror may hold in place of the hub's files."""
+
+    def find(self, request: Request) -> Path | None:
+        """Its file in the mirror; None where there is none."""
+        ...
+
+    def __call__(self, request: Request) -> list[Item]:
+        """Its rows, which are split as a file is."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +51,7 @@ class HubFiles:
         revision: Branch of the hub's repository; "" for the main one.
         question: Of a source with one split: what must not be on both sides of ours.
         cell: Of a huge source: at most `CELL_LIMIT` records per value are kept.
+        instead: What is read of a mirror that has none of the files.
     """
 
     hub_id: str
@@ -46,9 +60,12 @@ class HubFiles:
     revision: str = ""
     question: Callable[[Record], str] | None = None
     cell: Callable[[Record], Hashable] | None = None
+    instead: Substitute | None = None
 
-    def __call__(self, request: Request) -> dict[str, list[Item]]:
+    def __call__(self, request: Request) -> dict[str, list[Item]] | list[Item]:
         """All splits as items: "train", "test" and, where the source has it, "valid".
+
+        What a mirror has instead is not split yet.
 
         Args:
             request: Its name is the set's; files of a mirror lie in <hub_root>/<hub id>/ as they
@@ -59,6 +76,8 @@ class HubFiles:
             FileNotFoundError: If the hub or the mirror does not have the files.
             ValueError: If a record lacks a field or has a wrong value; the message names both.
         """
+        if self.instead is not None and self._substitute(request):
+            return self.instead(request)
         records: dict[str, list[Record]] = {}
         for split, pattern in self.files.items():
             rows = enumerate(_rows(self, pattern, request))
@@ -72,6 +91,25 @@ class HubFiles:
                 for split, of_split in records.items()
             }
         )
+
+    def notes(self, request: Request) -> tuple[str, ...]:
+        """That a mirror's other file is read, where one is."""
+        path = self._substitute(request)
+        if path is None:
+            return ()
+        return (
+            f"the folder of copies has no files of {self.hub_id}: its {path.name} is read in their "
+            "place, and a quarter of the groups is test, drawn once and for all",
+        )
+
+    def _substitute(self, request: Request) -> Path | None:
+        """The file that is read instead; None where the hub's files are."""
+        if self.instead is None or request.hub_root is None:
+            return None
+        mirror = request.hub_root / self.hub_id
+        if any(any(mirror.glob(pattern)) for pattern in self.files.values()):
+            return None
+        return self.instead.find(request)
 
 
 def _rows(files: HubFiles, pattern: str, request: Request) -> Iterator[Mapping[str, Any]]:

@@ -64,6 +64,8 @@ def easy_for(
 ) -> EasySet | None:
     """The easy labelled set of a set: the one that was asked for, or the set's own choice.
 
+    What was decided in reading it is told.
+
     Args:
         dataset: The set that is tested.
         session: Its settings say which, how many rows, and what to do with rows that test has.
@@ -71,20 +73,30 @@ def easy_for(
         wanted: The set's own choice, if not `dataset.easy`.
 
     Raises:
-        ValueError: See `easy_set`.
+        ValueError: See `easy_set`, which raises others, too.
     """
     settings = session.settings
-    name = settings.easy or wanted or dataset.easy
-    easy = easy_set(name, task=dataset.name, max_rows=settings.max_rows, hub_root=settings.hub_root)
+    told = partial(session.doubt, of=dataset.name)
+    easy = easy_set(
+        settings.easy or wanted or dataset.easy,
+        task=dataset.name,
+        max_rows=settings.max_rows,
+        hub_root=settings.hub_root,
+        say=told,
+    )
     if easy is None:
         return None
-    told = partial(session.doubt, of=dataset.name)
     items = held_out(easy.items, test, policy=settings.overlap, say=told, what="easy")
     return replace(easy, items=items)
 
 
 def easy_set(
-    name: str | None, *, task: str, max_rows: int, hub_root: Path | None = None
+    name: str | None,
+    *,
+    task: str,
+    max_rows: int,
+    hub_root: Path | None = None,
+    say: Callable[[str], object],
 ) -> EasySet | None:
     """Load the easy labelled set.
 
@@ -93,17 +105,20 @@ def easy_set(
         task: Name of the set that is tested: it cannot be its own easy set.
         max_rows: Most rows.
         hub_root: Folder of copies of the hub's files, if any.
+        say: Told what was decided in reading it (`Dataset.notes`).
 
     Raises:
         ValueError: The easy set is the task itself, or has no labelled item.
         ConnectionError: It is on the hub, and the hub cannot be reached.
+        FileNotFoundError: There is no such folder or file, or the copies lack the set.
     """
     if name in (None, "none"):
         return None
     try:
         dataset = load(name, hub_root, max_train=max_rows)
-    except ConnectionError as error:
-        raise ConnectionError(
+    except (ConnectionError, FileNotFoundError) as error:
+        kind = ConnectionError if isinstance(error, ConnectionError) else FileNotFoundError
+        raise kind(
             f"{error}\n  The easy set {name!r} of {task} is needed by easy-to-hard methods and the "
             "easy orientation: name another one (--easy pocket/larger_than, --easy FOLDER), or do "
             "without (--easy none)"
@@ -113,6 +128,8 @@ def easy_set(
             f"the easy set of {task} is {task} itself: its labels would teach the very task; name "
             "another one with --easy, or --easy none"
         )
+    for note in dataset.notes:
+        say(f"easy set {dataset.name}: {note}")
     target = dataset.targets[0]
     items = tuple(with_target(dataset.train, target))
     if target != "label" or not items:

@@ -1,4 +1,8 @@
-"""AlpacaFarm: pairs of responses, and which one a human prefers."""
+"""AlpacaFarm: pairs of responses, and which one a human prefers.
+
+The source has one annotator's preference for each pair, and it is the label. There are no votes of
+several annotators (`meta.human_votes`) that one of them could be held against.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 They are published as CSV files in the repository saprmarks/geometry-of-truth (datasets/*.csv), not
 on the hub. Statements come in the form of question and claim, so that features can be added; the
 format "statement" shows the claim alone. The questions are ours. A file of theirs that is given by
-its path (`cities.csv`) becomes the same items; only repeats are left in.
+its path (`cities.csv`) becomes the same items; only repeats are left in. Their larger_than.csv is
+in `larger_than`, whose set is on the hub, too.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _CITY = re.compile(r"The city of (?P<city>.+?) is (?P<not>not )?in (?P<country>.
 _WORD = re.compile(
     r"The Spanish word (?P<word>'.+') (?P<verb>means|does not mean) (?P<english>'.+')"
 )
-_SMALLER = re.compile(r"(?P<one>\S+) is smaller than (?P<other>\S+?)\.?", re.IGNORECASE)
+_COMPARISON = re.compile(
+    r"(?P<one>\S+) is (?P<how>smaller|larger) than (?P<other>\S+?)\.?", re.IGNORECASE
+)
 # A few companies are named twice in a row, by a slip of the source.
 _COMPANY = re.compile(
     r"(?P<twice>.+) (?P=twice) .+"
@@ -40,8 +43,12 @@ class PublishedTable:
 
     A statement that stands there with both labels is left out (some facts of counterfact and some
     companies), and of one that stands there twice the first is kept.
+
+    Attributes:
+        meaning: What the set's name says of a row.
     """
 
+    meaning: Callable[[Item], Item]
     reads_mirror = True
 
     def __call__(self, request: Request) -> list[Item]:
@@ -52,7 +59,10 @@ class PublishedTable:
                 come by one.
             ValueError: If the table is ambiguous, in one line with file, row and column.
         """
-        items = [SETS_BY_NAME[request.name].meaning(i) for i in read_table(_file(request))]
+        path = self.find(request)
+        if path is None:
+            raise FileNotFoundError(_no_table(request))
+        items = [self.meaning(item) for item in read_table(path)]
         labels: dict[str, set[bool | None]] = {}
         for item in items:
             labels.setdefault(item.choice.lower(), set()).add(item.label)
@@ -62,22 +72,25 @@ class PublishedTable:
                 kept.setdefault(item.choice.lower(), item)
         return [replace(item, origin=REPOSITORY) for item in kept.values()]
 
+    def find(self, request: Request) -> Path | None:
+        """The table in the copy that was named; None if there is no copy, or no table in it."""
+        if request.hub_root is None:
+            return None
+        root, name = request.hub_root, f"{request.name}.csv"
+        places = [root / name, root / "datasets" / name, root / REPOSITORY / "datasets" / name]
+        return next((place for place in places if place.is_file()), None)
 
-def _file(request: Request) -> Path:
+
+def _no_table(request: Request) -> str:
     name = f"{request.name}.csv"
     cure = (
         f"the set is not on the hub but in the repository github.com/{REPOSITORY}: clone it, and "
         f"give the table (path/to/geometry-of-truth/datasets/{name}) as the data set, or the clone "
-        "as hub_root"
+        "as hub_root (--hub-root)"
     )
     if request.hub_root is None:
-        raise FileNotFoundError(f"{request.name}: {cure}")
-    root = request.hub_root
-    places = [root / name, root / "datasets" / name, root / REPOSITORY / "datasets" / name]
-    for place in places:
-        if place.is_file():
-            return place
-    raise FileNotFoundError(f"{request.name}: no {name} in {root} or its folder datasets; {cure}")
+        return f"{request.name}: {cure}"
+    return f"{request.name}: no {name} in {request.hub_root} or its folder datasets; {cure}"
 
 
 def _asked(item: Item, question: str, choice: str, group: str) -> Item:
@@ -106,14 +119,14 @@ def spanish_word(item: Item) -> Item:
     return _asked(item, question, claim, match["word"].strip("'"))
 
 
-def smaller_number(item: Item) -> Item:
-    """A comparison of two numbers; its group is the unordered pair of them."""
-    match = _SMALLER.fullmatch(item.choice)
+def comparison(item: Item) -> Item:
+    """Makes "Two is smaller than six." (or larger) a claim; its group is the unordered pair."""
+    match = _COMPARISON.fullmatch(item.choice)
     if item.question or match is None:
         return item
-    one, other = match["one"].lower(), match["other"].lower()
+    one, how, other = (match[part].lower() for part in ("one", "how", "other"))
     asked = _asked(
-        item, f"Is {one} smaller than {other}?", item.choice, "/".join(sorted((one, other)))
+        item, f"Is {one} {how} than {other}?", item.choice, "/".join(sorted((one, other)))
     )
     return replace(asked, answer=one)
 
@@ -138,7 +151,7 @@ def counterfact(item: Item) -> Item:
 
 
 def _named(name: str, title: str, meaning: Callable[[Item], Item]) -> NamedSet:
-    return NamedSet(name=name, title=title, source=PublishedTable(), meaning=meaning)
+    return NamedSet(name=name, title=title, source=PublishedTable(meaning), meaning=meaning)
 
 
 SETS = (
@@ -146,9 +159,8 @@ SETS = (
     _named("neg_cities", "Cities (negated)", city),
     _named("sp_en_trans", "Spanish words", spanish_word),
     _named("neg_sp_en_trans", "Spanish words (negated)", spanish_word),
-    _named("smaller_than", "Smaller than", smaller_number),
+    _named("smaller_than", "Smaller than", comparison),
     _named("companies_true_false", "Companies", company),
     _named("common_claim_true_false", "Common claims", common_claim),
     _named("counterfact_true_false", "CounterFact", counterfact),
 )
-SETS_BY_NAME = {named.name: named for named in SETS}

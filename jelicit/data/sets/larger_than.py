@@ -1,4 +1,8 @@
-"""Comparisons of two numbers in words: the easy set of Canavan et al. 2026."""
+"""Comparisons of two numbers in words: the easy set of Canavan et al. 2026.
+
+Its statements are those of Marks and Tegmark 2023. A copy that has their table (a clone of
+geometry-of-truth) and none of the hub's files of the set gives the same items from the table.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from jelicit.data.items import Item
 from jelicit.data.named_sets import NamedSet
 from jelicit.data.records import Record, question_group
 from jelicit.data.sets.challenges import challenge_files
+from jelicit.data.sets.geometry_of_truth import PublishedTable, comparison
 
 
 def larger_number(text: str) -> str | None:
@@ -35,15 +40,16 @@ def convert(record: Record) -> list[Item]:
     ]
 
 
-def _with_answer(item: Item) -> Item:
-    """Fills in an answer that the file does not have, from the claim's own text."""
+def _meaning(item: Item) -> Item:
+    """A bare statement as question and claim; an answer that the file lacks, from its own text."""
+    item = comparison(item)
     return item if item.answer is not None else replace(item, answer=larger_number(item.choice))
 
 
 SET = NamedSet(
     name="larger_than",
     title="Larger than",
-    source=challenge_files("larger_than", convert),
+    source=replace(challenge_files("larger_than", convert), instead=PublishedTable(comparison)),
     easy=None,
-    meaning=_with_answer,
+    meaning=_meaning,
 )
