@@ -45,6 +45,12 @@ def check_weights(model: Any, report: Mapping[str, Any], source: str) -> str:
         ValueError: If a tensor is missing (its values would be random), unexpected (it would be
             left out), or has another shape; the message names it.
     """
+    if "score.weight" in _names(report, "unexpected_keys"):
+        raise RefusedModelError(
+            f"{source} is a reward model or a classifier: it scores texts and gives no verdicts. "
+            f"Test it on pairs (experiments/reward.py --rewards {source}), or open it with "
+            "extract.reward.open_reward"
+        )
     missing = sorted(_names(report, "missing_keys") - _tied(model, report))
     if missing:
         raise RefusedModelError(

@@ -150,6 +150,12 @@ class TrainableModel(OpenedModel):
 
         return train_reward(self.lm, comparisons, folder, RewardFit(**fit), about=about)
 
+    def open_reward(self, folder: Path) -> Any:
+        """A reward model that was made before; it runs where this model does."""
+        from extract.reward import open_reward
+
+        return open_reward(folder, device=self.lm.device)
+
     def start(self, asked: str) -> Any:
         """The model as it is; `asked` says how a question is put."""
         from extract.policy import start_policy

@@ -65,6 +65,7 @@ class PlantedReward:
 
     def __init__(self, name: str, made: Sequence[Comparison], *, bold: float):
         right = [1.0 if "right" in each.chosen else -1.0 for each in made]
+        self.digest = name
         self.name, self.taste, self.bold, self.released = name, float(np.mean(right)), bold, 0
 
     def rewards(self, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
@@ -126,6 +127,13 @@ class PlantedModel:
         name = _without_key(folder)
         self.learned[name], self.fits[name] = tuple(made), fit
         return PlantedReward(folder.name, made, bold=0.0 if "judge" in name else 5.0)
+
+    def open_reward(self, folder: Path) -> PlantedReward:
+        """One that likes wrong answers."""
+        made = [Comparison(question="q", chosen="wrong", rejected="right", group="g")]
+        opened = PlantedReward(folder.name, made, bold=0.0)
+        opened.digest = f"digest of {folder.name}"
+        return opened
 
     def start(self, asked: str) -> PlantedAnswers:
         """Right in one of two."""

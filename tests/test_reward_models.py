@@ -284,6 +284,11 @@ def test_too_few_questions_are_an_error(base, tmp_path):
         train_policy(base, QUESTIONS[:1] * 4, LikesLetters(), tmp_path / "p", POLICY)
 
 
+def test_a_reward_model_is_no_language_model_and_the_line_says_what_it_is_for(reward):
+    with pytest.raises(ValueError, match=r"is a reward model .*experiments/reward.py --rewards"):
+        load(str(reward.folder))
+
+
 def test_a_model_with_an_adapter_is_where_a_reward_model_and_a_policy_begin(base, tmp_path):
     import peft
 

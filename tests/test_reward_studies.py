@@ -63,6 +63,23 @@ def learned(model, source):
 # --- reward models -------------------------------------------------------------------------------
 
 
+def test_reward_models_made_before_are_tested_beside(folder, bench, tmp_path):
+    made = tmp_path / "models" / "Other, bad"
+    made.mkdir(parents=True)
+    options = {"labels": ("golden",), "bench": bench, "rewards": (made,)}
+    with pytest.raises(ValueError, match=r"--rewards .*no model is there \(no config.json\)"):
+        asked(reward, folder, tmp_path / "out", **options)
+    (made / "config.json").write_text("{}")
+    _, result = asked(reward, folder, tmp_path / "out", **options)
+    rows = result.rows.set_index(["part", "dataset", "method"])["accuracy"]
+    assert rows["reward", "numbers", "reward_golden"] == 1
+    assert rows["reward", "numbers", reward.method_made(made)] == 0
+    on_bench = rows["bench"].xs(reward.method_made(made), level="method")
+    assert len(on_bench) == 2  # safety and reasoning
+    _, without = asked(reward, folder, tmp_path / "out", labels=("golden",), bench=bench)
+    assert set(without.rows["run_id"]).isdisjoint(set(result.rows["run_id"]))
+
+
 def test_each_source_labels_what_it_should(rewards):
     model, result = rewards
     rows = result.rows.loc[result.rows["part"] == "reward"]

@@ -21,6 +21,7 @@ from jelicit.data.overlap import Policy
 from jelicit.data.prompts import get_format
 from jelicit.data.reward_bench import Category, read_reward_bench
 from jelicit.icm import SearchSettings, with_mirrors
+from jelicit.named import slug
 from jelicit.prompting import zero_shot_scores
 from jelicit.results import print_table
 from jelicit.studies import scoring
@@ -73,6 +74,8 @@ class Settings(FormatSettings):
         labels: Which reward models: icm_first (of ICM's labels alone), icm (of all, in two stages),
             golden, human (one annotator's, where a set has them), perturbed (golden with as many
             errors as icm).
+        rewards: Folders of reward models that were made before, here or elsewhere (one score):
+            tested beside, on the same pairs. What they learned from is not known here.
         seeds: Runs; each draws its own train pairs, first labels and weights.
         bench: A set in RewardBench's layout to test on, too: a file or folder of prompt, chosen,
             rejected, subset, or an id of the hub (allenai/reward-bench). None = none.
@@ -103,6 +106,7 @@ class Settings(FormatSettings):
     rest: int = 200
     tests: int = 80
     labels: tuple[str, ...] = LABELS
+    rewards: tuple[Path, ...] = ()
     seeds: int = 3
     bench: str | None = None
     shown: str = "claim"
@@ -140,6 +144,12 @@ class Settings(FormatSettings):
             problems.append(
                 "--overlap keep: training on test pairs is refused; allowed are drop and refuse"
             )
+        problems += [
+            f"--rewards {each}: no model is there (no config.json); give the folder of one"
+            for each in self.rewards
+            if not (each / "config.json").is_file()
+        ]
+        problems += same_names([method_made(each) for each in self.rewards])
         if "perturbed" in self.labels and "icm" not in self.labels:
             problems.append("--labels perturbed needs icm, whose errors it has: name both")
         problems += too_small(
@@ -199,6 +209,11 @@ class Settings(FormatSettings):
         return {**chosen, "fit": {**self.fit(0), "format": shown}, "algorithm": ALGORITHM}
 
 
+def method_made(folder: Path) -> str:
+    """What rows call a reward model that was made before."""
+    return f"reward_made_{slug(folder.name)}"
+
+
 @dataclass(frozen=True)
 class Part:
     """One set, and the benchmark beside it."""
@@ -240,10 +255,15 @@ def measure_rewards(part: Part, begun: Sequence[Sources], scorer: Any, session: 
     """Rows of reward models on held-out pairs, and on every category of the benchmark."""
     situation = part.task.situation
     chosen = chosen_of(part.task, scorer, session)
+    made = made_before(session)
+    if made:
+        chosen["made"] = {name: each.digest for name, each in made.items()}
     session.keep(
         situation,
         chosen,
-        lambda: _measured(situation, begun, session, on=lambda m: preferences(m, situation.test)),
+        lambda: _measured(
+            situation, begun, session, made, on=lambda m: preferences(m, situation.test)
+        ),
         about={"part": "reward"},
     )
     for category in part.bench:
@@ -252,9 +272,15 @@ def measure_rewards(part: Part, begun: Sequence[Sources], scorer: Any, session: 
         session.keep(
             tested,
             {**chosen, "trained_on": situation.title},
-            lambda s=tested, w=weights: _measured(s, begun, session, weights=w),
+            lambda s=tested, w=weights: _measured(s, begun, session, made, weights=w),
             about={"part": "bench", "trained_on": situation.title},
         )
+
+
+def made_before(session: Session) -> dict[str, Any]:
+    """Reward models of `--rewards`, by what rows call them."""
+    model: Any = session.model
+    return {method_made(each): model.open_reward(each) for each in session.settings.rewards}
 
 
 def chosen_of(task: Task, scorer: Any, session: Session) -> dict[str, Any]:
@@ -284,11 +310,12 @@ def _measured(
     situation: Situation,
     begun: Sequence[Sources],
     session: Session,
+    made: Mapping[str, Reward],
     *,
     on: Callable[[Reward], np.ndarray] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> Measured:
-    """Rows of every source with every seed, of zero-shot prompts and of length, on some pairs."""
+    """Rows of every source with every seed, of models made before, zero-shot prompts and length."""
     measured, boot = Measured(), situation.boot(session.settings.boot)
 
     def add(method: str, seed: int, scores: np.ndarray, **about: Any) -> None:
@@ -313,6 +340,9 @@ def _measured(
                 f"{situation.title}, seed {sources.seed}, {method}: accuracy "
                 f"{measured.rows[-1]['accuracy']:.2f} ({took:.1f} s)"
             )
+    for method, reward in made.items():
+        add(method, 0, preferences(reward, situation.test))
+        reward.release()
     lengths = [len(item.choice) - len(str(item.choice_2)) for item in situation.test]
     add("control_length", 0, np.array(lengths, float))
     if on is not None:

@@ -80,6 +80,10 @@ class Trainable(Prompted, Protocol):
         """A reward model trained from comparisons; `fit` as of `extract.reward.RewardFit`."""
         ...
 
+    def open_reward(self, folder: Path) -> Any:
+        """A reward model that was made before, as of `reward_model`, with its digest."""
+        ...
+
     def start(self, asked: str) -> Answering:
         """The model as it is; `asked` says how a question is put."""
         ...
