@@ -20,8 +20,9 @@ from jelicit.method_names import in_reading_order, method_of, readable
 from jelicit.pocket.card import reading_name
 from jelicit.pocket.evaluate import RIVALS
 from jelicit.pocket.world.sets import SETS as WORLD
+from jelicit.results import summarise
 from jelicit.results.markdown import markdown_table, mean_of, methods_down, truth_and_spurious
-from jelicit.studies.cells import number
+from jelicit.studies.cells import number, with_interval
 from jelicit.studies.warning_signs import table_of, warning_lines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -203,14 +204,42 @@ def _finetune() -> str:
     if not (ROWS / "finetune.parquet").is_file():
         return "*The rows of this study are not committed yet: `python experiments/finetune.py`.*"
     rows = _rows("finetune")
-    values = {"right labels": "label_accuracy", "test accuracy": "accuracy", "AUROC": "auroc"}
+    lines = [
+        [_short(str(dataset)), *line]
+        for dataset, of_set in rows.groupby("dataset", sort=False)
+        for line in tuned_lines(of_set)
+    ]
+    return markdown_table(("Set", *TUNED), lines)
+
+
+TUNED = ("Method", "Right labels", "Test accuracy", "AUROC")
+
+
+def tuned_lines(rows: pd.DataFrame) -> list[list[str]]:
+    """Of one set, a line per method as `TUNED` has it: means over seeds.
+
+    Accuracies and AUROCs with their 95% intervals over test items and seeds, right labels with
+    the least and the most of a seed.
+    """
     lines = []
-    for dataset, of_set in rows.groupby("dataset", sort=False):
-        for method in in_reading_order(of_set["method"]):
-            of_method = of_set.loc[of_set["method"] == method.key]
-            cells = [mean_of(of_method, value) for value in values.values()]
-            lines.append([_short(str(dataset)), method.name, *cells])
-    return markdown_table(("Set", "Method", *values), lines)
+    for method in in_reading_order(rows["method"]):
+        mine = rows.loc[rows["method"] == method.key]
+        right = mine["label_accuracy"].dropna()
+        spread = f" ({right.min():.2f} to {right.max():.2f})" if right.nunique() > 1 else ""
+        cells = [_within(mine, value) for value in ("accuracy", "auroc")]
+        lines.append([method.name, mean_of(mine, "label_accuracy") + spread, *cells])
+    return lines
+
+
+def _within(rows: pd.DataFrame, value: str) -> str:
+    """A mean with its interval, where it has one."""
+    known = rows.dropna(subset=value)
+    if known.empty:
+        return ""
+    (point,) = summarise(known, by=["method"], value=value).to_dict("records")
+    return with_interval(
+        {value: point["mean"]} | {f"{value}_{e}": point[e] for e in ("low", "high")}, value
+    )
 
 
 def _findings(study: str) -> str:
