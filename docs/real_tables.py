@@ -8,7 +8,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import assistant_tables
 import pandas as pd
+from result_tables import TUNED, tuned_lines
 
 from jelicit.method_names import in_reading_order, readable
 from jelicit.results.markdown import MARKS, markdown_table, mean_of, truth_and_spurious
@@ -28,7 +30,9 @@ MODELS = {
 }
 """What a model's folder is called -> its makers' name and the quantisation, by size."""
 
-JUDGED = ("salience", "imbalance", "impossible", "icm", "scaling", "finetune")
+JUDGED = (
+    *("salience", "imbalance", "impossible", "icm", "scaling", "finetune", "reward", "assistant"),
+)
 """Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation", "tense")
 SETS = ("cities", "sp_en_trans", "larger_than", "common_claim")
@@ -148,17 +152,26 @@ def _both(feature: str, name: str) -> Any:
     return _where("feature", feature, within)
 
 
-def _texts() -> str:
+def _texts(*datasets: str) -> str:
     """Longer texts, and sets with two labels, each asked for in turn."""
     rows = _runs("texts", "gsm8k")
-    cases = rows[["dataset", "feature"]].drop_duplicates()
+    rows = rows.loc[rows["dataset"].isin(datasets)]
     columns = {}
-    for dataset, feature in cases.itertuples(index=False):
-        how = "" if feature == "none" else f", {readable(feature)}"
-        columns[f"{readable(dataset)}{how}"] = _where(
-            "dataset", dataset, _where("feature", feature, truth_and_spurious)
-        )
+    for dataset in datasets:
+        of_set = rows.loc[rows["dataset"] == dataset]
+        for feature in dict.fromkeys(of_set["feature"]):
+            named = (
+                _shown(feature) if len(datasets) == 1 else f"{readable(dataset)}, {_shown(feature)}"
+            )
+            columns[named] = _where(
+                "dataset", dataset, _where("feature", feature, truth_and_spurious)
+            )
     return down(rows, columns)
+
+
+def _own() -> str:
+    """Which texts are the model's own."""
+    return down(_runs("own"), {"AUROC": _auroc}, methods=(*SHOWN, *LABELLED, "control_likelihood"))
 
 
 def _dtypes() -> str:
@@ -319,14 +332,28 @@ def _impossible() -> str:
 def _finetune() -> str:
     """What a model was trained on, how much of it is right, and what it is worth then."""
     rows = rows_of("finetune")
-    values = {"Right labels": "label_accuracy", "Test accuracy": "accuracy", "AUROC": "auroc"}
+    lines = [
+        (_short(str(model)), readable(str(dataset)), *line)
+        for (model, dataset), of_set in rows.groupby(["model", "dataset"], sort=False)  # type: ignore[misc]
+        for line in tuned_lines(of_set)
+    ]
+    return markdown_table(("Model", "Set", *TUNED), lines)
+
+
+def _rewards() -> str:
+    """Reward models: a line per model, set and method."""
+    rows = rows_of("reward")
     lines = []
     for (model, dataset), of_set in rows.groupby(["model", "dataset"], sort=False):  # type: ignore[misc]
-        for method in in_reading_order(of_set["method"]):
-            mine = of_set.loc[of_set["method"] == method.key]
-            cells = [mean_of(mine, value) for value in values.values()]
-            lines.append((_short(str(model)), readable(str(dataset)), method.name, *cells))
-    return markdown_table(("Model", "Set", "Method", *values), lines)
+        named = _short(str(model)), readable(str(dataset))
+        lines += [[*named, *line] for line in assistant_tables.reward_lines(of_set)]
+    return markdown_table(("Model", "Set", *assistant_tables.REWARDED), lines)
+
+
+def _answers(*, wins: bool) -> str:
+    """Policies of the assistant study, of its one model and set."""
+    rows = rows_of("assistant")
+    return assistant_tables.answer_table(rows.loc[rows["part"] == "assistant"], wins=wins)
 
 
 def _warnings() -> str:
@@ -418,7 +445,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-reading": _reading,
     **{f"real-salience-{name}": partial(_salience, name) for name in SETS},
     "real-order": _order,
-    "real-texts": _texts,
+    "real-truthfulqa": partial(_texts, "truthfulqa"),
+    "real-gsm8k": partial(_texts, "gsm8k"),
+    "real-two-labels": partial(_texts, "liar", "civil_comments"),
+    "real-own": _own,
     "real-dtypes": _dtypes,
     "real-formats": _formats,
     "real-measured": _measured,
@@ -430,6 +460,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-impossible": _impossible,
     "real-warnings": _warnings,
     "real-finetune": _finetune,
+    "real-rewards": _rewards,
+    "real-wins": partial(_answers, wins=True),
+    "real-answers": partial(_answers, wins=False),
     **{f"real-findings-{study}": partial(_findings, study) for study in JUDGED},
     "real-made-by": _made_by,
 }

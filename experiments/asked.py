@@ -14,7 +14,7 @@ from jelicit.studies.checks import given
 from jelicit.studies.model import Prompted
 
 OF_THE_MODEL = ("model", "stores", "chat")
-OF_ANY_SERVER = ("max_tokens_total", "patience")
+OF_ANY_SERVER = ("max_tokens_total", "patience", "requests_at_once")
 OF_MODELS_HERE = ("dtype", "device", "threads", "token_budget")
 
 
@@ -80,10 +80,9 @@ class AskedSettings:
             return self.run_on.open(model=self.chat_model, chat=None)
         if self.chat_scorer is None:
             return None
-        options = {name: getattr(self.at_server, name) for name in OF_ANY_SERVER}
         return open_chat(
             self.chat_scorer,
             model=self.chat_served,
             journal=out / "chat-answers.jsonl",
-            **{name: value for name, value in options.items() if value is not None},
+            **self.at_server.options(OF_ANY_SERVER),
         )

@@ -128,6 +128,22 @@ def converted(file: Path, *, dtype: str = "auto", device: str = "cpu") -> Conver
     )
 
 
+def tokenizer_of(file: Path) -> Any:
+    """The tokenizer of a GGUF file, without its weights; nothing is kept.
+
+    Raises:
+        ImportError: If the package `gguf` is missing.
+        ValueError: If the file has none, or one whose ids would be others; the message says why.
+    """
+    header = gguf_file.read_header(file)
+    if not header.tokens:
+        raise RefusedModelError(f"{file} holds no vocabulary (tokenizer.ggml.tokens)")
+    with _refusing(file, header):
+        tokenizer = _rebuilt(file, header)
+    gguf_file.check_tokenizer(file, header, tokenizer)
+    return tokenizer
+
+
 def choose_dtype(size: Size, device: str) -> Choice:
     """The dtype of a model whose file has none of its own.
 
@@ -225,7 +241,7 @@ def _make(file: Path, folder: Path, header: Header, dtype: str) -> Mapping[str, 
     gguf_file.check_readable(file, header)
     with _refusing(file, header):
         model = _dequantised(file, header, dtype)
-        tokenizer = _tokenizer(file, header)
+        tokenizer = _rebuilt(file, header)
     said = gguf_file.check_tokenizer(file, header, tokenizer)
     note: dict[str, Any] = {
         "file": file.name,
@@ -248,7 +264,7 @@ def _make(file: Path, folder: Path, header: Header, dtype: str) -> Mapping[str, 
     return note
 
 
-def _tokenizer(file: Path, header: Header) -> Any:
+def _rebuilt(file: Path, header: Header) -> Any:
     """The file's tokenizer; a GGUF file does not say that a text is normalised before it is cut."""
     tokenizer: Any = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     if header.pre_tokenizer == "qwen2":  # Qwen2's own tokenizer composes characters

@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from extract.server_answers import DamagedError, checked_log_probs, from_json, whole
-from extract.server_client import RefusedError, Server
+from extract.server_client import Raw, RefusedError, Server
 from extract.server_limits import TokenLimit
 from extract.server_requests import answers
 from extract.verdicts import EPSILON, as_word, check_prompts, distinct
@@ -125,15 +125,17 @@ class ChatServer(Server):
             ConnectionError: If it fails, and fails again when asked again.
         """
 
-        def once() -> Said:
-            raw = self._client.chat.completions.with_raw_response.create(
+        def send() -> Raw:
+            return self._client.chat.completions.with_raw_response.create(
                 model=self.model,
                 messages=list(messages),  # type: ignore[arg-type]
                 **style,
             )
-            return read_chat(raw.content, self)
 
-        return self._patiently(once, stop, retries=self._retries)
+        def read(content: bytes) -> Said:
+            return read_chat(content, self)
+
+        return self._patiently(send, read, stop, retries=self._retries)
 
 
 class ChatScorer:

@@ -16,18 +16,12 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import openai
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_before_delay,
-)
+from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from extract.server_answers import (
     Answer,
@@ -39,21 +33,39 @@ from extract.server_answers import (
     read_answer,
 )
 from extract.server_limits import seconds_asked
+from extract.server_pace import LONGEST_HOLD, Pace, Tries, Turn
 
 T = TypeVar("T")
 
 Cache = Literal["shared", "own", "none"]
 
 LONGEST_PAUSE = 30.0
-"""Seconds between two attempts, at most; twice that where the server names a time itself."""
+"""Seconds between two attempts, at most, where the server names no time itself."""
 
-USUALLY_SHOWN, MOST_SHOWN = 20, 1000
-"""Likeliest tokens that servers are asked for: vLLM allows 20, llama.cpp any number."""
+USUALLY_SHOWN, MOST_SHOWN, FEW_SHOWN = 20, 1000, 5
+"""Likeliest tokens that servers are asked for: vLLM allows 20, llama.cpp any number, OpenAI 5."""
+
+NO_SUCH_API = (404, 405, 501)
+"""Statuses of a server that has no such API."""
 
 LONG = 4.0
 """Seconds of a pause from which on it is told of."""
 
 log = logging.getLogger(__name__)
+
+
+class Raw(Protocol):
+    """An answer as it came."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers."""
+        ...
+
+    @property
+    def content(self) -> bytes:
+        """Its body."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +120,18 @@ class Server:
         Args:
             url: Address of the API; it mostly ends in /v1.
             model: Name of the model; None = the only one that is served.
-            top_logprobs: See above; None = 20, and 1,000 of llama.cpp, which shows as many as it is
-                asked for.
+            top_logprobs: See above; None = 20, or 5 of a server that refuses 20, and 1,000 of
+                llama.cpp, which shows as many as it is asked for.
             cache: What of the server's prefix cache is used: "shared" all of it, "own" what this
                 object put there, "none" nothing. The last two are for measuring; vLLM can
                 (`cache_salt`).
             timeout: Seconds that the server may be silent.
-            retries: Times that a request is repeated when it fails in a way that may pass.
+            retries: Times that a request is repeated when it fails in a way that may pass. Refusals
+                that say how long to wait do not count while others get through (`Tries`).
             backoff: Seconds before the first repetition; doubled for each further one, up to
                 `LONGEST_PAUSE`, and drawn from the upper half of that.
-            patience: Seconds after a request was first sent from which on it is not repeated.
+            patience: Seconds after a request was first sent from which on it is not repeated; of a
+                refusal that does not count, seconds in which nothing got through.
 
         Raises:
             ValueError: If the address is none, the key cannot be sent, or the model is not served.
@@ -127,6 +141,7 @@ class Server:
         self._cache: Cache = cache
         self._own = uuid4().hex
         self._retries, self._backoff, self._patience = retries, backoff, patience
+        self._pace = Pace()
         self._key = _key()
         self._proxy = _proxy(self.url)
         self._client = _client(self.url, self._key, timeout=timeout)
@@ -142,6 +157,8 @@ class Server:
         self.slots = self._slots() if self.is_llama_cpp else None
         shown = MOST_SHOWN if self.is_llama_cpp else USUALLY_SHOWN
         self.top_logprobs = shown if top_logprobs is None else top_logprobs
+        # What the user says himself, and what llama.cpp takes in any number, is not tried lower.
+        self._may_show_fewer = top_logprobs is None and not self.is_llama_cpp
 
     def __str__(self) -> str:
         return f"the server at {self.url}"
@@ -191,24 +208,44 @@ class Server:
     def _first(self, tokens: Sequence[int]) -> Answer:
         """The answer to the first prompt, asked for in a way that the server takes."""
         try:
+            return self._plainly(tokens)
+        except RefusedError as error:
+            if not self._may_show_fewer or error.status in NO_SUCH_API:
+                raise self._not_for_scores(error) from None
+            refused = error
+        many, self.top_logprobs = self.top_logprobs, FEW_SHOWN
+        try:
+            shown = self._plainly(tokens)
+        except RefusedError:  # so the number was not the reason
+            self.top_logprobs = many
+            raise self._not_for_scores(refused) from None
+        log.warning(
+            "%s refuses to show %d log-probabilities; it is asked for %d (--top-logprobs %d)",
+            *(self, many, FEW_SHOWN, FEW_SHOWN),
+        )
+        return shown
+
+    def _plainly(self, tokens: Sequence[int]) -> Answer:
+        """The likeliest tokens, by their ids where the server takes the option."""
+        try:
             return self._send(tokens, self._likeliest(token_ids=True))
         except RefusedError:  # some servers refuse what they do not know
-            pass
-        try:
             return self._send(tokens, self._likeliest(token_ids=False))
-        except RefusedError as error:
-            if error.status == 422:
-                raise ValueError(
-                    f"{error}; it takes no token ids, perhaps, as the server of llama-cpp-python "
-                    "does not: serve the model with llama.cpp's own llama-server, or with vLLM"
-                ) from None
-            if error.status not in (404, 405, 501):
-                raise
-            raise ValueError(
-                f"{self} lists its models but has no completions API (status {error.status}): it "
-                "is for chat alone, perhaps. Scores need the token after a prompt of token ids; "
-                "serve the model with vLLM: `vllm serve`"
-            ) from None
+
+    def _not_for_scores(self, error: RefusedError) -> ValueError:
+        """What a refusal of the first prompt means."""
+        if error.status == 422:
+            return ValueError(
+                f"{error}; it takes no token ids, perhaps, as the server of llama-cpp-python "
+                "does not: serve the model with llama.cpp's own llama-server, or with vLLM"
+            )
+        if error.status not in NO_SUCH_API:
+            return error
+        return ValueError(
+            f"{self} lists its models but has no completions API (status {error.status}): it "
+            "is for chat alone, perhaps. Scores need the token after a prompt of token ids; "
+            "serve the model with vLLM: `vllm serve`"
+        )
 
     def texts(self, tokens: Sequence[int]) -> set[str]:
         """The texts of the likeliest next tokens, as the server writes them."""
@@ -265,15 +302,17 @@ class Server:
 
         token_ids = "return_tokens_as_token_ids" in options.get("extra_body", {})
 
-        def once() -> Answer:
-            raw = self._client.completions.with_raw_response.create(
+        def send() -> Raw:
+            return self._client.completions.with_raw_response.create(
                 model=self.model, prompt=list(tokens), max_tokens=1, temperature=0.0, **options
             )
-            answer = read_answer(raw.content, self, token_ids=token_ids)
+
+        def read(content: bytes) -> Answer:
+            answer = read_answer(content, self, token_ids=token_ids)
             self._check_shown(answer, tokens, needs, least)
             return answer
 
-        answer, repeated = self._patiently(once, stop or Event(), retries=self._retries)
+        answer, repeated = self._patiently(send, read, stop or Event(), retries=self._retries)
         if answer.prompt_tokens not in (None, len(tokens)):
             raise ValueError(
                 f"{self} counted {answer.prompt_tokens} tokens in a prompt of {len(tokens)} token "
@@ -308,8 +347,8 @@ class Server:
     def _served(self) -> dict[str, dict[str, Any]]:
         """What the server says about its models, by name."""
 
-        def once() -> dict[str, dict[str, Any]]:
-            body = from_json(self._client.models.with_raw_response.list().content, self)
+        def read(content: bytes) -> dict[str, dict[str, Any]]:
+            body = from_json(content, self)
             try:
                 return {
                     str(entry["id"]): {**entry, "id": str(entry["id"])} for entry in body["data"]
@@ -318,7 +357,8 @@ class Server:
                 raise DamagedError("it does not list its models") from error
 
         # Not patient: a wrong address should be named soon.
-        return self._patiently(once, Event(), retries=min(2, self._retries))[0]
+        send = self._client.models.with_raw_response.list
+        return self._patiently(send, read, Event(), retries=min(2, self._retries))[0]
 
     def _chosen(self, served: Mapping[str, dict[str, Any]], model: str | None) -> dict[str, Any]:
         names = cut(", ".join(sorted(served))) or "no model"
@@ -330,44 +370,69 @@ class Server:
 
     # --- patience --------------------------------------------------------------------------------
 
-    def _patiently(self, once: Callable[[], T], stop: Event, *, retries: int) -> tuple[T, int]:
-        """What `once` returns, and how often it had to be repeated."""
-
-        def sleep(seconds: float) -> None:
-            if stop.wait(seconds):
-                raise _StoppedError
-
-        retrying = Retrying(
-            retry=retry_if_exception(_may_pass),
-            stop=stop_after_attempt(retries + 1) | stop_before_delay(self._patience),
-            wait=self._pause,
-            sleep=sleep,
-            before_sleep=self._tell,
-            reraise=True,
-        )
-        last: list[Exception] = []
+    def _patiently(
+        self, send: Callable[[], Raw], read: Callable[[bytes], T], stop: Event, *, retries: int
+    ) -> tuple[T, int]:
+        """What `read` makes of the answer, and how often the request had to be repeated."""
+        tries = Tries(self._pace, retries=retries, patience=self._patience)
+        failures: list[Exception] = []
 
         def attempt() -> T:
+            self._wait_for(turn, stop)
+            if not failures:
+                tries.begin()
             try:
-                return once()
+                raw = send()
+                self._hear(turn, raw.headers)
+                return read(raw.content)
             except RecursionError:
                 raise nested(self) from None
             except Exception as error:
-                last.append(error)
+                failures.append(error)
+                self._note(turn, tries, error)
                 raise
+            finally:
+                self._pace.leave()
 
+        retrying = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=tries.over,
+            wait=lambda _: 0.0 if _is_limit(failures[-1]) else tries.pause,
+            sleep=lambda seconds: _sleep(seconds, stop),
+            before_sleep=self._tell,
+            reraise=True,
+        )
         try:
-            return retrying(attempt), len(last)
+            with self._pace.turn() as turn:
+                return retrying(attempt), len(failures)
         except (openai.APIError, DamagedError, _StoppedError):
-            raise self._explained(last) from None
+            raise self._explained(failures) from None
 
-    def _pause(self, state: RetryCallState) -> float:
-        """Seconds to wait: twice as many each time, or as many as the server asks for."""
-        doubled = min(self._backoff * 2 ** (state.attempt_number - 1), LONGEST_PAUSE)
-        error = state.outcome.exception() if state.outcome else None
-        refused = isinstance(error, openai.APIStatusError)
-        asked = seconds_asked(error.response.headers) if refused else 0.0
-        return max(doubled * random.uniform(0.5, 1.0), min(asked, 2 * LONGEST_PAUSE))
+    def _wait_for(self, turn: Turn, stop: Event) -> None:
+        """Returns when the pace of all threads lets a request through."""
+        while (seconds := self._pace.enter(turn)) > 0:
+            _sleep(seconds, stop)
+
+    def _hear(self, turn: Turn, headers: Mapping[str, str]) -> None:
+        """Takes from an answer whether the next request must wait."""
+        if (seconds := self._pace.hear(turn, headers)) >= LONG:
+            log.warning("%s has reached its limit; asked again in %.0f s", self, seconds)
+
+    def _note(self, turn: Turn, tries: Tries, error: Exception) -> None:
+        """Counts a failure, and takes from it how long to wait.
+
+        That is twice as long each time, or as long as the server says; for all threads where it
+        refuses since it was asked too often.
+        """
+        headers = error.response.headers if isinstance(error, openai.APIStatusError) else {}
+        asked = min(seconds_asked(headers), LONGEST_HOLD)
+        if _is_limit(error) and tries.refused(headers):
+            tries.pause = asked
+        else:
+            doubled = min(self._backoff * 2 ** (tries.count() - 1), LONGEST_PAUSE)
+            tries.pause = max(doubled * random.uniform(0.5, 1.0), asked)
+        if _is_limit(error) and (seconds := self._pace.refuse(turn, tries.pause)) >= LONG:
+            log.warning("%s: status 429; asked again in %.0f s", self, seconds)
 
     def _tell(self, state: RetryCallState) -> None:
         if state.upcoming_sleep >= LONG and state.outcome:
@@ -376,6 +441,8 @@ class Server:
 
     def _explained(self, errors: Sequence[Exception]) -> ValueError | ConnectionError:
         """The last error, in words of its own cause."""
+        if not errors:
+            return ConnectionError(f"{self} was not asked any more, since another request failed")
         error = errors[-1]
         if isinstance(error, openai.APIStatusError) and not _may_pass(error):
             return self._refusal(error)
@@ -432,6 +499,17 @@ class RefusedError(ValueError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+def _sleep(seconds: float, stop: Event) -> None:
+    """Waits; raises where another request fails for good meanwhile."""
+    if seconds > 0 and stop.wait(seconds):
+        raise _StoppedError
+
+
+def _is_limit(error: BaseException) -> bool:
+    """Whether a server refuses a request since there were too many."""
+    return isinstance(error, openai.APIStatusError) and error.status_code == 429
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -72,16 +73,34 @@ def seconds_asked(headers: Mapping[str, str]) -> float:
         seconds = _number(headers.get(name, ""), scale)
         if seconds is not None:
             return seconds
-    resets = {
-        kind: _duration(headers.get(f"x-ratelimit-reset-{kind}", ""))
+    spent = [seconds for seconds, left in _limits(headers) if left == "0"]
+    return max(spent or [seconds for seconds, _ in _limits(headers)])
+
+
+def seconds_spent(headers: Mapping[str, str]) -> float:
+    """Seconds until a limit is whole again of which an answer leaves nothing; 0 if all leave some.
+
+    Args:
+        headers: Of an answer that refused nothing.
+    """
+    return max([seconds for seconds, left in _limits(headers) if left == "0"], default=0.0)
+
+
+def requests_left(headers: Mapping[str, str]) -> float:
+    """Requests that an answer says may be sent still; infinite where it does not say."""
+    left = headers.get("x-ratelimit-remaining-requests", "").strip()
+    return float(left) if left.isdecimal() else math.inf
+
+
+def _limits(headers: Mapping[str, str]) -> list[tuple[float, str]]:
+    """Of requests and of tokens: seconds until the limit is whole again, and what is left of it."""
+    return [
+        (
+            _duration(headers.get(f"x-ratelimit-reset-{kind}", "")),
+            headers.get(f"x-ratelimit-remaining-{kind}", "").strip(),
+        )
         for kind in ("requests", "tokens")
-    }
-    spent = [
-        seconds
-        for kind, seconds in resets.items()
-        if headers.get(f"x-ratelimit-remaining-{kind}", "").strip() == "0"
     ]
-    return max(spent or resets.values())
 
 
 def _number(text: str, scale: float) -> float | None:

@@ -18,19 +18,19 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from tqdm import tqdm
 
-from extract.models import POCKET, trained_length
+from extract.models import trained_length
 from extract.prefixes import Node, in_tree_order
 from extract.server_answers import Answer
 from extract.server_client import Cache, Server
 from extract.server_limits import TokenLimit
 from extract.server_requests import answers
+from extract.server_tokenizer import tokenizer_for
 from extract.token_trees import Tokens
 from extract.verdicts import (
     EPSILON,
@@ -105,12 +105,13 @@ class ServerScorer:
         Args:
             url: Address of the API; for vLLM, it ends in /v1.
             model: Name under which the model is served; None = the only one that is.
-            tokenizer: A Hugging Face tokenizer, or its hub id or folder; None = that of the model
-                as the server names it.
+            tokenizer: A Hugging Face tokenizer, or a hub id, folder or GGUF file that has it; None
+                = that of the model as the server names it.
             match: See above.
             top_logprobs: Tokens to be shown by servers that cannot show chosen ones; None = 20,
-                which vLLM allows unless it was started with more (`--max-logprobs`), and 1,000 of
-                llama.cpp, which shows as many as it is asked for. OpenAI allows 5.
+                which vLLM allows unless it was started with more (`--max-logprobs`), 5 where 20 are
+                refused (OpenAI allows 5), and 1,000 of llama.cpp, which shows as many as it is
+                asked for.
             concurrency: Most requests under way; of llama.cpp no more than it has slots, since
                 others would wait there in vain until their time is over.
             worth_a_request: Tokens that sending a shared beginning by itself must spare. (vLLM 0.32
@@ -148,7 +149,7 @@ class ServerScorer:
             backoff=backoff,
             patience=patience,
         )
-        self.tokenizer = _tokenizer(tokenizer, self.server)
+        self.tokenizer = tokenizer_for(tokenizer, self.server)
         self.match: Match = match
         self.concurrency = min(concurrency, self.server.slots or concurrency)
         # Without a cache nothing is gained by sending a beginning first.
@@ -449,48 +450,3 @@ def _log_sum(values: Sequence[float]) -> float:
     """log(sum(exp(values)))."""
     most = max(values)
     return most + math.log(sum(math.exp(value - most) for value in values))
-
-
-def _tokenizer(given: Any, server: Server) -> Any:
-    """The tokenizer itself, loaded where only its name is known."""
-    if given is not None and not isinstance(given, str | os.PathLike):
-        return given
-    from transformers import AutoTokenizer
-
-    names = server.origins if given is None else (os.fspath(given),)
-    reasons = []
-    for name in names:
-        source = POCKET if name == "pocket" else name
-        try:
-            if not Path(source).is_dir():
-                _ask_hub(str(source))
-            return AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            reasons.append(f"{name} ({said[0][:150]})")
-    raise ValueError(
-        f"no tokenizer for {server.model} of {server}; give the hub id or folder of the model that "
-        f"it serves: --tokenizer (tokenizer=). Tried: {'; '.join(reasons)}"
-    )
-
-
-def _ask_hub(name: str) -> None:
-    """Fails soon where the hub has no such model or cannot be asked.
-
-    A tokenizer's own loading repeats that for a minute or two, and an alias is no model of the hub.
-
-    Raises:
-        OSError: If it has none, or does not answer.
-        ValueError: If this is no name of a model.
-    """
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
-    known = ("tokenizer.json", "tokenizer_config.json", "config.json")
-    if any(isinstance(try_to_load_from_cache(name, file), str) for file in known):
-        return
-    try:
-        HfApi().model_info(name, timeout=10)
-    except (OSError, ValueError):
-        raise
-    except Exception as error:  # of whichever HTTP library it uses
-        raise OSError(f"the hub does not answer: {error}") from error

@@ -101,6 +101,13 @@ class Stub:
             return 404, _error(f"The model `{body['model']}` does not exist.")
         return self._complete(body)
 
+    def limit(self, path: str) -> tuple[bool, dict[str, str]]:
+        """Whether a request is let through, and the headers of its answer."""
+        if not self.limited or not path.endswith("/completions"):
+            return True, {}
+        self.limited -= 1
+        return False, {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "1.2s"}
+
     def _complete(self, body: dict[str, Any]) -> tuple[int, Any]:
         extras = {"return_tokens_as_token_ids": self.token_ids, "logprob_token_ids": self.exact}
         if self.strict and (
@@ -282,16 +289,11 @@ def serve(stub: Stub):
     def reply(handler: _Handler, content: bytes) -> None:
         body = json.loads(content) if content else None
         headers = {name.lower(): value for name, value in handler.headers.items()}
-        if stub.limited and handler.path.endswith("/completions"):
-            stub.limited -= 1
-            return handler.write(
-                429,
-                json.dumps(_error("slow down")).encode(),
-                x_ratelimit_remaining_tokens="0",
-                x_ratelimit_reset_tokens="1.2s",
-            )
+        passes, limits = stub.limit(handler.path)
+        if not passes:
+            return handler.write(429, json.dumps(_error("slow down")).encode(), **limits)
         status, found = stub.change(*stub.answer(handler.path, body, headers))
-        return handler.write(status, json.dumps(found).encode())
+        return handler.write(status, json.dumps(found).encode(), **limits)
 
     with _serving(reply) as url:
         yield url

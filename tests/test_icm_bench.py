@@ -5,7 +5,7 @@ import importlib
 from pathlib import Path
 
 import pytest
-from stub_server import Stub, serve
+from stub_server import LlamaCppStub, Stub, serve
 
 pytest.importorskip("torch", reason="the benchmark reads with the local scorer")
 
@@ -20,6 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def bench(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     return importlib.import_module("bench_icm")
+
+
+def vocabulary():
+    tokenizer = AutoTokenizer.from_pretrained(POCKET)
+    return tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
 
 
 def test_numbers_fit_together(bench):
@@ -51,9 +56,7 @@ def test_a_server_is_counted_with_and_without_its_cache(bench):
     """Without its cache a server reads what this process reads without its own; with it, less."""
     settings = bench.Icm(n=(24,), search=0, dataset="pocket/arithmetic")
     here = bench.measure(settings)["by_n"]["24"]
-    tokenizer = AutoTokenizer.from_pretrained(POCKET)
-    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    server = Stub(texts, likely=range(100), block=1, model="pocket")
+    server = Stub(vocabulary(), likely=range(100), block=1, model="pocket")
     with serve(server) as url:
         there = bench.measure(dataclasses.replace(settings, scorer=url))["by_n"]["24"]
     assert there["tokens_fixed"] == here["tokens_fixed"]
@@ -61,6 +64,68 @@ def test_a_server_is_counted_with_and_without_its_cache(bench):
     assert there["tokens_cached"] < 0.8 * there["tokens_fixed"]
     assert there["tokens_recursive"] < 0.8 * there["tokens_cached"]
     assert there["max_difference"] == 0
+
+
+class Salted(LlamaCppStub):
+    """llama.cpp's stub that remembers the salts that it was sent."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.salts = set()
+
+    def _complete(self, body):
+        self.salts.add(body.get("cache_salt"))
+        return super()._complete(body)
+
+
+def test_a_server_without_a_salt_is_read_with_its_own_cache_alone(bench, capsys):
+    """Nothing is timed without a cache, and no order finds there what the other left."""
+    texts, at_server = vocabulary(), bench.ServerSettings(tokenizer=str(POCKET), top_logprobs=40)
+    server = Salted(texts, likely=range(100), block=1, model="alias", most=10**6, slots=1)
+    with serve(server) as url:
+        settings = bench.Icm(n=(12,), search=0, scorer=url, at_server=at_server)
+        bench.check(settings)
+        found = bench.measure(settings)
+    one = found["by_n"]["12"]
+    assert (found["cache_apart"], server.salts) == (False, {None})
+    assert found["model"].startswith("alias/")
+    assert "top40" in found["model"]
+    assert not {"seconds_fixed", "tokens_fixed", "max_difference"} & one.keys()
+    salted = Stub(texts, likely=range(100), block=1)
+    with serve(salted) as url:
+        at_server = bench.ServerSettings(tokenizer=str(POCKET), requests_at_once=1)
+        settings = bench.Icm(n=(12,), search=0, scorer=url, at_server=at_server)
+        apart = bench.measure(settings)["by_n"]["12"]
+    # Items of other lengths are at the beginning, so the numbers differ a little.
+    assert one["tokens_cached"] == pytest.approx(apart["tokens_cached"], rel=0.05)
+    assert one["tokens_recursive"] == pytest.approx(apart["tokens_recursive"], rel=0.05)
+    bench.show(found)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "cache cannot be turned off" in shown
+    assert "not read" in shown
+
+
+def test_a_sample_of_a_cache_that_is_not_kept_apart_stands_for_the_whole(bench):
+    texts, found = vocabulary(), []
+    for sample in (7, 14):
+        server = LlamaCppStub(texts, likely=range(100), block=1, most=10**6, slots=1)
+        with serve(server) as url:
+            options = {"scorer": url, "at_server": bench.ServerSettings(tokenizer=str(POCKET))}
+            settings = bench.Icm(n=(14,), sample=sample, search=0, **options)
+            found.append(bench.measure(settings)["by_n"]["14"])
+    some, whole = found
+    assert (some["sampled"], whole["sampled"]) == (["cached"], [])
+    assert some["tokens_cached"] == pytest.approx(whole["tokens_cached"], rel=0.3)
+
+
+def test_options_that_would_do_nothing_are_refused(bench):
+    at_server = bench.ServerSettings(tokenizer="x", patience=0)
+    with pytest.raises(ValueError, match=r"--patience 0: .*--tokenizer does nothing without --sc"):
+        bench.check(bench.Icm(at_server=at_server))
+    at_server = bench.ServerSettings(max_tokens_total=9, requests_at_once=0)
+    refused = r"--requests-at-once 0: .*--threads does nothing with --scorer.*the bench keeps none"
+    with pytest.raises(ValueError, match=refused):
+        bench.check(bench.Icm(at_server=at_server, scorer="http://h/v1", threads=1))
 
 
 def test_settings_that_cannot_work_are_refused(bench):

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tyro
 from experiment_scripts import run, script
 from stub_server import Proxy, Stub, _error, serve, spoiling
+from test_server_scorer import POCKET, texts
 
 from extract.server_answers import DamagedError
 from extract.server_chat import ANSWER_TOKENS, ChatScorer, Said, parse, read_chat, read_verdict
@@ -287,6 +289,20 @@ def test_requests_that_fail_are_repeated_and_counted():
             scores = scorer.score(prompts(9), WORDS)
             assert scorer.retried == sum(proxy.spoiled.values()) - before > 0
     np.testing.assert_array_equal(scores, expected)
+
+
+def test_as_many_requests_are_under_way_as_the_command_says(tmp_path):
+    words = ["--requests-at-once", "3", "--dataset", "pocket/facts", "--tokenizer", str(POCKET)]
+    with serve(ChatStub(texts())) as url, script("icm") as module:
+        given = [*words, "--scorer", url, "--chat-scorer", url, "--methods", "zero_shot_chat"]
+        asked = tyro.cli(module.Settings, args=given).asked
+        assert asked.problems() == asked.idle() == []
+        assert asked.chat(tmp_path).scorer().concurrency == 3
+        assert asked.model(tmp_path).scorer().concurrency == 3
+        alone = tyro.cli(module.Settings, args=[*words[:2], "--chat-scorer", url]).asked
+        assert alone.idle() == []
+        neither = tyro.cli(module.Settings, args=words[:2]).asked
+        assert neither.idle() == ["--requests-at-once does nothing without --scorer URL"]
 
 
 # --- the study -----------------------------------------------------------------------------------

@@ -1,15 +1,19 @@
 """Limits of a server: tokens that may be sent, and pauses that it asks for."""
 
+import time
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import numpy as np
 import pytest
-from stub_server import serve
-from test_server_scorer import WORDS, Waiting, connect, examples, stub
+from stub_server import Stub, serve
+from test_server_scorer import WORDS, connect, examples, stub, texts, told_waits
 
-from extract.server_limits import SpentError, seconds_asked
+from extract.server_client import Server
+from extract.server_limits import SpentError, requests_left, seconds_asked, seconds_spent
+from extract.server_pace import MOST_FREE, Pace, Tries
 from jelicit.data.items import Item
 from jelicit.data.prompts import few_shot
 from jelicit.icm import SearchSettings, search
@@ -95,6 +99,16 @@ def test_pauses_are_read_from_headers(headers, seconds):
     assert seconds_asked(headers) == pytest.approx(seconds)
 
 
+def test_of_an_answer_only_a_limit_that_is_used_up_counts():
+    resets = {"x-ratelimit-reset-requests": "8s", "x-ratelimit-reset-tokens": "2s"}
+    left = "x-ratelimit-remaining-requests"
+    assert seconds_spent(resets) == 0.0
+    assert seconds_spent({**resets, left: "3", "x-ratelimit-remaining-tokens": "0"}) == 2.0
+    assert seconds_spent({**resets, left: "0", "x-ratelimit-remaining-tokens": "0"}) == 8.0
+    assert [requests_left({left: text}) for text in ("3", " 0 ")] == [3, 0]
+    assert [requests_left(one) for one in ({}, {left: "many"}, {left: "-1"})] == [np.inf] * 3
+
+
 def test_a_date_to_wait_for_is_seconds_from_now():
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     assert 25 < seconds_asked({"retry-after": date}) <= 30
@@ -102,12 +116,219 @@ def test_a_date_to_wait_for_is_seconds_from_now():
 
 
 def test_a_client_waits_until_its_limit_is_whole_again(monkeypatch):
-    waits = []
-    monkeypatch.setattr("extract.server_client.Event", lambda: Waiting(waits))
+    waits = told_waits(monkeypatch)
     server = stub(limited=1)
     with serve(server) as url:
         connect(url, backoff=0.001)
-    assert waits == [pytest.approx(1.2)]
+    assert waits == [pytest.approx(1.2, abs=0.1)]
+
+
+# --- limits of requests --------------------------------------------------------------------------
+
+
+class Limited(Stub):
+    """The stub with a limit of requests in every window of time, which begins with its first.
+
+    It counts the completions that it refused, as `refused`.
+    """
+
+    def __init__(self, *args, most=2, seconds=0.3, tells=False, states=True, **options):
+        super().__init__(*args, **options)
+        self.most_in_window, self.seconds, self.tells, self.states = most, seconds, tells, states
+        self.begin, self.count, self.refused = 0.0, 0, 0
+
+    def limit(self, path):
+        """Whether a request is let through, and the headers of its answer."""
+        if not path.endswith("/completions"):
+            return True, {}
+        with self.lock:
+            if (now := time.monotonic()) >= self.begin + self.seconds:
+                self.begin, self.count = now, 0
+            left = self.begin + self.seconds - now
+            if self.count >= self.most_in_window:
+                self.refused += 1
+                return False, {"retry_after_ms": f"{1000 * left:.0f}"} if self.states else {}
+            self.count += 1
+            if not self.tells:
+                return True, {}
+            return True, {
+                "x_ratelimit_remaining_requests": str(self.most_in_window - self.count),
+                "x_ratelimit_reset_requests": f"{1000 * left:.0f}ms",
+            }
+
+
+def limited(**options):
+    return Limited(texts(), likely=stub().likely, exact=False, **options)
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_sustained_limit_is_served_slowly_but_surely(at_once, most):
+    """More windows than a request has tries; each costs a refusal, since nothing else tells it."""
+    prompts, server = [(one,) for one in examples(24)], limited(most=most, seconds=0.15)
+    with serve(server) as url:
+        scorer = connect(url, concurrency=at_once, retries=3)
+        found = scorer.score(prompts, WORDS)
+    np.testing.assert_allclose(found, expected_shown(prompts), atol=1e-5)
+    windows = -(-(len(prompts) + 4) // most)
+    assert windows / 2 < server.refused <= 2 * windows + at_once
+
+
+def test_of_a_limit_that_answers_tell_no_request_is_refused():
+    prompts, server = [(one,) for one in examples(16)], limited(tells=True, most=2, seconds=0.15)
+    with serve(server) as url:
+        begin = time.monotonic()
+        found = connect(url, concurrency=8).score(prompts, WORDS)
+        assert time.monotonic() - begin > 7 * 0.15
+    np.testing.assert_allclose(found, expected_shown(prompts), atol=1e-5)
+    assert server.refused <= 2  # a window ends here a little sooner than there
+
+
+def test_a_limit_without_a_stated_time_is_kept_by_all_threads():
+    prompts, server = [(one,) for one in examples(12)], limited(states=False, most=2, seconds=0.1)
+    with serve(server) as url:
+        found = connect(url, concurrency=8, backoff=0.02).score(prompts, WORDS)
+    np.testing.assert_allclose(found, expected_shown(prompts), atol=1e-5)
+    assert server.refused < 50
+
+
+def test_a_service_that_lets_nothing_through_is_given_up():
+    """It says when to come back, and refuses again then, every time."""
+    server = limited(most=10**6)
+    with serve(server) as url:
+        scorer = connect(url, retries=2)
+        server.most_in_window, server.seconds = 0, 0.02
+        with pytest.raises(ConnectionError, match="failed 3 times, the last time with: status 429"):
+            scorer.score([("a",)], WORDS)
+        server.seconds = 3600
+        scorer = Server(url, retries=2, patience=0.2)  # an hour is waited for, as patience allows
+        with pytest.raises(ConnectionError, match="failed 1 times"):
+            scorer.probe((1, 2), vocabulary=5)
+
+
+def test_waiting_for_others_ends_when_one_fails_for_good():
+    server = limited(most=10**6, seconds=30.0)
+    with serve(server) as url:
+        scorer = connect(url, concurrency=4)
+        server.change = lambda status, found: (400, {"error": {"message": "no"}})
+        server.most_in_window = server.count + 1
+        begin = time.monotonic()
+        with pytest.raises(ValueError, match="refuses a request"):
+            scorer.score([(one,) for one in examples(12)], WORDS)
+    assert time.monotonic() - begin < 10
+
+
+def expected_shown(prompts):
+    """Scores from the same server without a limit."""
+    with serve(stub(exact=False)) as url:
+        return connect(url).score(prompts, WORDS)
+
+
+# --- the pace ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def now(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("extract.server_pace.monotonic", lambda: clock[0])
+    return clock
+
+
+def entered(pace, turns):
+    """Those of the turns that are let through now."""
+    return [turn for turn in turns if pace.enter(turn) == 0.0]
+
+
+def turns_of(pace, number):
+    """Places of so many requests, which stay."""
+    stack = ExitStack()
+    return [stack.enter_context(pace.turn()) for _ in range(number)], stack
+
+
+def test_without_a_limit_nobody_waits(now):
+    pace = Pace()
+    turns, stack = turns_of(pace, 40)
+    with stack:
+        assert entered(pace, turns) == turns
+
+
+def test_after_a_refusal_nobody_is_let_through_until_the_time_that_it_names(now):
+    pace = Pace()
+    turns, stack = turns_of(pace, 3)
+    with stack:
+        assert entered(pace, turns[:2]) == turns[:2]
+        assert pace.refuse(turns[0], 20.0) == 20.0
+        assert pace.refuse(turns[1], 25.0) == 0.0  # of the same window, a later time
+        pace.leave()
+        pace.leave()
+        assert [pace.enter(turn) for turn in turns] == [25.0] * 3
+        now[0] += 24.9
+        assert entered(pace, turns) == []
+        now[0] += 0.2
+        assert entered(pace, reversed(turns)) == turns[:1]  # none passed, so one; the first first
+
+
+def test_the_next_window_lets_as_many_through_as_the_last_then_one_by_one(now):
+    pace = Pace()
+    turns, stack = turns_of(pace, 12)
+    with stack:
+        assert len(entered(pace, turns[:4])) == 4
+        for turn in turns[:3]:
+            pace.hear(turn, {})
+            pace.leave()
+        pace.refuse(turns[3], 5.0)
+        pace.leave()
+        now[0] += 5.1
+        assert entered(pace, turns[3:]) == turns[3:6]
+        for turn in turns[3:6]:
+            assert entered(pace, turns[6:]) == []
+            pace.hear(turn, {})
+            pace.leave()
+        assert entered(pace, turns[6:]) == turns[6:7]
+        pace.hear(turns[6], {})  # more than the window before, so two are tried
+        pace.leave()
+        assert entered(pace, turns[7:]) == turns[7:9]
+
+
+def test_an_answer_that_leaves_nothing_begins_a_wait_and_one_that_leaves_few_lets_few_through(now):
+    pace = Pace()
+    turns, stack = turns_of(pace, 9)
+    left = "x-ratelimit-remaining-requests"
+    with stack:
+        entered(pace, turns[:1])
+        assert pace.hear(turns[0], {left: "2", "x-ratelimit-reset-requests": "50s"}) == 0.0
+        pace.leave()
+        assert entered(pace, turns[1:]) == turns[1:3]
+        assert pace.hear(turns[1], {left: "0", "x-ratelimit-reset-requests": "50s"}) == 50.0
+        pace.leave()
+        assert pace.enter(turns[3]) == 50.0
+        tokens = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1h"}
+        assert pace.hear(turns[2], tokens) == 0.0  # the wait had begun; a minute at a time
+        assert pace.enter(turns[3]) == 60.0
+
+
+def test_refusals_do_not_count_while_others_get_through(now):
+    pace = Pace()
+    (other,), stack = turns_of(pace, 1)
+    states = {"retry-after": "20"}
+    with stack:
+        tries = Tries(pace, retries=1, patience=600.0)
+        tries.begin()
+        for _ in range(MOST_FREE):
+            now[0] += 20.0
+            pace.enter(other)
+            pace.hear(other, {})
+            pace.leave()
+            assert tries.refused(states)
+            assert not tries.over()
+        pace.hear(other, {})
+        assert not tries.refused(states)  # there is an end to it
+        tries = Tries(pace, retries=1, patience=600.0)
+        assert not tries.refused(states)
+        assert not tries.refused({})
+        assert tries.refused({"retry-after": "3600"})  # not asked in vain: it came back too soon
+        now[0] += 601
+        assert tries.over()
 
 
 # --- what a run will need ------------------------------------------------------------------------

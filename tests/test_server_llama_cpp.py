@@ -1,9 +1,16 @@
 """The server scorer against a stub that answers as llama.cpp's `llama-server` does."""
 
+import sys
+
 import numpy as np
 import pytest
 from stub_server import LlamaCppStub, Stub, serve
+from test_gguf import llama as tiny
+from test_gguf import write
 from test_server_scorer import LONG, SEVERAL, WORDS, connect, expected_words, mixed, stub, texts
+
+from extract import gguf_cache
+from extract.server_scorer import ServerScorer
 
 VOCABULARY = 10**6  # it shows any number of tokens
 
@@ -106,3 +113,41 @@ def test_a_server_that_takes_no_token_ids_is_named():
 
     with serve(TextsAlone(texts())) as url, pytest.raises(ValueError, match="takes no token ids"):
         connect(url)
+
+
+# --- the tokenizer of a GGUF file ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("models") / "tiny.gguf", tiny(tied=True))
+
+
+def test_the_tokenizer_is_read_from_the_gguf_file_without_its_weights(file, monkeypatch, tmp_path):
+    monkeypatch.setenv(gguf_cache.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(gguf_cache, "_dequantised", lambda *_: pytest.fail("reads weights"))
+    own = gguf_cache.tokenizer_of(file)
+    words = [own.decode([token]) for token in range(len(own))]
+    server, found = LlamaCppStub(words, most=VOCABULARY, model=str(file)), []
+    with serve(server) as url:
+        for given in (file, str(file.parent), None):  # None: the server names the file itself
+            scorer = ServerScorer(url, tokenizer=given, match="tokens", backoff=0.01)
+            found.append(scorer.score([("this",)], [" True", " s"]))
+    prompt = (own.bos_token_id, *own.encode("this", add_special_tokens=False))
+    assert server.sent[-1] == prompt
+    truth = server.truth(prompt)[own.convert_tokens_to_ids(["ĠTrue", "Ġs"])]
+    for scores in found:
+        np.testing.assert_allclose(scores[0], truth, atol=1e-5)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_gguf_file_that_will_not_do_is_one_line(file, monkeypatch, tmp_path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF no more")
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: pytest.fail("asked"))
+    with serve(llama()) as url:
+        with pytest.raises(ValueError, match=r"GGUF file of the model .*broken.gguf is cut short"):
+            ServerScorer(url, tokenizer=broken)
+        monkeypatch.setitem(sys.modules, "gguf", None)
+        with pytest.raises(ImportError, match=r"pip install 'jelicit\[gguf\]'"):
+            ServerScorer(url, tokenizer=file)

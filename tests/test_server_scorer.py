@@ -358,14 +358,23 @@ def test_a_server_that_keeps_failing_is_named_with_the_fault(fault, named):
 
 
 def test_it_waits_as_long_as_the_server_asks(monkeypatch):
-    waits = []
-    monkeypatch.setattr("extract.server_client.Event", lambda: Waiting(waits))
+    waits = told_waits(monkeypatch)
     with serve(stub()) as straight:
         proxy = Proxy(straight, every=2, faults=("429", "500"))
         with spoiling(proxy) as url:
             connect(url, backoff=0.001)
-    assert waits[0] == 0.02  # the proxy's Retry-After
+    assert 0.01 < waits[0] <= 0.02  # the proxy's Retry-After
     assert 0.0005 <= waits[1] <= 0.001
+
+
+def told_waits(monkeypatch):
+    """Seconds that clients of this process wait, which pass at once."""
+    waits: list[float] = []
+    monkeypatch.setattr("extract.server_client.Event", lambda: Waiting(waits))
+    monkeypatch.setattr(
+        "extract.server_pace.monotonic", lambda: time.monotonic() + math.fsum(waits)
+    )
+    return waits
 
 
 class Waiting:
@@ -729,6 +738,15 @@ def test_a_tokenizer_that_is_nowhere_is_asked_for():
         assert len(ServerScorer(url, **SOON).tokenizer) == len(texts())
 
 
+def test_a_missing_gguf_file_is_not_looked_for_on_the_hub(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: pytest.fail("asked"))
+    with (
+        serve(stub()) as url,
+        pytest.raises(ValueError, match=r"Tried: no/such\.gguf \(there is no such file\)"),
+    ):
+        ServerScorer(url, tokenizer="no/such.gguf", **SOON)
+
+
 def test_an_alias_is_not_looked_for_again_and_again(monkeypatch):
     asked_for = []
 
@@ -760,6 +778,29 @@ def test_the_tokenizer_of_an_adapter_is_that_of_its_parent():
         scorer = ServerScorer(url, model="stub", **SOON)
         assert scorer.server.origins == ("./no/such/adapter", "stub", str(POCKET), "base")
         assert len(scorer.tokenizer) == len(texts())
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_service_that_shows_five_is_asked_for_five_unless_the_user_says_how_many(strict, caplog):
+    server = stub(most=5, exact=False, token_ids=not strict, strict=strict)
+    with serve(server) as url:
+        scorer = connect(url)
+        found = scorer.score(mixed(), WORDS)
+        assert "refuses to show 20 log-probabilities; it is asked for 5" in caplog.text
+        assert caplog.text.count("\n") == 1
+        told = connect(url, top_logprobs=5)
+        np.testing.assert_array_equal(found, told.score(mixed(), WORDS))
+        assert scorer.name == told.name
+        assert scorer.name.endswith("/top5")
+        assert caplog.text.count("\n") == 1
+        with pytest.raises(ValueError, match="Requested sample logprobs of 20, max 5"):
+            connect(url, top_logprobs=20)
+
+
+def test_where_the_number_is_not_the_reason_the_refusal_is_that_of_twenty(caplog):
+    with serve(stub(most=3)) as url, pytest.raises(ValueError, match="logprobs of 20, max 3"):
+        connect(url)
+    assert caplog.text == ""
 
 
 def test_more_log_probabilities_than_the_server_gives_are_refused_with_its_words():
