@@ -14,10 +14,11 @@ import json
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -244,7 +245,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST  # noqa: N815
 
-    def write(self, status: int, content: bytes, *, cut: bool = False, **headers: str) -> None:
+    def write(
+        self,
+        status: int,
+        content: bytes,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        cut: bool = False,
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -291,9 +299,9 @@ def serve(stub: Stub):
         headers = {name.lower(): value for name, value in handler.headers.items()}
         passes, limits = stub.limit(handler.path)
         if not passes:
-            return handler.write(429, json.dumps(_error("slow down")).encode(), **limits)
+            return handler.write(429, json.dumps(_error("slow down")).encode(), limits)
         status, found = stub.change(*stub.answer(handler.path, body, headers))
-        return handler.write(status, json.dumps(found).encode(), **limits)
+        return handler.write(status, json.dumps(found).encode(), limits)
 
     with _serving(reply) as url:
         yield url
@@ -332,7 +340,7 @@ class Proxy:
 
     def _spoil(self, handler: _Handler, content: bytes, fault: str) -> None:
         if fault == "429":
-            handler.write(429, json.dumps(_error("slow down")).encode(), retry_after="0.02")
+            handler.write(429, json.dumps(_error("slow down")).encode(), {"Retry-After": "0.02"})
         elif fault == "500":
             handler.write(500, b"Internal Server Error")
         elif fault == "stall":

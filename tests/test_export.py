@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -139,7 +140,8 @@ def test_a_renamed_file_still_says_whose_labels_it_has(tmp_path, capsys, out):
             if out == "folder"
             else [json.loads(line) for line in (place / out).read_text().splitlines()]
         )
-        assert {row[MADE_BY] for row in rows} == {IN_WORDS.replace("icm", method)}
+        said: Any = rows
+        assert {row[MADE_BY] for row in said} == {IN_WORDS.replace("icm", method)}
 
 
 def test_a_file_of_before_says_nothing(found, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -405,7 +406,7 @@ def test_prompts_show_the_very_labels_that_are_learnt(tmp_path):
     assert set(MORE_SHOWN) == {f"{source}_many_shot" for source in shown}
     tuned = tuple(f"tuned_{source}" for source in shown)
     model, rows = one_run(tmp_path, methods=(*MORE_SHOWN, *tuned), probes=())
-    right = rows.set_index("method")["label_accuracy"]
+    right: Any = rows.set_index("method")["label_accuracy"].to_dict()
     for source in shown:
         items, labels, *_ = model.taught[f"tuned_{source}"]
         assert right[f"{source}_many_shot"] == pytest.approx(right[f"tuned_{source}"])
@@ -492,9 +493,10 @@ def test_a_bar_is_the_mean_over_seeds_and_its_line_the_interval():
     ]
     points = summarise(rows, by=["dataset", "method"], value="accuracy")
     for method, value in chosen.items():
-        bars = [bar for bar in figure.axes[0].patches if bar.get_gid() == method]
+        axes: Any = figure.axes[0]
+        bars = [bar for bar in axes.patches if bar.get_gid() == method]
         assert [bar.get_height() for bar in bars] == pytest.approx([value + 0.025] * 2)
-        [lines] = [each for each in figure.axes[0].collections if each.get_gid() == method]
+        [lines] = [each for each in axes.collections if each.get_gid() == method]
         ends = [sorted(segment[:, 1]) for segment in lines.get_segments()]
         expected = points.loc[points["method"] == method, ["low", "high"]].to_numpy().tolist()
         np.testing.assert_allclose(ends, expected)
