@@ -165,8 +165,7 @@ def take(runs: Path) -> Iterator[str]:
             "versions": record.versions,
             "findings": [asdict(finding) for finding in record.findings],
         }
-        figure = runs / study / SHOWN_FIGURES[study]
-        if figure.is_file():
+        if study in SHOWN_FIGURES and (figure := runs / study / SHOWN_FIGURES[study]).is_file():
             shutil.copyfile(figure, FIGURES / f"{study}.svg")
         yield study
     ordered = {study: known[study] for study in STUDIES if study in known}

@@ -33,7 +33,7 @@ CAMPAIGN = ROOT / "docs/results/campaign.json"
 
 STUDIES = (
     *("salience", "loudness", "imbalance", "impossible", "layers", "transfer", "icm"),
-    *("stress", "warning_signs", "finetune", "assistant"),
+    *("stress", "warning_signs", "finetune", "iterative", "assistant"),
 )
 JUDGED = ("salience", "imbalance", "impossible", "stress", "icm", "finetune", "assistant")
 """Studies whose rows are compared with what the papers find."""
@@ -210,6 +210,11 @@ def _finetune() -> str:
         for line in tuned_lines(of_set)
     ]
     return markdown_table(("Set", *TUNED), lines)
+
+
+def _iterative() -> str:
+    """Labels found in batches, with and without training between them: as of `TUNED`."""
+    return markdown_table(TUNED, tuned_lines(_rows("iterative")))
 
 
 TUNED = ("Method", "Right labels", "Test accuracy", "AUROC")
@@ -451,6 +456,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "transfer": _transfer,
     "icm": _icm,
     "finetune": _finetune,
+    "iterative": _iterative,
     **{f"findings-{study}": partial(_findings, study) for study in JUDGED},
     "findings-warning-signs": partial(_findings, "warning_signs"),
     "warning-signs": _warnings,
