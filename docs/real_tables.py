@@ -169,6 +169,11 @@ def _texts(*datasets: str) -> str:
     return down(rows, columns)
 
 
+def _own() -> str:
+    """Which texts are the model's own."""
+    return down(_runs("own"), {"AUROC": _auroc}, methods=(*SHOWN, *LABELLED, "control_likelihood"))
+
+
 def _dtypes() -> str:
     """The same cities in float32 and in bfloat16, AUROC on truth."""
     rows = _runs("float32", "salience")
@@ -443,6 +448,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "real-truthfulqa": partial(_texts, "truthfulqa"),
     "real-gsm8k": partial(_texts, "gsm8k"),
     "real-two-labels": partial(_texts, "liar", "civil_comments"),
+    "real-own": _own,
     "real-dtypes": _dtypes,
     "real-formats": _formats,
     "real-measured": _measured,
