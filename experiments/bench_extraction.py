@@ -8,7 +8,6 @@ memory is its own; they take turns.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import re
 import resource
@@ -25,7 +24,7 @@ from typing import Any
 import bench_models
 import numpy as np
 import torch
-from common import console, say
+from common import console, say, write_numbers
 from rich.table import Table
 
 from extract.hidden_states import encode_items, extract, plan
@@ -36,7 +35,6 @@ from extract.verdicts import Encoded
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import FORMATS, PromptFormat, segments
-from jelicit.disk import write_text
 from jelicit.studies.checks import refuse
 
 CONTESTANTS = ("plain_b1", "plain", "ours")
@@ -351,6 +349,4 @@ def main(settings: Extraction) -> None:
     check(settings)
     result = measure(settings)
     show(result)
-    if settings.json is not None:
-        write_text(settings.json, json.dumps(result, indent=1) + "\n")
-        say(f"numbers: {settings.json}")
+    write_numbers(result, settings.json)

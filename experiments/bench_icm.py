@@ -10,7 +10,6 @@ without one is not timed there. Ways that would take long are sampled, and the o
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import bench_models
 import numpy as np
 import tyro
-from common import console, say
+from common import console, say, write_numbers
 from rich.table import Table
 from servers import ServerSettings
 
@@ -29,7 +28,6 @@ from extract.local_scorer import LocalScorer
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import PromptFormat, get_format
-from jelicit.disk import write_text
 from jelicit.icm import (
     Prompter,
     SearchSettings,
@@ -378,6 +376,4 @@ def main(settings: Icm) -> None:
     check(settings)
     result = measure(settings)
     show(result)
-    if settings.json is not None:
-        write_text(settings.json, json.dumps(result, indent=1) + "\n")
-        say(f"numbers: {settings.json}")
+    write_numbers(result, settings.json)

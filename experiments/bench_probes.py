@@ -6,7 +6,6 @@ several repeats counts: other work on the machine only ever adds time.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import sys
@@ -20,12 +19,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import console, say
+from common import console, say, write_numbers
 from rich.table import Table
 
 from jelicit import figures
 from jelicit.data.subsets import class_share_rows
-from jelicit.disk import write_text
 from jelicit.metrics import auroc
 from jelicit.pairs import Pairs
 from jelicit.probes.ccs import fit_ccs
@@ -397,9 +395,8 @@ def main(settings: Probes) -> None:
     check(settings)
     result = measure(settings)
     show(result)
+    write_numbers(result, settings.json)
     if settings.json is not None:
-        write_text(settings.json, json.dumps(result, indent=1) + "\n")
-        say(f"numbers: {settings.json}")
         costs = {"runs": result["pooled_ms"]}
         if settings.growth:
             costs |= {"contrast pairs (39 runs)": result["by_n"], "width (39 runs)": result["by_d"]}

@@ -7,7 +7,6 @@ half after the second, the second after the first, and so on) they share nearly 
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 import bench_models
 import numpy as np
-from common import console, say
+from common import console, say, write_numbers
 from rich.table import Table
 
 from extract.local_scorer import LocalScorer
@@ -25,7 +24,6 @@ from extract.models import Dtype
 from jelicit.data.datasets import load_dataset
 from jelicit.data.items import Item
 from jelicit.data.prompts import FORMATS, GAP, segments
-from jelicit.disk import write_text
 from jelicit.icm import leave_one_out
 from jelicit.studies.checks import refuse
 
@@ -176,6 +174,4 @@ def main(settings: Scoring) -> None:
     check(settings)
     result = measure(settings)
     show(result)
-    if settings.json is not None:
-        write_text(settings.json, json.dumps(result, indent=1) + "\n")
-        say(f"numbers: {settings.json}")
+    write_numbers(result, settings.json)

@@ -8,7 +8,6 @@ first step to the end of the last: setting up and the checkpoint at the end are 
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 import bench_models
 import torch
-from common import console, say
+from common import console, say, write_numbers
 from rich.table import Table
 from transformers.trainer_callback import TrainerCallback
 
@@ -30,7 +29,6 @@ from extract.trainer_settings import precision_of
 from extract.verdict_data import Example, collate, examples_of
 from jelicit.data.datasets import load_dataset
 from jelicit.data.prompts import FORMATS
-from jelicit.disk import write_text
 from jelicit.studies.checks import refuse
 
 PASSES = {"lora": 2, "all": 3}
@@ -200,6 +198,4 @@ def main(settings: Training) -> None:
     check(settings)
     result = measure(settings)
     show(result)
-    if settings.json is not None:
-        write_text(settings.json, json.dumps(result, indent=1) + "\n")
-        say(f"numbers: {settings.json}")
+    write_numbers(result, settings.json)

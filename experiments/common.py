@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from jelicit.commands.gpu_memory import take_as_needed
@@ -16,13 +18,21 @@ import tyro
 
 from jelicit.commands.ending import ending_in_one_line, stopping_at_once
 from jelicit.commands.model_settings import Dtype, ModelSettings, collect_rarely, keep_compiled, say
+from jelicit.disk import write_text
 from jelicit.studies.checks import empty_value
 from jelicit.studies.study import Study, StudyResult
 
-__all__ = ["Dtype", "ModelSettings", "ask", "console", "say", "start"]
+__all__ = ["Dtype", "ModelSettings", "ask", "console", "say", "start", "write_numbers"]
 
 console = rich.get_console()
 Settings = TypeVar("Settings")
+
+
+def write_numbers(result: Mapping[str, Any], path: Path | None) -> None:
+    """Writes what a benchmark measured as JSON, and says where; None = nowhere."""
+    if path is not None:
+        write_text(path, json.dumps(result, indent=1) + "\n")
+        say(f"numbers: {path}")
 
 
 def start(main: Callable[[Settings], Any], settings: type[Settings], *, about: str | None) -> None:

@@ -203,3 +203,13 @@ def test_the_plain_loop_and_the_trainer_descend_the_same_loss(monkeypatch, rando
         given = (lm.model,) if way is bench.plain_loop else (lm, lm.model)
         first.append(way(*given, examples, own)[1])  # one step: the loss before any change
     assert first[0] == pytest.approx(first[1], abs=1e-3)
+
+
+def test_numbers_are_written_where_asked_and_the_place_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    common = importlib.import_module("common")
+    common.write_numbers({"seconds": 1.5}, None)
+    assert not list(tmp_path.iterdir())
+    common.write_numbers({"seconds": 1.5}, tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text()) == {"seconds": 1.5}
+    assert "numbers: " in capsys.readouterr().out
