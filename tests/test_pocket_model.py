@@ -144,13 +144,23 @@ def test_a_later_token_changes_nothing_earlier(position):
     assert np.abs(before[:, position] - after[:, position]).max() > 1e-3
 
 
-def test_chunked_attention_is_softmax_attention():
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 2, 300, 32))
+def test_chunked_attention_is_softmax_attention_and_so_is_its_derivative():
+    q, k, v, wanted = jax.random.normal(jax.random.key(0), (4, 2, 2, 300, 32))
     segments = jnp.asarray(np.repeat([[1, 2, 3], [4, 5, 0]], 100, axis=1))
     mask = _mask(300, segments)
-    heads_last = (x.swapaxes(1, 2) for x in (q, k, v))
-    expected = jax.nn.dot_product_attention(*heads_last, mask=mask).swapaxes(1, 2)
-    np.testing.assert_allclose(_attend(q, k, v, mask), expected, atol=1e-5, rtol=0)
+
+    def plain(q, k, v):
+        heads_last = (x.swapaxes(1, 2) for x in (q, k, v))
+        return jax.nn.dot_product_attention(*heads_last, mask=mask).swapaxes(1, 2)
+
+    def gradients(attend):
+        return jax.grad(lambda *parts: jnp.sum(wanted * attend(*parts)), argnums=(0, 1, 2))(q, k, v)
+
+    np.testing.assert_allclose(_attend(q, k, v, mask), plain(q, k, v), atol=1e-5, rtol=0)
+    ours = gradients(partial(_attend, mask=mask))
+    for found, expected in zip(ours, gradients(plain), strict=True):
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(found, expected, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
