@@ -113,12 +113,11 @@ def converted(file: Path, *, dtype: str = "auto", device: str = "cpu") -> Conver
             header = gguf_file.read_header(file)
             size = Size(header.parameters, header.width, header.inner)
         choice = choose_dtype(size, device)
-    folder = root / f"{sha256}-{transformers.__version__}-{LAYOUT}-{choice.dtype}"
+    folder = _folder(root, sha256, choice.dtype)
     note = _whole_note(folder)
     if note is None:
         note = _make(file, folder, header or gguf_file.read_header(file), choice.dtype)
-    with suppress(OSError):  # a cache that cannot be written is read all the same
-        os.utime(folder / _NOTE)
+    _used(folder)
     return Converted(
         folder=folder,
         sha256=sha256,
@@ -129,19 +128,26 @@ def converted(file: Path, *, dtype: str = "auto", device: str = "cpu") -> Conver
 
 
 def tokenizer_of(file: Path) -> Any:
-    """The tokenizer of a GGUF file, without its weights; nothing is kept.
+    """The tokenizer of a GGUF file, without its weights; kept as models are, where it can be.
 
     Raises:
-        ImportError: If the package `gguf` is missing.
+        ImportError: If the package `gguf` is missing and the tokenizer is not kept yet.
         ValueError: If the file has none, or one whose ids would be others; the message says why.
     """
-    header = gguf_file.read_header(file)
-    if not header.tokens:
-        raise RefusedModelError(f"{file} holds no vocabulary (tokenizer.ggml.tokens)")
-    with _refusing(file, header):
-        tokenizer = _rebuilt(file, header)
-    gguf_file.check_tokenizer(file, header, tokenizer)
-    return tokenizer
+    folder = _folder(cache_folder(), gguf_file.sha256_of(file), "tokenizer")
+    if _whole_note(folder) is None:
+        header = gguf_file.read_header(file)
+        if not header.tokens:
+            raise RefusedModelError(f"{file} holds no vocabulary (tokenizer.ggml.tokens)")
+        with _refusing(file, header):
+            tokenizer = _rebuilt(file, header)
+        note = _note_of(file, header, gguf_file.check_tokenizer(file, header, tokenizer))
+        try:
+            _keep(folder, note, tokenizer)
+        except OSError:  # it costs seconds to make again
+            return tokenizer
+    _used(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def choose_dtype(size: Size, device: str) -> Choice:
@@ -184,6 +190,16 @@ def trim(root: Path, limit: int, *, keep: Path) -> None:
 
 
 # --- what is kept --------------------------------------------------------------------------------
+
+
+def _folder(root: Path, sha256: str, what: str) -> Path:
+    """Where what was made of a file is kept: its model in a dtype, or its tokenizer alone."""
+    return root / f"{sha256}-{transformers.__version__}-{LAYOUT}-{what}"
+
+
+def _used(folder: Path) -> None:
+    with suppress(OSError):  # a cache that cannot be written is read all the same
+        os.utime(folder / _NOTE)
 
 
 def _known_size(root: Path, sha256: str) -> Size | None:
@@ -237,31 +253,39 @@ def _size(folder: Path) -> int:
 
 
 def _make(file: Path, folder: Path, header: Header, dtype: str) -> Mapping[str, Any]:
-    """Converts, keeps the result, and makes room for it."""
+    """Converts, and keeps the result."""
     gguf_file.check_readable(file, header)
     with _refusing(file, header):
         model = _dequantised(file, header, dtype)
         tokenizer = _rebuilt(file, header)
-    said = gguf_file.check_tokenizer(file, header, tokenizer)
-    note: dict[str, Any] = {
+    note = _note_of(file, header, gguf_file.check_tokenizer(file, header, tokenizer))
+    _keep(folder, note, model, tokenizer)
+    return note
+
+
+def _note_of(file: Path, header: Header, tokenizer: str) -> dict[str, Any]:
+    return {
         "file": file.name,
         "model": header.name,
         "types": header.types(),
         "parameters": header.parameters,
         "widths": [header.width, header.inner],
-        "tokenizer": said,
+        "tokenizer": tokenizer,
         "gguf": version("gguf"),
     }
+
+
+def _keep(folder: Path, note: dict[str, Any], *parts: Any) -> None:
+    """Writes what was made of a file, with its note, and makes room for it."""
     try:
         with whole_folder(folder) as made:
-            model.save_pretrained(made)
-            tokenizer.save_pretrained(made)
+            for part in parts:
+                part.save_pretrained(made)
             note["files"] = _digests(made)
             (made / _NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
     except FileExistsError:
         pass  # another process was faster with the same
     trim(folder.parent, CACHE_BYTES, keep=folder)
-    return note
 
 
 def _rebuilt(file: Path, header: Header) -> Any:

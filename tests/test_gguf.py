@@ -362,6 +362,22 @@ def test_a_second_load_reads_what_the_first_kept(file, cache, monkeypatch):
     assert (entry(file, cache) / "model.safetensors").is_file()
 
 
+def test_a_tokenizer_asked_for_alone_is_kept_without_weights(file, cache, monkeypatch):
+    text = "Is this claim caf\u0065\u0301?  True"
+    first = gguf_cache.tokenizer_of(file)
+    (folder,) = cache.glob(f"{gguf_file.sha256_of(file)}-*-tokenizer")
+    assert not list(folder.glob("*.safetensors"))
+    monkeypatch.setattr(gguf_file, "_reader", lambda _: pytest.fail("its header was read again"))
+    again = gguf_cache.tokenizer_of(file)
+    assert again.encode(text) == first.encode(text) == load(file, threads=1).tokenizer.encode(text)
+
+
+def test_a_tokenizer_is_read_where_nothing_can_be_kept(file, monkeypatch, tmp_path):
+    (tmp_path / "a-file").write_text("")
+    monkeypatch.setenv(gguf_cache.VARIABLE, str(tmp_path / "a-file"))
+    assert gguf_cache.tokenizer_of(file).encode("this", add_special_tokens=False)
+
+
 def test_a_damaged_folder_is_made_again(file, cache):
     state = load(file, threads=1).model.state_dict()
     expected = {name: value.clone() for name, value in state.items()}  # not the file's own pages
