@@ -138,7 +138,9 @@ def test_the_tokenizer_is_read_from_the_gguf_file_without_its_weights(file, monk
     truth = server.truth(prompt)[own.convert_tokens_to_ids(["ĠTrue", "Ġs"])]
     for scores in found:
         np.testing.assert_allclose(scores[0], truth, atol=1e-5)
-    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    [kept] = (tmp_path / "cache" / "gguf").iterdir()
+    assert kept.name.endswith("-tokenizer")
+    assert not list(kept.rglob("*.safetensors"))
 
 
 def test_a_gguf_file_that_will_not_do_is_one_line(file, monkeypatch, tmp_path):
