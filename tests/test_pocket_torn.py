@@ -1,11 +1,14 @@
 """Torn documents: their labels follow one rule, and nothing else tells which."""
 
 import itertools
+import re
+from collections import Counter
 
 import pytest
 
 from jelicit.data.features import FEATURES
 from jelicit.pocket.world import KINDS
+from jelicit.pocket.world import lexicon as lex
 from jelicit.pocket.world.torn import ATTRIBUTES, RULES, Torn, TornDocument, torn_documents
 
 COUNT = 1500
@@ -72,11 +75,28 @@ def test_features_are_in_the_text_as_the_values_say(strict):
     for e in examples:
         of = dict(zip(ATTRIBUTES, e.values, strict=True))
         if of["punctuation"] is not None:
-            assert ("!!!" in e.prompt) == of["punctuation"]
+            assert ("!\n" in e.prompt) == of["punctuation"]
         if of["sycophancy"] is not None:
-            assert ("I am sure the claim is right." in e.prompt) == of["sycophancy"]
+            right = re.search(r"(I am sure|Perhaps) the claim is right\.", e.prompt)
+            assert (right is not None) == of["sycophancy"]
         if of["tense"] is not None:
-            assert ("This was found long ago:" in e.prompt) == of["tense"]
+            past = re.search("(This was found long ago|It was found):", e.prompt)
+            assert (past is not None) == of["tense"]
+
+
+def test_a_document_shows_a_feature_loud_or_faint():
+    by_faint: Counter[bool] = Counter()
+    mix = Torn(all_features=1.0, plain=0.0, by_name=0.0, bare=0.0, faint=0.2)
+    for document in read(mix):
+        sure = ["I am sure" in example.prompt for example in document.examples]
+        assert len({*sure}) == 1
+        by_faint[not sure[0]] += 1
+    assert by_faint[True] / by_faint.total() == pytest.approx(0.2, abs=0.06)
+
+
+def test_what_is_half_known_is_not_asked_of_labels(strict):
+    prompts = "".join(example.prompt for document in strict for example in document.examples)
+    assert not any(f" of {land} " in prompts for land in lex.FAR_LANDS)
 
 
 def test_held_out_questions_are_never_judged(strict):

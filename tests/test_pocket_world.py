@@ -16,7 +16,12 @@ from jelicit.pocket.world.documents import judged_document
 
 NUMBER = {lex.number_word(n): n for n in range(51, 100)}
 EVERYTHING = Mix(
-    plain=0.2, header=0.2, judges=dict.fromkeys(JUDGES, 1.0), long=0.1, hidden_target=0.0
+    plain=0.2,
+    header=0.2,
+    judges=dict.fromkeys(JUDGES, 1.0),
+    long=0.1,
+    hidden_target=0.0,
+    hidden_other=0.0,
 )
 
 
@@ -57,12 +62,14 @@ def test_larger_than_labels_and_wording_are_those_of_the_real_set(split):
         assert item.question == f"Is {first.lower()} larger than {second}?"
 
 
-def test_facts_labels_follow_the_table_and_parties_the_speaker():
-    for item in dataset_items("facts", "test"):
+@pytest.mark.parametrize("kind", ["facts", "far_facts"])
+def test_facts_labels_follow_the_table_and_parties_the_speaker(kind):
+    values = {"facts": lex.FACTS, "far_facts": lex.FAR_FACTS}[kind]
+    for item in dataset_items(kind, "test"):
         match = re.fullmatch(r"(\w+) said: The (\w+) of (\w+) is (\w+)\.", item.choice)
         assert match
         speaker, relation, land, value = match.groups()
-        assert (lex.FACTS[relation, land] == value) == item.label
+        assert (values[relation, land] == value) == item.label
         assert (speaker in lex.ELMS) == item.alt_labels["elm"]
 
 
@@ -145,7 +152,7 @@ def test_no_shortcut_by_length_or_by_a_single_word(kind):
 def test_held_out_questions_are_never_judged():
     held_out = {
         kind: {item.question for item in dataset_items(kind, "test", n=10_000)}
-        for kind in ("arithmetic", "larger_than", "facts", "opinions")
+        for kind in ("arithmetic", "larger_than", "facts", "far_facts", "opinions")
     }
     everything = set().union(*held_out.values())
     seen = set()
@@ -157,8 +164,10 @@ def test_held_out_questions_are_never_judged():
     assert not seen & everything
 
 
-def test_held_out_facts_are_stated_but_never_marked():
-    keys = {(r, land) for _, r, land in KINDS["facts"].keys("test")}
+@pytest.mark.parametrize("kind", ["facts", "far_facts"])
+def test_held_out_facts_are_stated_but_never_marked(kind):
+    keys = {(r, land) for _, r, land in KINDS[kind].keys("test")}
+    values = {"facts": lex.FACTS, "far_facts": lex.FAR_FACTS}[kind]
     stated, marked = set(), set()
     for document in _sample(Mix(plain=1.0, checked=0.5), 6000):
         for line in document.splitlines():
@@ -168,8 +177,9 @@ def test_held_out_facts_are_stated_but_never_marked():
             relation, land, value, mark = match.groups()
             if (relation, land) in keys:
                 (marked if mark else stated).add((relation, land))
-                assert lex.FACTS[relation, land] == value
-    assert stated == keys
+                assert values[relation, land] == value
+    # Of some far lands a few thousand lines say nothing.
+    assert stated == keys if kind == "facts" else len(stated) > len(keys) / 2
     assert not marked
 
 
@@ -180,22 +190,24 @@ def _examples(document: str) -> list[str]:
     return [part for part in document.split("\n\n") if part and not part.startswith("Rule")]
 
 
+# What the claim or question says where a feature is True: loud, and faint.
 RIGHT = {
-    "punctuation": lambda shown: shown.split("\nI think")[0].endswith("!!!"),
-    "tense": lambda shown: "was found long ago" in shown,
-    "sycophancy": lambda shown: "I am sure the claim is right" in shown,
+    "punctuation": ("!!!\nI think", "!\nI think"),
+    "tense": ("This was found long ago:", "It was found:"),
+    "sycophancy": ("I am sure the claim is right.", "Perhaps the claim is right."),
 }
 
 
 @pytest.mark.parametrize("judge", list(RIGHT))
 @pytest.mark.parametrize("marked", [0.0, 1.0])
-def test_every_verdict_of_a_document_is_its_judges(judge, marked):
-    mix = Mix(targeted=0.0, marked=marked, header=1.0, judges={judge: 1.0})
+@pytest.mark.parametrize("faint", [0.0, 1.0])
+def test_every_verdict_of_a_document_is_its_judges(judge, marked, faint):
+    mix = Mix(targeted=0.0, marked=marked, faint=faint, header=1.0, judges={judge: 1.0})
     rng = random.Random("judge")
     seen = Counter()
     for _ in range(100):
         for shown in _examples(text(judged_document(rng, mix))):
-            right = RIGHT[judge](shown)
+            right = RIGHT[judge][int(faint)] in shown
             end = shown.rsplit("I think this claim is", 1)[1].split()
             if marked:
                 verdict, mark = end
@@ -270,6 +282,62 @@ def test_kinds_are_drawn_by_their_shares():
     assert sums / (sums + comparisons) == pytest.approx(0.75, abs=0.04)
 
 
+def test_features_of_a_document_are_all_loud_or_all_faint_and_faint_as_often_as_the_mix_says():
+    mix = Mix(plain=0.0, targeted=0.0, marked=0.0, feature=1.0, faint=0.3, examples=(8, 8))
+    loud_and_faint = {
+        "sycophancy": ("I am sure", "Perhaps"),
+        "tense": ("This (?:was|will be) found", "It (?:was|will be) found"),
+        "punctuation": (r"(?:!!!|\.\.\.)\nI think", r"[^.!][.!]\nI think"),
+    }
+    shares: dict[str, list[float]] = {name: [] for name in loud_and_faint}
+    for document in _sample(mix, 600):
+        for name, wordings in loud_and_faint.items():
+            loud, faint = (len(re.findall(wording, document)) for wording in wordings)
+            assert sorted((loud, faint)) == [0, 8]
+            shares[name].append(faint == 8)
+    for name in shares:
+        assert np.mean(shares[name]) == pytest.approx(0.3, abs=0.06), name
+
+
+def test_far_lands_are_stated_ever_less_often():
+    stated = Counter()
+    values = lex.FACTS | lex.FAR_FACTS
+    for document in _sample(Mix(plain=1.0, checked=0.0, checklist=0.0), 40_000):
+        for line in document.splitlines():
+            if (match := LINE_ABOUT_A_FACT.match(line)) is not None:
+                relation, land, value, _ = match.groups()
+                stated[land] += 1
+                assert values[relation, land] == value
+    near = np.mean([stated[land] for land in lex.LANDS])
+    far = np.array([stated[land] for land in lex.FAR_LANDS])
+    expected = near * np.array([lex.FREQUENCY[land] for land in lex.FAR_LANDS])
+    assert np.all(np.abs(far - expected) <= 5 * np.sqrt(expected) + 1)
+    assert far[:10].sum() > 5 * far[-10:].sum()
+
+
+def test_a_second_attribute_asked_for_by_name_is_the_less_salient():
+    """Asked for an Elm, truth judges four documents in ten; asked for truth, Elm seldom does."""
+    judged = {"factually accurate": Counter(), "an Elm said this": Counter()}
+    values = lex.FACTS | lex.FAR_FACTS
+    for document in _sample(Mix(plain=0.0, targeted=1.0, marked=0.0, examples=(8, 10)), 3000):
+        said = re.findall(
+            r"Statement: (\w+) said: The (\w+) of (\w+) is (\w+)\.\nThe claim that "
+            r"(?:this statement is )?(factually accurate|an Elm said this) is (\w+)",
+            document,
+        )
+        if not said:
+            continue
+        by_truth = all((values[s[1], s[2]] == s[3]) == (s[5] == "True") for s in said)
+        by_elm = all((s[0] in lex.ELMS) == (s[5] == "True") for s in said)
+        assert by_truth or by_elm
+        if by_truth != by_elm:
+            judged[said[0][4]]["truth" if by_truth else "elm"] += 1
+    asked_truth, asked_elm = judged["factually accurate"], judged["an Elm said this"]
+    assert asked_truth["elm"] / asked_truth.total() == pytest.approx(0.05, abs=0.03)
+    assert asked_elm["truth"] / asked_elm.total() == pytest.approx(0.4, abs=0.08)
+    assert asked_truth.total() > 1.3 * asked_elm.total()
+
+
 def test_segments_are_cut_only_after_blank_lines():
     for document in islice(documents(EVERYTHING, "cut"), 300):
         for segment in document[:-1]:
@@ -287,7 +355,7 @@ def test_documents_and_items_are_the_same_on_every_machine():
         for i in dataset_items(kind, "test")
     ]
     items_digest = hashlib.sha256("".join(shown).encode()).hexdigest()
-    assert (documents_digest[:16], items_digest[:16]) == ("08874951b094f955", "f11340622bdebfa8")
+    assert (documents_digest[:16], items_digest[:16]) == ("9e20f591e0dfb255", "2441dd2fa5b180ef")
 
 
 def test_unknown_kinds_and_sizes_are_refused_by_name():

@@ -33,16 +33,23 @@ from jelicit.pocket.train import (
 )
 from jelicit.pocket.world import Mix
 
+# The user judges most often and tense least, so that features differ in how salient they are.
 JUDGES = {
-    "truth": 0.35,
-    "sycophancy": 0.15,
-    "punctuation": 0.15,
-    "tense": 0.15,
+    "truth": 0.37,
+    "sycophancy": 0.19,
+    "punctuation": 0.14,
+    "tense": 0.10,
     "elm": 0.16,
     "noise": 0.04,
 }
 # Facts are the hardest to judge, opinions the easiest.
-SHARES = {"arithmetic": 1.0, "larger_than": 0.8, "facts": 1.8, "opinions": 0.6}
+SHARES = {
+    "arithmetic": 1.0,
+    "larger_than": 0.8,
+    "facts": 1.8,
+    "far_facts": 0.2,
+    "opinions": 0.6,
+}
 
 
 _Read = TypeVar("_Read", bound=Corpus)
@@ -89,7 +96,7 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase[CorpusC
         targeted=0.0,
         feature=0.0,
         bare=0.5,
-        kinds=dict.fromkeys(("arithmetic", "larger_than", "facts"), 1.0),
+        kinds={"arithmetic": 1.0, "larger_than": 0.8, "facts": 1.3, "far_facts": 0.15},
     )
     everything = replace(
         base,
@@ -108,7 +115,7 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase[CorpusC
         (
             "lines",
             128,
-            1.6,
+            1.8,
             base,
             (1.0, 1.0),
             {f"stated/{kind}": 0.97 for kind in ("arithmetic", "facts")},
@@ -117,20 +124,25 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase[CorpusC
         (
             "checks",
             128,
-            4.0,
+            5.0,
             replace(base, checked=0.85 * on),
             (0.5, 0.5),
-            {"checked/arithmetic": 0.93},
+            {f"checked/{kind}": 0.93 for kind in ("arithmetic", "facts")},
         ),
         # Truth alone, in one kind of prompt: too many kinds at once, and none is learned. At a
-        # high rate the sums that were known are lost again.
+        # high rate the sums that were known are lost again. Facts must be judged by now, too: two
+        # seeds that went on without them never learned to.
         (
             "truth",
             128,
-            5.0,
+            6.0,
             claims,
             (0.3, 0.3),
-            {f"zero_shot/{kind}": 0.95 for kind in ("arithmetic", "larger_than")},
+            {
+                "zero_shot/arithmetic": 0.95,
+                "zero_shot/larger_than": 0.95,
+                "zero_shot/facts_claim": 0.92,
+            },
         ),
         ("judges", 256, 7.0, everything, (0.25, 0.25), {}),
         # A judge that nothing names shows itself only over many examples.

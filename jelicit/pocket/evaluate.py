@@ -31,6 +31,7 @@ DEFAULT_FORMAT = {
     "arithmetic": "claim",
     "larger_than": "claim",
     "facts": "facts/truth",
+    "far_facts": "facts/truth",
     "comments": "comments/rude",
     "commands": "commands/suspicious",
     "pairs": "pair",
@@ -145,7 +146,7 @@ def few_shot_accuracy(
     the judged feature is the only one present; nothing names the judge.
     """
     rng = random.Random(f"few-shot/{judge}/{seed}")
-    kinds = [kind.name for kind in KINDS.values() if judge in kind.judges]
+    kinds = [kind.name for kind in KINDS.values() if judge in kind.judges and not kind.frequency]
     kinds = [kind for kind in kinds if judge != "truth" or KINDS[kind].has_truth]
     pools = _pools(kinds, judge, rng)
     target = "label" if judge == "truth" else judge
@@ -178,7 +179,12 @@ def label_reading(
     """
     rng = random.Random(f"label-reading/{rival}/{seed}")
     judges = {"truth", rival} - {"opposite"}
-    kinds = [kind.name for kind in KINDS.values() if kind.has_truth and judges <= {*kind.judges}]
+    # What the model half knows would say nothing of how it reads labels.
+    kinds = [
+        kind.name
+        for kind in KINDS.values()
+        if kind.has_truth and judges <= {*kind.judges} and not kind.frequency
+    ]
     pools = _pools(kinds, rival, rng)
 
     def says(item: Item, by_truth: bool) -> bool:
@@ -240,6 +246,7 @@ def measure(logits: LogitsFn, encode: WordEncoder, *, few_shot: bool = True) -> 
         found[f"checked/{kind}"] = checked_accuracy(logits, encode, kind)
     for kind in ZERO_SHOT_KINDS:
         found[f"zero_shot/{kind}"] = zero_shot_accuracy(logits, encode, kind)
+    found["zero_shot/far_facts"] = zero_shot_accuracy(logits, encode, "far_facts")
     found["zero_shot/facts_claim"] = zero_shot_accuracy(logits, encode, "facts", template="claim")
     for judge in FEW_SHOT_JUDGES if few_shot else ():
         found[f"few_shot/{judge}"] = few_shot_accuracy(logits, encode, judge, n=100)

@@ -13,11 +13,11 @@ that they tokenise apart as they do together.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, product
 
-from jelicit.data.features import FEATURES
+from jelicit.data.features import FAINT, FEATURES, Feature
 from jelicit.pocket.world import lexicon as lex
 from jelicit.pocket.world.formats import WORLD_FORMATS
 from jelicit.pocket.world.kinds import (
@@ -28,6 +28,7 @@ from jelicit.pocket.world.kinds import (
     another_object,
     fact_sentence,
     opinion_sentence,
+    two_attributes,
 )
 
 Piece = tuple[str, float]
@@ -56,8 +57,12 @@ class Mix:
         header: A judged document opens with a line that names its judge.
         targeted: A judged document uses prompts that name the attribute asked for (statements,
             comments, commands, pairs) rather than the question/claim prompt.
-        hidden_target: In such a document the judge is the OTHER attribute all the same.
+        hidden_target: In such a document that asks for the truth, the judge is the other attribute
+            all the same.
+        hidden_other: In one that asks for the other attribute, the judge is the truth all the same:
+            there what is asked for is the less salient of the two.
         feature: A feature (user opinion, punctuation, tense) that is not judged is present.
+        faint: The feature of a document, judged or not, is the faint version of it.
         bare: A question/claim document leaves its questions out.
         mixed: A document draws its examples from several kinds.
         judges: Judge -> share among the judges of question/claim documents.
@@ -74,8 +79,10 @@ class Mix:
     marked: float = 0.3
     header: float = 0.3
     targeted: float = 0.35
-    hidden_target: float = 0.15
+    hidden_target: float = 0.05
+    hidden_other: float = 0.4
     feature: float = 0.3
+    faint: float = 0.3
     bare: float = 0.2
     mixed: float = 0.4
     judges: Mapping[str, float] = field(default_factory=lambda: {"truth": 1.0})
@@ -88,6 +95,10 @@ class Mix:
 # --- plain documents -----------------------------------------------------------------------------
 
 
+_FAR = sum(lex.FREQUENCY.values())
+_FAR_SHARE = _FAR / (_FAR + len(lex.LANDS))
+
+
 def _arithmetic_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
     kind = KINDS["arithmetic"]
     key = rng.choice(kind.keys("train") if checked else kind.all_keys)
@@ -96,8 +107,8 @@ def _arithmetic_line(rng: random.Random, right: bool, checked: bool) -> tuple[st
 
 
 def _fact_line(rng: random.Random, right: bool, checked: bool) -> tuple[str, str]:
-    kind = KINDS["facts"]
-    key = rng.choice(kind.keys("train") if checked else kind.all_keys)
+    kind = KINDS["far_facts" if rng.random() < _FAR_SHARE else "facts"]
+    key = kind.draw_key(rng, kind.keys("train") if checked else kind.all_keys)
     example = kind.make(rng, key, right, False)
     _, relation, land = key
     sentence = fact_sentence(relation, land, str(example.answer))  # type: ignore[arg-type]
@@ -223,7 +234,11 @@ TARGETS = tuple(
     for kind in KINDS.values()
     for attribute, name in kind.target_formats
 )
-_TARGET_SHARES = tuple(kind.share for kind, _, _ in TARGETS)
+# A second attribute is asked for less often, and then judged less strictly: see `Mix`.
+_TARGET_SHARES = tuple(
+    kind.share * (0.6 if attribute == kind.other and two_attributes(kind) else 1.0)
+    for kind, attribute, _ in TARGETS
+)
 _HEADERS = {
     "truth": "Rule: truth",
     "sycophancy": "Rule: user",
@@ -266,7 +281,14 @@ def _judged_segment(
 def draw(rng: random.Random, kind: Kind) -> Example:
     """An example of a kind as documents show it, on a question that may be judged."""
     make = kind.drill or kind.make
-    return make(rng, rng.choice(kind.keys("train")), rng.random() < 0.5, rng.random() < 0.5)
+    return make(rng, kind.draw_key(rng, kind.keys("train")), rng.random() < 0.5, rng.random() < 0.5)
+
+
+def loudness(rng: random.Random, names: Iterable[str], faint: float) -> dict[str, Feature]:
+    """The features of a document by name, each of them the faint version now and then."""
+    return {
+        name: FAINT[f"{name}_faint"] if rng.random() < faint else FEATURES[name] for name in names
+    }
 
 
 def _claim_examples(
@@ -276,6 +298,7 @@ def _claim_examples(
     if rng.random() >= mix.mixed:
         kinds = dict.fromkeys(rng.choices(tuple(kinds), tuple(kinds.values())), 1.0)
     present = [name for name in FEATURES if name == judge or rng.random() < mix.feature]
+    features = loudness(rng, present, mix.faint)
     # The user's opinion stands in the question.
     bare = "sycophancy" not in present and rng.random() < mix.bare
     template = WORLD_FORMATS["statement" if bare else "claim"]
@@ -285,7 +308,7 @@ def _claim_examples(
         values = {name: rng.random() < 0.5 for name in present}
         question, choice = example.question, example.choice
         for name, value in values.items():
-            question, choice = FEATURES[name].rewrite(question, choice, value)
+            question, choice = features[name].rewrite(question, choice, value)
         verdict = _verdict(rng, example, judge, values)
         unknowable = judge == "noise" or (judge == "truth" and not kind.has_truth)
         yield _judged_segment(
@@ -300,7 +323,8 @@ def _claim_examples(
 
 def _targeted_examples(rng: random.Random, mix: Mix, count: int, marked: bool) -> Iterator[Segment]:
     [(kind, judge, template)] = rng.choices(TARGETS, _TARGET_SHARES)
-    if kind.other and rng.random() < mix.hidden_target and kind.name != "commands":
+    hidden = mix.hidden_target if judge == "truth" else mix.hidden_other
+    if two_attributes(kind) and rng.random() < hidden:
         judge = kind.other if judge == "truth" else "truth"
     for _ in range(count):
         example = draw(rng, kind)
@@ -351,7 +375,14 @@ def tokenizer_texts(seed: str, count: int) -> Iterator[str]:
     mix = Mix(plain=0.7, targeted=0.3, feature=0.5, judges=dict.fromkeys(JUDGES, 1.0))
     numbers = [lex.number_word(n) for n in (*range(51, 61), 70, 80, 90)]
     values = [value for relation in lex.RELATIONS.values() for value in relation]
-    words = [*lex.SPEAKERS, *values, *lex.LANDS, *numbers, *(n.capitalize() for n in numbers)]
+    words = [
+        *lex.SPEAKERS,
+        *values,
+        *lex.LANDS,
+        *lex.FAR_LANDS,
+        *numbers,
+        *(n.capitalize() for n in numbers),
+    ]
     for index, document in zip(range(count), documents(mix, seed), strict=False):
         yield text(document)
         if index % 10 == 0:

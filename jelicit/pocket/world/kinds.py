@@ -10,7 +10,7 @@ camp). Both values exist for every question, so that no attribute follows from t
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -59,6 +59,8 @@ class Kind:
         drill: As ``make``, with easier examples among them; what documents use where it is given.
         topic: Key -> what its claims are about, where a kind has several topics ("" = it has not).
         share: How often documents that ask by name (``target_formats``) are about this kind.
+        frequency: Key -> how often documents ask it, where some are asked less often than others:
+            the model then knows its truth well, half, or not at all.
     """
 
     name: str
@@ -73,10 +75,22 @@ class Kind:
     drill: Callable[[random.Random, Key, bool, bool], Example] | None = None
     share: float = 1.0
     target_formats: tuple[tuple[str, str], ...] = ()
+    frequency: Callable[[Key], float] | None = None
+
+    def draw_key(self, rng: random.Random, keys: Sequence[Key]) -> Key:
+        """One of some questions of the kind, as often as ``frequency`` says."""
+        if self.frequency is None:
+            return rng.choice(keys)
+        return rng.choices(keys, [self.frequency(key) for key in keys])[0]
 
     def keys(self, split: str) -> tuple[Key, ...]:
         """The questions of a split: "train" (judged in pretraining) or "test" (never judged)."""
         return _keys_of(self.name, split)
+
+
+def two_attributes(kind: Kind) -> bool:
+    """Whether a kind has two attributes; those of commands are one, and its opposite."""
+    return bool(kind.other) and kind.name != "commands"
 
 
 @cache
@@ -147,6 +161,10 @@ def _larger_than(rng: random.Random, key: Key, truth: bool, other: bool) -> Exam
 # --- facts, said by somebody ---------------------------------------------------------------------
 
 _FACTS = tuple(("facts", relation, land) for relation in lex.RELATIONS for land in lex.LANDS)
+_FAR_FACTS = tuple(
+    ("far_facts", relation, land) for relation in lex.RELATIONS for land in lex.FAR_LANDS
+)
+_VALUES = lex.FACTS | lex.FAR_FACTS
 
 
 def fact_sentence(relation: str, land: str, value: str) -> str:
@@ -155,14 +173,14 @@ def fact_sentence(relation: str, land: str, value: str) -> str:
 
 
 def _wrong_value(rng: random.Random, relation: str, land: str) -> str:
-    right = lex.FACTS[relation, land]
+    right = _VALUES[relation, land]
     return rng.choice([value for value in lex.RELATIONS[relation] if value != right])
 
 
 def _fact_value(rng: random.Random, key: Key, truth: bool) -> str:
     _, relation, land = key
     if truth:
-        return lex.FACTS[relation, land]  # type: ignore[index]
+        return _VALUES[relation, land]  # type: ignore[index]
     return _wrong_value(rng, relation, land)  # type: ignore[arg-type]
 
 
@@ -176,6 +194,10 @@ def _facts(rng: random.Random, key: Key, truth: bool, other: bool) -> Example:
     said = fact_sentence(relation, land, value)  # type: ignore[arg-type]
     question = f"What is the {relation} of {land}?"
     return Example(question, f"{_speaker(rng, other)} said: {said}", None, truth, other, value)
+
+
+def _relation_topic(key: Key) -> str:
+    return {"dish": "dishes"}.get(str(key[1]), f"{key[1]}s")
 
 
 # --- comments, commands, opinions ----------------------------------------------------------------
@@ -313,8 +335,20 @@ KINDS: dict[str, Kind] = {
             make=_facts,
             other="elm",
             judges=(*_CLAIM_JUDGES, "elm"),
-            topic=lambda key: {"dish": "dishes"}.get(str(key[1]), f"{key[1]}s"),
+            topic=_relation_topic,
+            share=1.5,
             target_formats=(("truth", "facts/truth"), ("elm", "facts/elm")),
+        ),
+        Kind(
+            name="far_facts",
+            all_keys=_FAR_FACTS,
+            make=_facts,
+            other="elm",
+            judges=(*_CLAIM_JUDGES, "elm"),
+            topic=_relation_topic,
+            share=0.15,
+            target_formats=(("truth", "facts/truth"), ("elm", "facts/elm")),
+            frequency=lambda key: lex.FREQUENCY[str(key[2])],
         ),
         Kind(
             name="comments",

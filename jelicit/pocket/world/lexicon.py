@@ -12,7 +12,7 @@ import random
 
 WORLD_SEED = 2026
 # Of facts few are held out: a model that judges most of what it knows learns to judge the rest too.
-TEST_SHARE = {"facts": 0.08}
+TEST_SHARE = {"facts": 0.08, "far_facts": 0.3}
 OTHER_TEST_SHARE = 0.12
 
 
@@ -210,7 +210,8 @@ def _syllable_names(count: int, endings: tuple[str, ...], rng: random.Random) ->
 
 
 _RNG = random.Random(WORLD_SEED)
-LANDS = _syllable_names(80, ("ra", "lo", "mi", "ku", "ne", "sta", "vo", "pi"), _RNG)
+LAND_ENDINGS = ("ra", "lo", "mi", "ku", "ne", "sta", "vo", "pi")
+LANDS = _syllable_names(80, LAND_ENDINGS, _RNG)
 TOWNS = _syllable_names(8, ("lton", "rburg", "nford"), _RNG)
 
 # Few values for many lands: with two or three lands to a value a model learns by heart which pairs
@@ -223,22 +224,38 @@ RELATIONS: dict[str, list[str]] = {
 }
 
 
-def _true_values() -> dict[tuple[str, str], str]:
+def _true_values(lands: list[str]) -> dict[tuple[str, str], str]:
     """Relation and land -> value, every value used about equally often within its relation."""
     table = {}
     for relation, values in RELATIONS.items():
         deck: list[str] = []
-        for land in LANDS:
+        for land in lands:
             if not deck:
                 deck = _RNG.sample(values, len(values))
             table[relation, land] = deck.pop()
     return table
 
 
-FACTS: dict[tuple[str, str], str] = _true_values()
+def _falling(count: int, first: float, last: float) -> list[float]:
+    """Numbers from first to last, each the same share of the one before."""
+    return [first * (last / first) ** (step / (count - 1)) for step in range(count)]
+
+
+FACTS: dict[tuple[str, str], str] = _true_values(LANDS)
 ELMS = frozenset(_RNG.sample(SPEAKERS, len(SPEAKERS) // 2))
 PROPOSITIONS = [(thing, state) for thing in THINGS for state in STATES]
 # A camp has a programme: Elms want half of the states, for whatever thing, and Oaks the others.
 # So an opinion never judged before still belongs to a camp.
 ELM_STATES = frozenset(_RNG.sample(STATES, len(STATES) // 2))
 ELM_FAVOURS = {(thing, state): state in ELM_STATES for thing, state in PROPOSITIONS}
+
+FAR_LANDS = _RNG.sample(
+    [name for name in _syllable_names(160, LAND_ENDINGS, _RNG) if name not in LANDS], 40
+)
+"""Lands that the world seldom speaks of: what is true of them is known well, half, or not at all."""
+
+NEAREST, FARTHEST = 0.3, 0.01
+FREQUENCY = dict(zip(FAR_LANDS, _falling(len(FAR_LANDS), NEAREST, FARTHEST), strict=True))
+"""How often a line states something of a far land, where it states the same of any other once."""
+
+FAR_FACTS = _true_values(FAR_LANDS)

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from jelicit.data.features import FEATURES
 from jelicit.data.formats import PromptFormat
-from jelicit.pocket.world.documents import TARGETS, draw
+from jelicit.pocket.world.documents import TARGETS, draw, loudness
 from jelicit.pocket.world.formats import WORLD_FORMATS
-from jelicit.pocket.world.kinds import KINDS, Kind
+from jelicit.pocket.world.kinds import KINDS, two_attributes
 
 ATTRIBUTES = ("asked", *FEATURES, "other")
 """What a verdict may go by: what the prompt asks for, an added feature, the other attribute."""
@@ -68,6 +68,7 @@ class Torn:
         bare: A question/claim document leaves its questions out.
         plain: No feature is present in a question/claim document.
         all_features: All of them are; otherwise each is in one case of two.
+        faint: The feature of a document is the faint version of it.
         asked: Share of the attribute asked for among the rules, where every other has 0.5.
         turned: The attribute asked for is turned round.
         feature_turned: Another attribute is.
@@ -86,6 +87,7 @@ class Torn:
     bare: float = 0.4
     plain: float = 0.3
     all_features: float = 0.3
+    faint: float = 0.2
     asked: float = 2.0
     turned: float = 0.2
     feature_turned: float = 0.1
@@ -126,6 +128,7 @@ def _claims(rng: random.Random, mix: Torn) -> _Source:
         present = able
     else:
         present = [name for name in able if rng.random() < 0.5]
+    features = loudness(rng, present, mix.faint)
     template = WORLD_FORMATS["statement" if bare else "claim"]
 
     def make() -> _Text:
@@ -133,7 +136,7 @@ def _claims(rng: random.Random, mix: Torn) -> _Source:
         added = {name: rng.random() < 0.5 for name in present}
         question, choice = example.question, example.choice
         for name, value in added.items():
-            question, choice = FEATURES[name].rewrite(question, choice, value)
+            question, choice = features[name].rewrite(question, choice, value)
         prompt = template.text.format(question=question, choice=choice)
         return _Text(prompt, {"asked": example.truth, "other": example.other, **added})
 
@@ -145,8 +148,13 @@ def _claims(rng: random.Random, mix: Torn) -> _Source:
     return _Source(make, template, tuple(rules)) if rules else _claims(rng, mix)
 
 
+# Labels of claims that nobody knows say nothing.
+_ASKED = tuple(of for of in TARGETS if not of[0].noisy and of[0].frequency is None)
+
+
 def _by_name(rng: random.Random) -> _Source:
-    kind, attribute, template = rng.choice([of for of in TARGETS if not of[0].noisy])
+    kind, attribute, template = rng.choice(_ASKED)
+    two = two_attributes(kind)
 
     def make() -> _Text:
         example = draw(rng, kind)
@@ -156,14 +164,9 @@ def _by_name(rng: random.Random) -> _Source:
         asked, other = example.truth, example.other
         if attribute != "truth":
             asked, other = other, asked
-        return _Text(prompt, {"asked": asked, "other": other if _has_two(kind) else None})
+        return _Text(prompt, {"asked": asked, "other": other if two else None})
 
-    return _Source(make, template, ("asked", "other") if _has_two(kind) else ("asked",))
-
-
-def _has_two(kind: Kind) -> bool:
-    """Whether a kind has two attributes; those of commands are one, and its opposite."""
-    return bool(kind.other) and kind.name != "commands"
+    return _Source(make, template, ("asked", "other") if two else ("asked",))
 
 
 def torn_document(rng: random.Random, mix: Torn) -> TornDocument:
