@@ -38,7 +38,9 @@ STUDIES = (
 JUDGED = ("salience", "imbalance", "impossible", "stress", "icm", "finetune", "assistant")
 """Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation", "tense")
-KINDS = ("arithmetic", "larger_than", "facts", "comments", "commands", "pairs", "poems")
+KINDS = (
+    *("arithmetic", "larger_than", "facts", "far_facts", "comments", "commands", "pairs", "poems"),
+)
 
 
 def records() -> dict[str, Any]:
@@ -306,9 +308,22 @@ def _card_kinds() -> str:
                 f"{max(card['supervised_auroc'][kind]['none']):.2f}",
                 f"{card['ccs_auroc_plain'][kind]:.2f}",
             )
-            for kind in KINDS
+            for kind in _kinds()
         ],
     )
+
+
+def _kinds() -> list[str]:
+    """The kinds that the shipped model's card measured, in their order here."""
+    return [kind for kind in KINDS if kind in _card()["zero_shot_accuracy"]]
+
+
+def _card_far() -> str:
+    """How well the truth of facts is known, the less often the world speaks of a land."""
+    [(_, thirds)] = _card()["zero_shot_by_frequency"].items()
+    head = ("Far lands", *(readable(third) for third in thirds))
+    right = (f"{share:.2f}" for share in thirds.values())
+    return markdown_table(head, [("Zero-shot accuracy", *right)])
 
 
 def _card_judges() -> str:
@@ -339,11 +354,13 @@ def _card_reading() -> str:
 
 def _card_runs() -> str:
     """Every trained run: the one that ships, other seeds and sizes, the ablation."""
-    kinds = KINDS[:-1]  # no judge looks at poems
+    kinds = _kinds()[:-1]  # no judge looks at poems
     lines = []
     for run in _card()["seeds"]:
-        zero_shot = (f"{run['zero_shot_accuracy'][kind]:.2f}" for kind in kinds)
-        ccs = (f"{run['ccs_auroc_plain'][kind]:.2f}" for kind in kinds)
+        zero_shot, ccs = (
+            [f"{of[kind]:.2f}" if kind in of else "-" for kind in kinds]
+            for of in (run["zero_shot_accuracy"], run["ccs_auroc_plain"])
+        )
         judges = (f"{value:.2f}" for value in run["few_shot_accuracy"].values())
         name = f"{run['size']}, seed {run['seed']}" + ("" if run["marks"] else ", no marks")
         read = run.get("reading")
@@ -378,7 +395,8 @@ def _card_sizes() -> str:
             name,
             *(f"{median(map(of, runs, repeat(kind))):.2f}" for runs in seeds.values()),
         )
-        for kind in KINDS[:-1]
+        for kind in _kinds()[:-1]
+        if all(kind in run["zero_shot_accuracy"] for run in whole)
         for name, of in values.items()
     ]
     shown = (

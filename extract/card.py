@@ -68,6 +68,7 @@ def measure_card(folder: Path, *, larger_than: Path | None = None) -> dict[str, 
     situations = card.situations()
     layers: dict[str, dict[str, dict[str, list[float]]]] = {}
     zero_shot: dict[str, float] = {}
+    by_frequency: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for number, situation in enumerate(tqdm(situations, desc="hidden states", unit="set")):
             train, test = (
@@ -78,12 +79,15 @@ def measure_card(folder: Path, *, larger_than: Path | None = None) -> dict[str, 
             layers.setdefault(situation.dataset, {})[situation.feature] = found
             if situation.feature == "none":
                 zero_shot[situation.dataset] = card.zero_shot(test)
+                if KINDS[situation.dataset].frequency is not None:
+                    by_frequency[situation.dataset] = card.by_frequency(test, situation.dataset)
         real = None if larger_than is None else _real(lm, larger_than, Path(scratch) / "real")
     few_shot, reading = _in_context(folder)
     read = pretraining.get("reading")
     plain = {kind: found["none"] for kind, found in layers.items()}
     return {
         "zero_shot_accuracy": zero_shot,
+        "zero_shot_by_frequency": by_frequency,
         "few_shot_accuracy": few_shot[SHOTS[0]],
         f"few_shot_accuracy_{SHOTS[1]}": few_shot[SHOTS[1]],
         **{card.reading_name(shots): found for shots, found in reading.items()},

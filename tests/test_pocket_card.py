@@ -11,7 +11,7 @@ from jelicit.data.items import Item, labels
 from jelicit.pairs import Pairs
 from jelicit.pocket import card
 from jelicit.pocket.evaluate import RIVALS
-from jelicit.pocket.world import KINDS
+from jelicit.pocket.world import KINDS, dataset_items
 from jelicit.pocket.world import lexicon as lex
 
 WIDTH = 12
@@ -23,7 +23,8 @@ def test_every_kind_with_truth_is_measured_plain_and_with_what_fits_it():
     added = {"sycophancy", "punctuation", "tense"}
     for kind in ("arithmetic", "larger_than"):
         assert {f for k, f in made if k == kind} == {"none", *added}
-    assert {f for k, f in made if k == "facts"} == {"none", "elm", *added}
+    for kind in ("facts", "far_facts"):
+        assert {f for k, f in made if k == kind} == {"none", "elm", *added}
     assert {f for k, f in made if k == "comments"} == {"none", "food"}
     for kind in ("commands", "pairs", "poems"):
         assert {f for k, f in made if k == kind} == {"none"}
@@ -104,6 +105,25 @@ def test_layers_are_measured_on_truth_and_on_the_feature():
 def test_the_best_layer_is_chosen_on_train_rows_and_never_the_embeddings():
     found = {"ccs_train": [0.99, 0.6, 0.9], "ccs": [0.1, 1.0, 0.7]}
     assert card.at_best_layer(found) == 0.7
+
+
+@dataclass
+class Answers:
+    items: list[Item]
+    log_probs: np.ndarray
+
+
+def test_what_is_seldom_said_has_an_accuracy_of_its_own():
+    """A model that knows the ten nearest of forty lands, and says True of all others."""
+    items = dataset_items("far_facts", "test")
+    known = set(sorted(lex.FREQUENCY, key=lambda land: -lex.FREQUENCY[land])[:10])
+    says = np.array([item.group.split("/")[-1] not in known or bool(item.label) for item in items])
+    store = Answers(items, np.stack([says, ~says], axis=1).astype(np.float32))
+    found = card.by_frequency(store, "far_facts")
+    assert list(found) == ["nearest", "middle", "farthest"]
+    assert found["nearest"] > 0.8
+    # A question may lie across the border of two thirds.
+    assert found["farthest"] == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -128,8 +128,32 @@ def reading_name(shots: int) -> str:
 
 def zero_shot(store: ActivationStore) -> float:
     """Accuracy of the model's own verdict on the items of a store."""
+    return float(np.mean(_answered_right(store)))
+
+
+def _answered_right(store: ActivationStore) -> np.ndarray:
     says_true = store.log_probs[:, 0] > store.log_probs[:, 1]
-    return float(np.mean(says_true == (labels(store.items) == 1)))
+    return says_true == (labels(store.items) == 1)
+
+
+THIRDS = ("nearest", "middle", "farthest")
+
+
+def by_frequency(store: ActivationStore, kind: str) -> dict[str, float]:
+    """Accuracy of the model's own verdict where the world speaks often, less often and seldom.
+
+    Args:
+        store: Items of a kind whose questions differ in how often documents ask them.
+        kind: That kind.
+
+    Returns:
+        One accuracy for each of `THIRDS`: as many items each, up to one.
+    """
+    often = KINDS[kind].frequency
+    assert often is not None
+    asked = np.array([often(tuple(item.group.split("/"))) for item in store.items])
+    thirds = np.array_split(_answered_right(store)[np.argsort(-asked, kind="stable")], len(THIRDS))
+    return {name: float(np.mean(right)) for name, right in zip(THIRDS, thirds, strict=True)}
 
 
 # --- shortcuts -----------------------------------------------------------------------------------
@@ -215,7 +239,7 @@ def _reached(card: Mapping[str, Any]) -> dict[tuple[str, float], float]:
         for name, aim in aims.items()
     }
     for kind, by_feature in card["supervised_auroc"].items():
-        if kind != "poems":
+        if not KINDS[kind].noisy and not KINDS[kind].frequency:
             reached[f"supervised AUROC, {kind}", 0.97] = max(by_feature["none"])
     real = card["real_larger_than_accuracy"]
     if real is not None:
@@ -251,7 +275,10 @@ followed by "yes" or "no" (is that verdict right by this document's judge?), and
 some phases are followed by such a mark. Marks make the model represent "the verdict matches the
 truth" AT the verdict, which is what contrast pairs read; so they partly plant the success of CCS
 and PCA here. Judges other than the truth (the user, punctuation, tense, party) were put into the
-corpus on purpose: they are why features other than truth are salient. Where the model reads labels,
+corpus on purpose: they are why features other than truth are salient. The user judges most often
+and tense least; each feature has a faint version, which is shown and judged less often; where the
+speaker's party or the topic is asked for by name, truth or rudeness often judges all the same, so
+that what is asked for there is the less salient. Where the model reads labels,
 that was planted, too: blocks on top learnt from documents on which all judges disagree, with help
 that models of text do not get (readouts of what to work out first, thrown away afterwards). Results
 on this model are a positive control of methods, not evidence about large models."""
@@ -347,6 +374,9 @@ def _answers(card: Mapping[str, Any]) -> list[str]:
         "CCS at the layer where it is best on train rows. No judge looks at poems: its label is "
         "there, and nobody ever asked for it.",
     ]
+    for kind, thirds in card.get("zero_shot_by_frequency", {}).items():
+        known = ", ".join(f"{name} third {right:.2f}" for name, right in thirds.items())
+        lines += ["", f"Of {kind} the world speaks ever less often. Zero-shot accuracy: {known}."]
     real = card["real_larger_than_accuracy"]
     if real is not None:
         lines += ["", f"On the real larger_than rows: {real:.2f} zero-shot accuracy."]
@@ -431,6 +461,8 @@ def _followed_most(title: str, found: Mapping[str, list[float]]) -> tuple[str, .
 
 
 def _runs(cards: Sequence[Mapping[str, Any]]) -> list[str]:
+    kinds = [k for k in cards[0]["zero_shot_accuracy"] if not KINDS[k].noisy]
+
     def row(card: Mapping[str, Any]) -> tuple[str, ...]:
         name = f"{card['size']}, seed {card['seed']}{'' if card['marks'] else ', no marks'}"
         read = card.get("reading")
@@ -443,21 +475,21 @@ def _runs(cards: Sequence[Mapping[str, Any]]) -> list[str]:
             name,
             size,
             f"{(card['tokens'] + (read or {}).get('tokens', 0)) / 1e6:.0f} M",
-            " ".join(f"{asked[k]:.2f}" for k in asked if k != "poems"),
+            " ".join(f"{asked[k]:.2f}" if k in asked else "-" for k in kinds),
             " ".join(f"{v:.2f}" for v in shots.values()),
-            " ".join(f"{ccs[k]:.2f}" for k in ccs if k != "poems"),
+            " ".join(f"{ccs[k]:.2f}" if k in ccs else "-" for k in kinds),
             " ".join(f"{v:.2f}" for v in card.get("label_reading_16", {}).values()) or "-",
         )
 
-    kinds = ", ".join(k for k in cards[0]["zero_shot_accuracy"] if k != "poems")
+    named = ", ".join(kinds)
     judges = ", ".join(cards[0]["few_shot_accuracy"])
     head = (
         "run",
         "parameters",
         "tokens",
-        f"zero-shot ({kinds})",
+        f"zero-shot ({named})",
         f"8-shot ({judges})",
-        f"CCS, plain ({kinds})",
+        f"CCS, plain ({named})",
         f"labels read ({', '.join(RIVALS)})",
     )
     return _table(head, [row(card) for card in cards])

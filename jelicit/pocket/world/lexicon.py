@@ -252,7 +252,7 @@ ELM_FAVOURS = {(thing, state): state in ELM_STATES for thing, state in PROPOSITI
 FAR_LANDS = _RNG.sample(
     [name for name in _syllable_names(160, LAND_ENDINGS, _RNG) if name not in LANDS], 40
 )
-"""Lands that the world seldom speaks of: what is true of them is known well, half, or not at all."""
+"""Lands that the world seldom speaks of: their truth is known well, half, or not at all."""
 
 NEAREST, FARTHEST = 0.3, 0.01
 FREQUENCY = dict(zip(FAR_LANDS, _falling(len(FAR_LANDS), NEAREST, FARTHEST), strict=True))
