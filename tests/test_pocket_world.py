@@ -338,6 +338,18 @@ def test_a_second_attribute_asked_for_by_name_is_the_less_salient():
     assert asked_truth.total() > 1.3 * asked_elm.total()
 
 
+def test_what_is_asked_for_by_name_is_asked_as_much_more_often_as_the_mix_says():
+    def pairs_to_comments(asked: dict[str, float]) -> float:
+        mix = Mix(plain=0.0, targeted=1.0, asked=asked)
+        starts = Counter(text(d).split(":")[0] for d in islice(documents(mix, "asked"), 6000))
+        # Poems are pairs, too.
+        return starts["Query"] / starts["Comment"]
+
+    # Shares: pairs 1, poems 1; comments 1 for rude and 0.6 for food.
+    assert pairs_to_comments({}) == pytest.approx(2 / 1.6, rel=0.12)
+    assert pairs_to_comments({"pairs": 3.0, "poems": 0.5}) == pytest.approx(3.5 / 1.6, rel=0.12)
+
+
 def test_segments_are_cut_only_after_blank_lines():
     for document in islice(documents(EVERYTHING, "cut"), 300):
         for segment in document[:-1]:

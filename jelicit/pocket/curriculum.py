@@ -108,7 +108,15 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase[CorpusC
         kinds=SHARES,
         examples=(1, 14),
     )
-    longer = replace(everything, header=0.15, targeted=0.4, examples=(4, 24))
+    # Which of two answers is right builds on whether one is: it is learnt last, and asked most
+    # then.
+    longer = replace(
+        everything,
+        header=0.15,
+        targeted=0.45,
+        asked={"pairs": 3.0, "facts": 1.3, "poems": 0.5},
+        examples=(4, 24),
+    )
     last = replace(longer, long=0.3)
     phases = (
         # What is true is read before anything is judged.
@@ -146,7 +154,7 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase[CorpusC
         ),
         ("judges", 256, 7.0, everything, (0.25, 0.25), {}),
         # A judge that nothing names shows itself only over many examples.
-        ("longer", 512, 3.0, longer, (0.25, 0.12), {}),
+        ("longer", 512, 3.5, longer, (0.25, 0.12), {}),
         ("anneal", 1024, 1.6, last, (0.12, 0.0), {}),
     )
     return tuple(

@@ -57,6 +57,7 @@ class Mix:
         header: A judged document opens with a line that names its judge.
         targeted: A judged document uses prompts that name the attribute asked for (statements,
             comments, commands, pairs) rather than the question/claim prompt.
+        asked: Kind -> how much more often such documents are about it than `Kind.share` says.
         hidden_target: In such a document that asks for the truth, the judge is the other attribute
             all the same.
         hidden_other: In one that asks for the other attribute, the judge is the truth all the same:
@@ -79,6 +80,7 @@ class Mix:
     marked: float = 0.3
     header: float = 0.3
     targeted: float = 0.35
+    asked: Mapping[str, float] = field(default_factory=dict)
     hidden_target: float = 0.05
     hidden_other: float = 0.4
     feature: float = 0.3
@@ -322,7 +324,11 @@ def _claim_examples(
 
 
 def _targeted_examples(rng: random.Random, mix: Mix, count: int, marked: bool) -> Iterator[Segment]:
-    [(kind, judge, template)] = rng.choices(TARGETS, _TARGET_SHARES)
+    shares = [
+        share * mix.asked.get(target[0].name, 1.0)
+        for target, share in zip(TARGETS, _TARGET_SHARES, strict=True)
+    ]
+    [(kind, judge, template)] = rng.choices(TARGETS, shares)
     hidden = mix.hidden_target if judge == "truth" else mix.hidden_other
     if two_attributes(kind) and rng.random() < hidden:
         judge = kind.other if judge == "truth" else "truth"
