@@ -481,6 +481,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "findings": _all_findings,
     "made-by": _made_by,
     "card-kinds": _card_kinds,
+    "card-far": _card_far,
     "card-judges": _card_judges,
     "card-reading": _card_reading,
     "card-runs": _card_runs,

@@ -30,7 +30,7 @@ from extract.pocket_tokenizer import encoder, train_tokenizer
 from jelicit import figures
 from jelicit.disk import write_text
 from jelicit.pocket.corpus import WordEncoder
-from jelicit.pocket.curriculum import Progress, RunConfig, curriculum, pretrain
+from jelicit.pocket.curriculum import Progress, RunConfig, pretrain, pretraining_config
 from jelicit.pocket.model import (
     SIZES,
     PocketLM,
@@ -40,7 +40,6 @@ from jelicit.pocket.model import (
     to_llama_state_dict,
 )
 from jelicit.pocket.reading import learn_to_read, reading_config
-from jelicit.pocket.train import OptimiserConfig
 from jelicit.pocket.world import tokenizer_texts
 from jelicit.studies.checks import refuse, too_small, unknown
 from jelicit.studies.study import machine
@@ -157,12 +156,7 @@ def train_base(
     settings: Settings, size: str, seed: int, tokenizer: Tokenizer, encode: WordEncoder
 ) -> Path:
     """The first part: train and export a model that knows the world; returns its run folder."""
-    config = RunConfig(
-        model=SIZES[size],
-        optimiser=OptimiserConfig(),
-        phases=curriculum(marks=settings.marks, scale=settings.scale),
-        seed=seed,
-    )
+    config = pretraining_config(size, seed=seed, marks=settings.marks, scale=settings.scale)
     folder = settings.out / f"{size}-seed{seed}{'' if settings.marks else '-nomarks'}"
     with shown(config, folder.name) as report:
         state, progress = pretrain(

@@ -59,7 +59,7 @@ def is_true(claim: str) -> bool:
         first, second = claim.lower().split(" is larger than ")
         return NUMBERS[first] > NUMBERS[second]
     relation, land, value = re.findall(r"The (\w+) of (\w+) is (\w+)$", claim)[0]
-    return lex.FACTS[relation, land] == value
+    return (lex.FACTS | lex.FAR_FACTS)[relation, land] == value
 
 
 def said_by_elm(claim: str) -> bool:
@@ -421,6 +421,18 @@ def test_the_curriculum_teaches_truth_before_other_judges_and_anneals_last():
     assert max(phase.corpus.length for phase in phases) >= 1024
     names = [phase.corpus.name for phase in phases]
     assert len(set(names)) == len(names)  # a name is the seed of a phase's documents
+
+
+def test_facts_are_judged_only_after_sums_and_less_often_than_these_from_then_on():
+    """There are few of them: judged from the start, what is right is learnt by heart."""
+    unchecked = [phase.corpus.mix.unchecked.get("facts", 0.0) for phase in curriculum()]
+    names = [phase.corpus.name for phase in curriculum()]
+    gates = {phase.corpus.name: phase.gate for phase in curriculum()}
+    assert gates["sums"] == {"checked/arithmetic": 0.93}
+    assert unchecked[names.index("sums")] == 1.0
+    assert names.index("sums") < names.index("checks") < names.index("truth")
+    assert "zero_shot/facts_claim" in gates["truth"]
+    assert all(share > 0.5 for share in unchecked[names.index("truth") :])
 
 
 def test_marks_and_scale_change_nothing_but_marks_and_tokens():

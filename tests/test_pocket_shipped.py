@@ -24,10 +24,9 @@ from extract.pocket_tokenizer import encoder  # noqa: E402
 from jelicit.data.items import labels  # noqa: E402
 from jelicit.data.prompts import FORMATS  # noqa: E402
 from jelicit.pocket.card import situations  # noqa: E402
-from jelicit.pocket.curriculum import RunConfig, curriculum  # noqa: E402
+from jelicit.pocket.curriculum import pretraining_config  # noqa: E402
 from jelicit.pocket.evaluate import DEFAULT_FORMAT, RIVALS, label_reading  # noqa: E402
 from jelicit.pocket.model import (  # noqa: E402
-    SIZES,
     PocketLM,
     build,
     config_from_llama,
@@ -36,7 +35,7 @@ from jelicit.pocket.model import (  # noqa: E402
     read_model,
 )
 from jelicit.pocket.reading import BLOCKS, reading_config  # noqa: E402
-from jelicit.pocket.train import OptimiserConfig, last_token_logits  # noqa: E402
+from jelicit.pocket.train import last_token_logits  # noqa: E402
 from jelicit.pocket.world import dataset_items  # noqa: E402
 
 FOLDER = Path(package.__file__).parent / "pocket"
@@ -90,12 +89,7 @@ def test_the_card_is_of_these_weights(lm, kind, tmp_path):
 def test_the_pretraining_command_would_train_it_again():
     written = json.loads((FOLDER / "pretraining.json").read_text(encoding="utf-8"))
     fields = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
-    config = RunConfig(
-        model=SIZES[written["size"]],
-        optimiser=OptimiserConfig(),
-        phases=curriculum(marks=written["marks"]),
-        seed=written["seed"],
-    )
+    config = pretraining_config(written["size"], seed=written["seed"], marks=written["marks"])
     assert written["settings"] == json.loads(json.dumps(dataclasses.asdict(config)))
     assert written["parameters"] == param_count(config.model)
     # The second part: blocks on top of that model, which is known by its digest alone.

@@ -299,6 +299,32 @@ def test_features_of_a_document_are_all_loud_or_all_faint_and_faint_as_often_as_
         assert np.mean(shares[name]) == pytest.approx(0.3, abs=0.06), name
 
 
+@pytest.mark.parametrize(("unchecked", "share"), [(0.0, 0.8), (0.5, 0.4), (1.0, 0.0)])
+def test_lines_of_facts_may_be_checked_less_often_than_others(unchecked, share):
+    mix = Mix(plain=1.0, checked=0.8, checklist=0.0, unchecked={"facts": unchecked})
+    marks, right = [], []
+    for document in _sample(mix, 1500):
+        for line in document.splitlines():
+            if (match := LINE_ABOUT_A_FACT.match(line)) is None:
+                continue
+            relation, land, value, mark = match.groups()
+            marks.append(mark is not None)
+            if mark is None:
+                right.append((lex.FACTS | lex.FAR_FACTS)[relation, land] == value)
+    assert np.mean(marks) == pytest.approx(share, abs=0.03)
+    assert all(right)
+
+
+def test_other_lines_are_checked_as_before_where_those_of_facts_are_not():
+    def sums(unchecked: dict[str, float]) -> float:
+        mix = Mix(plain=1.0, checked=0.8, checklist=0.0, unchecked=unchecked)
+        lines = [x for d in _sample(mix, 1500) for x in d.splitlines() if " = " in x]
+        return float(np.mean([x.endswith((" yes", " no")) for x in lines]))
+
+    assert sums({"facts": 1.0}) == pytest.approx(0.8, abs=0.03)
+    assert sums({"arithmetic": 1.0}) == 0.0
+
+
 def test_far_lands_are_stated_ever_less_often():
     stated = Counter()
     values = lex.FACTS | lex.FAR_FACTS

@@ -50,6 +50,8 @@ class Mix:
     Attributes:
         plain: A document states facts without verdicts.
         checked: A line of a plain document is possibly wrong and followed by " yes" or " no".
+        unchecked: Line (arithmetic, facts, ...) -> how many of its lines that would be followed by
+            " yes" or " no" only state what is true instead.
         checklist: A plain document is a task with commands, each followed by " yes" or " no": does
             it serve the task?
         marked: A judged document has random verdicts, each followed by " yes" or " no": is it
@@ -76,6 +78,7 @@ class Mix:
 
     plain: float = 0.25
     checked: float = 0.3
+    unchecked: Mapping[str, float] = field(default_factory=dict)
     checklist: float = 0.1
     marked: float = 0.3
     header: float = 0.3
@@ -182,9 +185,9 @@ _LINES: dict[str, tuple[float, Callable[[random.Random, bool, bool], tuple[str, 
 _LEADS = ("-", "Note:", "Claim:")
 
 
-def _plain_line(rng: random.Random, lead: str, checked: float) -> Segment:
+def _plain_line(rng: random.Random, lead: str, mix: Mix) -> Segment:
     [name] = rng.choices(tuple(_LINES), [share for share, _ in _LINES.values()])
-    is_checked = rng.random() < checked
+    is_checked = rng.random() < mix.checked * (1 - mix.unchecked.get(name, 0.0))
     right = not is_checked or rng.random() < 0.5
     stem, value = _LINES[name][1](rng, right, is_checked)
     line: Segment = [(f"{lead} {stem}", TEXT), (value, VALUE if right else TEXT)]
@@ -217,7 +220,7 @@ def plain_document(rng: random.Random, mix: Mix) -> Document:
     if rng.random() < mix.checklist:
         return [_checklist(rng) for _ in range(rng.randint(1, 4))]
     lead = rng.choice(_LEADS)
-    return [_plain_line(rng, lead, mix.checked) for _ in range(rng.randint(2, 8))]
+    return [_plain_line(rng, lead, mix) for _ in range(rng.randint(2, 8))]
 
 
 # --- judged documents ----------------------------------------------------------------------------
