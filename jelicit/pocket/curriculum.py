@@ -79,13 +79,8 @@ class Phase(Generic[_Read]):
         return max(1, round(self.tokens * 1e6 / (self.corpus.length * self.corpus.rows)))
 
 
-def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase[CorpusConfig], ...]:
-    """The phases of the shipped model.
-
-    Args:
-        marks: False leaves out every " yes"/" no" after a verdict or line (the ablation).
-        scale: Multiplies every phase's tokens; small values make a quick, ignorant model.
-    """
+def _mixes(marks: bool) -> dict[str, Mix]:
+    """What each phase reads, in their order."""
     on = 1.0 if marks else 0.0
     base = Mix(plain=1.0, checked=0.5 * on, checklist=0.1 * on, marked=0.35 * on)
     # There are 480 facts, and which claims about them are right is soon learnt by heart, of no use
@@ -123,63 +118,63 @@ def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase[CorpusC
         asked={"pairs": 3.0, "facts": 1.3, "poems": 0.5},
         examples=(4, 24),
     )
-    last = replace(longer, long=0.3)
-    phases = (
-        # What is true is read before anything is judged.
-        (
-            "lines",
-            128,
-            1.8,
-            base,
-            (1.0, 1.0),
-            {f"stated/{kind}": 0.97 for kind in ("arithmetic", "facts")},
-        ),
-        # Whether two values are equal is hard to learn, and lines ask it most often per token.
-        (
-            "sums",
-            128,
-            4.0,
-            replace(checks, unchecked={"facts": 1.0}),
-            (0.5, 0.5),
-            {"checked/arithmetic": 0.93},
-        ),
-        (
-            "checks",
-            128,
-            2.0,
-            checks,
-            (0.5, 0.5),
-            {"checked/arithmetic": 0.93, "checked/facts": 0.90},
-        ),
-        # Truth alone, in one kind of prompt: too many kinds at once, and none is learned. At a
-        # high rate the sums that were known are lost again. Facts must be judged by now, too: two
-        # seeds that went on without them never learned to.
-        (
-            "truth",
-            128,
-            5.0,
-            claims,
-            (0.3, 0.3),
-            {
-                "zero_shot/arithmetic": 0.95,
-                "zero_shot/larger_than": 0.95,
-                "zero_shot/facts_claim": 0.92,
-            },
-        ),
-        ("judges", 256, 7.0, everything, (0.25, 0.25), {}),
-        # A judge that nothing names shows itself only over many examples.
-        ("longer", 512, 3.5, longer, (0.25, 0.12), {}),
-        ("anneal", 1024, 1.6, last, (0.12, 0.0), {}),
-    )
+    return {
+        "lines": base,
+        "sums": replace(checks, unchecked={"facts": 1.0}),
+        "checks": checks,
+        "truth": claims,
+        "judges": everything,
+        "longer": longer,
+        "anneal": replace(longer, long=0.3),
+    }
+
+
+# Name, tokens of a row, millions of tokens at most, the learning rate's factor at start and end,
+# and the gate.
+_PHASES: tuple[tuple[str, int, float, tuple[float, float], dict[str, float]], ...] = (
+    # What is true is read before anything is judged.
+    ("lines", 128, 1.8, (1.0, 1.0), {"stated/arithmetic": 0.97, "stated/facts": 0.97}),
+    # Whether two values are equal is hard to learn, and lines ask it most often per token.
+    ("sums", 128, 4.0, (0.5, 0.5), {"checked/arithmetic": 0.93}),
+    ("checks", 128, 2.0, (0.5, 0.5), {"checked/arithmetic": 0.93, "checked/facts": 0.90}),
+    # Truth alone, in one kind of prompt: too many kinds at once, and none is learned. At a high
+    # rate the sums that were known are lost again. Facts must be judged by now, too: two seeds
+    # that went on without them never learned to.
+    (
+        "truth",
+        128,
+        5.0,
+        (0.3, 0.3),
+        {
+            "zero_shot/arithmetic": 0.95,
+            "zero_shot/larger_than": 0.95,
+            "zero_shot/facts_claim": 0.92,
+        },
+    ),
+    ("judges", 256, 7.0, (0.25, 0.25), {}),
+    # A judge that nothing names shows itself only over many examples.
+    ("longer", 512, 3.5, (0.25, 0.12), {}),
+    ("anneal", 1024, 1.6, (0.12, 0.0), {}),
+)
+
+
+def curriculum(*, marks: bool = True, scale: float = 1.0) -> tuple[Phase[CorpusConfig], ...]:
+    """The phases of the shipped model.
+
+    Args:
+        marks: False leaves out every " yes"/" no" after a verdict or line (the ablation).
+        scale: Multiplies every phase's tokens; small values make a quick, ignorant model.
+    """
+    mixes = _mixes(marks)
     return tuple(
         Phase(
-            corpus=CorpusConfig(name=name, length=length, rows=4096 // length, mix=mix),
+            corpus=CorpusConfig(name=name, length=length, rows=4096 // length, mix=mixes[name]),
             tokens=tokens * scale,
             rate=rate,
             gate=gate,
             end_rate=end_rate,
         )
-        for name, length, tokens, mix, (rate, end_rate), gate in phases
+        for name, length, tokens, (rate, end_rate), gate in _PHASES
     )
 
 
