@@ -39,7 +39,14 @@ JUDGED = ("salience", "imbalance", "impossible", "stress", "icm", "finetune", "a
 """Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation", "tense")
 KINDS = (
-    *("arithmetic", "larger_than", "facts", "far_facts", "comments", "commands", "pairs", "poems"),
+    "arithmetic",
+    "larger_than",
+    "facts",
+    "far_facts",
+    "comments",
+    "commands",
+    "pairs",
+    "poems",
 )
 
 

@@ -235,6 +235,16 @@ def test_the_page_shows_what_was_measured_and_every_other_run():
     assert "planted" in page
 
 
+def test_a_run_of_an_earlier_world_is_said_to_lack_a_kind():
+    card_now = copy.deepcopy(CARD)
+    card_now["zero_shot_accuracy"]["far_facts"] = 0.72
+    page = card.page(card_now, [CARD])
+    assert " 0.97 0.72 |" in page
+    assert " 0.97 - |" in page
+    assert "an earlier world" in page
+    assert "an earlier world" not in card.page(CARD, [CARD])
+
+
 def test_a_model_that_reads_says_what_its_two_parts_were():
     part = {"seed": 5, "tokens": 6_500_000, "minutes": 14.2, "machine": "2 CPU cores"}
     reader = {**copy.deepcopy(CARD), "reading": {**part, "parameters": 2_260_000}}

@@ -492,7 +492,11 @@ def _runs(cards: Sequence[Mapping[str, Any]]) -> list[str]:
         f"CCS, plain ({named})",
         f"labels read ({', '.join(RIVALS)})",
     )
-    return _table(head, [row(card) for card in cards])
+    table = _table(head, [row(card) for card in cards])
+    if all(set(kinds) <= set(card["zero_shot_accuracy"]) for card in cards):
+        return table
+    earlier = "A run with a dash among its accuracies read an earlier world, without that kind."
+    return [*table, "", earlier]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
