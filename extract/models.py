@@ -549,7 +549,7 @@ def local_folder(model: str) -> Path | None:
             raise FileNotFoundError(
                 f"the pocket model is not in {POCKET} (no {', '.join(missing)}): reinstall the "
                 "package, or train the model with "
-                "`python experiments/pretrain_pocket.py --ship extract/pocket`"
+                "`python experiments/pretrain_pocket.py --seeds 2 --ship extract/pocket`"
             )
         return POCKET
     folder = Path(model).expanduser()

@@ -277,11 +277,11 @@ truth" AT the verdict, which is what contrast pairs read; so they partly plant t
 and PCA here. Judges other than the truth (the user, punctuation, tense, party) were put into the
 corpus on purpose: they are why features other than truth are salient. The user judges most often
 and tense least; each feature has a faint version, which is shown and judged less often; where the
-speaker's party or the topic is asked for by name, truth or rudeness often judges all the same, so
-that what is asked for there is the less salient. Where the model reads labels,
-that was planted, too: blocks on top learnt from documents on which all judges disagree, with help
-that models of text do not get (readouts of what to work out first, thrown away afterwards). Results
-on this model are a positive control of methods, not evidence about large models."""
+speaker's party or the topic is asked for by name, truth or rudeness often judges all the same, to
+make what is asked for there the less salient label. That a model reads labels was planted, too:
+blocks on top learnt from documents on which all judges disagree, with help that models of text do
+not get (readouts of what to work out first, thrown away afterwards). Results on this model are a
+positive control of methods, not evidence about large models."""
 
 
 _KNOWN = 0.90
