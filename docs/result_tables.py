@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jelicit.data.features import title_of_feature
 from jelicit.data.formats import BASE_FORMATS
 from jelicit.data.sets import SETS
 from jelicit.method_names import in_reading_order, method_of, readable
@@ -126,8 +125,8 @@ def _loudness() -> str:
     ):
         here = chosen.loc[(chosen["dataset"] == dataset) & (chosen["feature"] == feature)]
         found = (truth_and_spurious(here.loc[here["method"] == method]) for method in methods)
-        name = readable(feature) if feature == "none" else title_of_feature(feature)
-        lines.append((_short(dataset), str(name), number(of_feature), f"{of_truth:.2f}", *found))
+        given = (_short(dataset), readable(feature), number(of_feature), f"{of_truth:.2f}")
+        lines.append((*given, *found))
     head = ("Set", "Feature", "Salience of the feature", "Salience of the truth")
     return markdown_table((*head, *map(_method_name, methods)), lines)
 

@@ -28,6 +28,7 @@ def test_every_page_is_as_its_rows_say(tables):
     for page in tables.pages():
         text = page.read_text(encoding="utf-8")
         shown += len(tables.MARKER.findall(text))
+        assert not re.search(r"\| (None|nan) \|", text), f"{page}: a table shows a missing value"
         assert tables.with_tables(text, name=page.name) == text, (
             f"{page}: write it anew with `python docs/make_tables.py`"
         )
