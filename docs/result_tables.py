@@ -176,15 +176,10 @@ def _transfer() -> str:
     """Means over tested sets: the set trained on, and the others."""
     rows = _rows("transfer")
     rows = rows.loc[rows["train"] != "none"]
-    own, commands = rows["train"] == rows["dataset"], rows["train"] == "pocket/commands"
-    where = own.map({True: "own", False: "others"}).mask(~own & commands, "others of commands")
+    where = (rows["train"] == rows["dataset"]).map({True: "own", False: "others"})
     of = ["method", "orientation", "seed", "where"]
     means = rows.assign(where=where).groupby(of, sort=False)["auroc"].mean().reset_index()
-    columns = {
-        "The set trained on": ("own",),
-        "Five others, trained on commands": ("others of commands",),
-        "Five others, trained on any other set": ("others",),
-    }
+    columns = {"The set trained on": ("own",), "Five others": ("others",)}
     return methods_down(means, across=("where",), columns=columns, cell=_auroc)
 
 
