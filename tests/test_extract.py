@@ -917,7 +917,7 @@ def test_a_damaged_download_is_named_where_it_lies(tmp_path, monkeypatch):
 
 def test_pocket_means_the_shipped_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "POCKET", tmp_path)
-    ship = r"pretrain_pocket\.py --ship extract/pocket`"
+    ship = r"pretrain_pocket\.py --seeds 2 --ship extract/pocket`"
     with pytest.raises(FileNotFoundError, match=rf"pocket model is not in .*{ship}"):
         load("pocket")
     save(tmp_path)
