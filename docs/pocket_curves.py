@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,7 +107,7 @@ def facts_figure(rows: pd.DataFrame) -> Figure:
 
 def main(settings: Settings) -> None:
     """Takes histories if asked to, then draws."""
-    rows = pd.read_parquet(ROWS) if ROWS.is_file() else pd.DataFrame()
+    rows: Any = pd.read_parquet(ROWS) if ROWS.is_file() else pd.DataFrame()
     if settings.take is not None:
         taken = histories(settings.take, settings.recipe)
         kept = rows[rows["recipe"] != settings.recipe] if len(rows) else rows

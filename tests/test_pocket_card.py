@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_what_is_seldom_said_has_an_accuracy_of_its_own():
     items = dataset_items("far_facts", "test")
     known = set(sorted(lex.FREQUENCY, key=lambda land: -lex.FREQUENCY[land])[:10])
     says = np.array([item.group.split("/")[-1] not in known or bool(item.label) for item in items])
-    store = Answers(items, np.stack([says, ~says], axis=1).astype(np.float32))
+    store: Any = Answers(items, np.stack([says, ~says], axis=1).astype(np.float32))
     found = card.by_frequency(store, "far_facts")
     assert list(found) == ["nearest", "middle", "farthest"]
     assert found["nearest"] > 0.8
