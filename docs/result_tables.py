@@ -16,8 +16,7 @@ import pandas as pd
 from jelicit.data.formats import BASE_FORMATS
 from jelicit.data.sets import SETS
 from jelicit.method_names import in_reading_order, method_of, readable
-from jelicit.pocket.card import reading_name
-from jelicit.pocket.evaluate import RIVALS
+from jelicit.pocket.card import reading_name, runs_table
 from jelicit.pocket.world.sets import SETS as WORLD
 from jelicit.results import summarise
 from jelicit.results.markdown import markdown_table, mean_of, methods_down, truth_and_spurious
@@ -37,16 +36,6 @@ STUDIES = (
 JUDGED = ("salience", "imbalance", "impossible", "stress", "icm", "finetune", "assistant")
 """Studies whose rows are compared with what the papers find."""
 FEATURES = ("none", "sycophancy", "punctuation", "tense")
-KINDS = (
-    "arithmetic",
-    "larger_than",
-    "facts",
-    "far_facts",
-    "comments",
-    "commands",
-    "pairs",
-    "poems",
-)
 
 
 def records() -> dict[str, Any]:
@@ -315,8 +304,8 @@ def _card_kinds() -> str:
 
 
 def _kinds() -> list[str]:
-    """The kinds that the shipped model's card measured, in their order here."""
-    return [kind for kind in KINDS if kind in _card()["zero_shot_accuracy"]]
+    """The kinds that the shipped model's card measured."""
+    return list(_card()["zero_shot_accuracy"])
 
 
 def _card_far() -> str:
@@ -355,29 +344,7 @@ def _card_reading() -> str:
 
 def _card_runs() -> str:
     """Every trained run: the one that ships, other seeds and sizes, the ablation."""
-    kinds = _kinds()[:-1]  # no judge looks at poems
-    lines = []
-    for run in _card()["seeds"]:
-        zero_shot, ccs = (
-            [f"{of[kind]:.2f}" if kind in of else "-" for kind in kinds]
-            for of in (run["zero_shot_accuracy"], run["ccs_auroc_plain"])
-        )
-        judges = (f"{value:.2f}" for value in run["few_shot_accuracy"].values())
-        name = f"{run['size']}, seed {run['seed']}" + ("" if run["marks"] else ", no marks")
-        read = run.get("reading")
-        name += "" if read is None else f", reading (seed {read['seed']})"
-        tokens = run["tokens"] + (read or {}).get("tokens", 0)
-        size = f"{(read or run)['parameters'] / 1e6:.2f} M, {tokens / 1e6:.0f} M"
-        labels = (f"{value:.2f}" for value in run.get(reading_name(16), {}).values())
-        lines.append((name, size, *map(" ".join, (zero_shot, judges, ccs, labels))))
-    named = ", ".join(readable(kind).lower() for kind in kinds)
-    judged = ", ".join(readable(judge).lower() for judge in _card()["few_shot_accuracy"])
-    head = (
-        *("Run", "Parameters, tokens", f"Zero-shot: {named}"),
-        *(f"8 examples: {judged}", "CCS AUROC, kinds as zero-shot"),
-        "Labels read, 16 examples: " + ", ".join(readable(rival).lower() for rival in RIVALS),
-    )
-    return markdown_table(head, lines)
+    return "\n".join(runs_table(_card()["seeds"]))
 
 
 def _card_sizes() -> str:
@@ -396,8 +363,9 @@ def _card_sizes() -> str:
             name,
             *(f"{median(map(of, runs, repeat(kind))):.2f}" for runs in seeds.values()),
         )
-        for kind in _kinds()[:-1]
-        if all(kind in run["zero_shot_accuracy"] for run in whole)
+        for kind in _kinds()
+        # No judge looks at poems; and these runs read a world without far lands.
+        if kind != "poems" and all(kind in run["zero_shot_accuracy"] for run in whole)
         for name, of in values.items()
     ]
     shown = (

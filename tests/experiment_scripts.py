@@ -1,4 +1,4 @@
-"""Experiments as modules, run in this process with the words of a command line."""
+"""Scripts as modules; experiments run in this process with the words of a command line."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ NOBODY: Any = SimpleNamespace(name="nobody", trained_length=None)
 """A model for what never asks one."""
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+DOCS = EXPERIMENTS.parent / "docs"
 FEW_PROMPTS = ("--shots", "1", "2", "--pool", "10", "--prompt-tests", "12")
 NO_PROMPTS = ("--prompting", "none")
 
 
 @contextmanager
-def script(name: str) -> Iterator[Any]:
-    """An experiment as a module; it finds its neighbours as it does when it is run."""
+def script(name: str, folder: Path = EXPERIMENTS) -> Iterator[Any]:
+    """A script as a module; it finds its neighbours as it does when it is run."""
     before = set(sys.modules)
-    sys.path.insert(0, str(EXPERIMENTS))
+    sys.path.insert(0, str(folder))
     try:
         yield importlib.import_module(name)
     finally:
-        sys.path.remove(str(EXPERIMENTS))
-        for path in EXPERIMENTS.glob("*.py"):
+        sys.path.remove(str(folder))
+        for path in folder.glob("*.py"):
             if path.stem not in before:
                 sys.modules.pop(path.stem, None)
 

@@ -1,23 +1,19 @@
 """The figure of how facts came to be judged: what it takes from training's histories, and draws."""
 
-import importlib
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
 import pytest
-
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+from experiment_scripts import DOCS, script
 
 
 @pytest.fixture(scope="module")
 def curves() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(DOCS))
-    yield importlib.import_module("pocket_curves")
-    sys.path.remove(str(DOCS))
+    with script("pocket_curves", DOCS) as module:
+        yield module
 
 
 @pytest.fixture

@@ -1,26 +1,21 @@
 """Tables of the manual and the README are what the committed rows say, and nothing else."""
 
-import importlib
 import json
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
 import pytest
+from experiment_scripts import DOCS, script
 
 from jelicit.results import Finding, Record, Results
-
-DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 @pytest.fixture(scope="module")
 def tables() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(DOCS))
-    yield importlib.import_module("make_tables")
-    sys.path.remove(str(DOCS))
+    with script("make_tables", DOCS) as module:
+        yield module
 
 
 def test_every_page_is_as_its_rows_say(tables):

@@ -341,7 +341,7 @@ def test_far_lands_are_stated_ever_less_often():
     assert far[:10].sum() > 5 * far[-10:].sum()
 
 
-def test_a_second_attribute_asked_for_by_name_is_the_less_salient():
+def test_a_second_attribute_asked_for_by_name_is_judged_less_strictly_and_asked_less_often():
     """Asked for an Elm, truth judges four documents in ten; asked for truth, Elm seldom does."""
     judged = {"factually accurate": Counter(), "an Elm said this": Counter()}
     values = lex.FACTS | lex.FAR_FACTS

@@ -1,16 +1,14 @@
 """Operations and bytes of the manual's predictions are those that XLA counts in the programs."""
 
 import functools
-import importlib
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
+from experiment_scripts import DOCS, script
 from planted import planted
 
 from jelicit import metrics
@@ -20,7 +18,6 @@ from jelicit.probes.methods import METHODS, SweepConfig
 from jelicit.probes.sweep import fitting, prepare
 from jelicit.probes.sweep.family import Family, families
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
 # Large enough for the products to be nearly all there is, and for PCA to take a Krylov space.
 N, E, D, RUNS = 640, 320, 256, 6
 CONFIG = SweepConfig(methods=METHODS, ensemble_size=24)
@@ -28,9 +25,8 @@ CONFIG = SweepConfig(methods=METHODS, ensemble_size=24)
 
 @pytest.fixture(scope="module")
 def roofline() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(DOCS))
-    yield importlib.import_module("roofline")
-    sys.path.remove(str(DOCS))
+    with script("roofline", DOCS) as module:
+        yield module
 
 
 @functools.cache

@@ -300,7 +300,7 @@ def page(card: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()) -> s
         ["## What it learns in context", "", *_in_context(card)],
         ["## Which features are salient", "", *_features(card)],
         ["## Shortcuts", "", *_shortcut_lines(card)],
-        ["## Other runs of the same command", "", *_runs([card, *beside])] if beside else [],
+        ["## Other runs of the same command", "", *runs_table([card, *beside])] if beside else [],
         ["## Aims missed", "", *_misses(card, beside)],
     ]
     return "\n".join(line for section in sections if section for line in (*section, ""))
@@ -460,7 +460,13 @@ def _followed_most(title: str, found: Mapping[str, list[float]]) -> tuple[str, .
     return title, str(layer), both["salience"], both["ccs"], both["pca"], kept
 
 
-def _runs(cards: Sequence[Mapping[str, Any]]) -> list[str]:
+def runs_table(cards: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of a table with a row for each run: seeds, sizes, the ablation.
+
+    Args:
+        cards: Of each run; the first one's kinds are shown. A run that read a world without one of
+            them has a dash there, and a line below says so.
+    """
     kinds = [k for k in cards[0]["zero_shot_accuracy"] if not KINDS[k].noisy]
 
     def row(card: Mapping[str, Any]) -> tuple[str, ...]:
@@ -490,7 +496,7 @@ def _runs(cards: Sequence[Mapping[str, Any]]) -> list[str]:
         f"zero-shot ({named})",
         f"8-shot ({judges})",
         f"CCS, plain ({named})",
-        f"labels read ({', '.join(RIVALS)})",
+        f"labels read, 16 examples ({', '.join(RIVALS)})",
     )
     table = _table(head, [row(card) for card in cards])
     if all(set(kinds) <= set(card["zero_shot_accuracy"]) for card in cards):

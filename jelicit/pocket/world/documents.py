@@ -62,8 +62,8 @@ class Mix:
         asked: Kind -> how much more often such documents are about it than `Kind.share` says.
         hidden_target: In such a document that asks for the truth, the judge is the other attribute
             all the same.
-        hidden_other: In one that asks for the other attribute, the judge is the truth all the same:
-            there what is asked for is the less salient of the two.
+        hidden_other: In one that asks for the other attribute, the judge is the truth all the same,
+            to make what is asked for there the less salient of the two.
         feature: A feature (user opinion, punctuation, tense) that is not judged is present.
         faint: The feature of a document, judged or not, is the faint version of it.
         bare: A question/claim document leaves its questions out.
@@ -100,6 +100,7 @@ class Mix:
 # --- plain documents -----------------------------------------------------------------------------
 
 
+# How many lines about facts are of far lands: as many as their frequencies add up to lands.
 _FAR = sum(lex.FREQUENCY.values())
 _FAR_SHARE = _FAR / (_FAR + len(lex.LANDS))
 

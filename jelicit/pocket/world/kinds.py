@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -318,6 +318,16 @@ def _poems(rng: random.Random, key: Key, truth: bool, other: bool) -> Example:
 
 _CLAIM_JUDGES = ("truth", "sycophancy", "punctuation", "tense", "noise")
 
+_FACTS_KIND = Kind(
+    name="facts",
+    all_keys=_FACTS,
+    make=_facts,
+    other="elm",
+    judges=(*_CLAIM_JUDGES, "elm"),
+    topic=_relation_topic,
+    share=1.5,
+    target_formats=(("truth", "facts/truth"), ("elm", "facts/elm")),
+)
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -329,25 +339,12 @@ KINDS: dict[str, Kind] = {
             topic=lambda key: "sums" if key[2] == "+" else "differences",
         ),
         Kind(name="larger_than", all_keys=_LARGER, make=_larger_than, judges=_CLAIM_JUDGES),
-        Kind(
-            name="facts",
-            all_keys=_FACTS,
-            make=_facts,
-            other="elm",
-            judges=(*_CLAIM_JUDGES, "elm"),
-            topic=_relation_topic,
-            share=1.5,
-            target_formats=(("truth", "facts/truth"), ("elm", "facts/elm")),
-        ),
-        Kind(
+        _FACTS_KIND,
+        replace(
+            _FACTS_KIND,
             name="far_facts",
             all_keys=_FAR_FACTS,
-            make=_facts,
-            other="elm",
-            judges=(*_CLAIM_JUDGES, "elm"),
-            topic=_relation_topic,
             share=0.15,
-            target_formats=(("truth", "facts/truth"), ("elm", "facts/elm")),
             frequency=lambda key: lex.FREQUENCY[str(key[2])],
         ),
         Kind(
