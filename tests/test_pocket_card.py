@@ -220,6 +220,9 @@ def test_seeds_are_judged_by_their_median():
     assert card.missed(*seeds) == [line]
     other = {**copy.deepcopy(CARD), "size": "small"}
     other["zero_shot_accuracy"] = dict.fromkeys(CARD["zero_shot_accuracy"], 0.1)
+    earlier = copy.deepcopy(CARD)
+    del earlier["zero_shot_accuracy"]["commands"]
+    assert card.seeds_of(seeds[0], [seeds[1], other, earlier, seeds[2]]) == seeds
     page = card.page(seeds[0], [seeds[1], other, seeds[2], other])
     assert page.endswith(f"This model:\n\nNone.\n\nThe median of its 3 seeds:\n\n- {line}\n")
 

@@ -23,7 +23,7 @@ from extract.models import load  # noqa: E402
 from extract.pocket_tokenizer import encoder  # noqa: E402
 from jelicit.data.items import labels  # noqa: E402
 from jelicit.data.prompts import FORMATS  # noqa: E402
-from jelicit.pocket.card import situations  # noqa: E402
+from jelicit.pocket.card import mean_of_aims, missed, seeds_of, situations  # noqa: E402
 from jelicit.pocket.curriculum import pretraining_config  # noqa: E402
 from jelicit.pocket.evaluate import DEFAULT_FORMAT, RIVALS, label_reading  # noqa: E402
 from jelicit.pocket.model import (  # noqa: E402
@@ -84,6 +84,14 @@ def test_the_card_is_of_these_weights(lm, kind, tmp_path):
     measured = zero_shot(lm, items, DEFAULT_FORMAT[kind], tmp_path / "store")
     assert card["zero_shot_accuracy"][kind] == pytest.approx(measured, abs=1e-4)
     assert (FOLDER / "README.md").read_text(encoding="utf-8").count(f"{measured:.2f}") >= 1
+
+
+def test_it_is_the_middle_of_three_seeds_and_neither_it_nor_their_median_misses_an_aim():
+    found = json.loads((FOLDER / "card.json").read_text(encoding="utf-8"))
+    seeds = seeds_of(found, found["seeds"][1:])
+    assert sorted(seed["seed"] for seed in seeds) == [0, 1, 2]
+    assert mean_of_aims(found) == sorted(map(mean_of_aims, seeds))[1]
+    assert missed(found) == missed(*seeds) == []
 
 
 def test_the_pretraining_command_would_train_it_again():

@@ -230,6 +230,25 @@ def missed(*cards: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def mean_of_aims(card: Mapping[str, Any]) -> float:
+    """The mean of all numbers of a card that have an aim; of several seeds the middle one ships."""
+    return float(np.mean([*_reached(card).values()]))
+
+
+def seeds_of(
+    card: Mapping[str, Any], beside: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """The card and those beside it that read the same world and differ from it by seed alone."""
+    again = [
+        other
+        for other in beside
+        if all(other[key] == card[key] for key in ("size", "marks"))
+        and ("reading" in other) == ("reading" in card)
+        and other["zero_shot_accuracy"].keys() == card["zero_shot_accuracy"].keys()
+    ]
+    return [card, *again]
+
+
 def _reached(card: Mapping[str, Any]) -> dict[tuple[str, float], float]:
     """(name, aim) -> what a card reached of it."""
     reached = {
@@ -308,16 +327,10 @@ def page(card: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()) -> s
 
 def _misses(card: Mapping[str, Any], beside: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"- {line}" for line in missed(card)] or ["None."]
-    again = [
-        other
-        for other in beside
-        if all(other[key] == card[key] for key in ("size", "marks"))
-        and ("reading" in other) == ("reading" in card)
-    ]
-    if not again:
+    seeds = seeds_of(card, beside)
+    if len(seeds) == 1:
         return lines
     # One good seed says little of the recipe.
-    seeds = [card, *again]
     median = [f"- {line}" for line in missed(*seeds)] or ["None."]
     return ["This model:", "", *lines, "", f"The median of its {len(seeds)} seeds:", "", *median]
 
